@@ -1,0 +1,183 @@
+"""The lanes: many checkouts at once, each member's in the order of time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import grpc
+
+from benchmarks.replay import checkout
+from benchmarks.replay.client import CallFailed, Counters, Failure, Patience, bearing, call
+from benchmarks.replay.dataset import Basket, Dataset, IntColumn
+from benchmarks.replay.journal import RegisterJournal, StoredReceipt
+from benchmarks.replay.people import Person
+from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
+
+MAX_KEPT_PROBLEMS: Final = 20
+"""How many failures are kept word for word; all are counted."""
+
+
+class Answered(Enum):
+    """What to do with a receipt that was answered in an earlier run."""
+
+    SKIP = "skip"
+    RESEND = "resend"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How receipts are sent.
+
+    `redemption_per_million` of the baskets are paid with points. `new_message_ids` sends stored receipts as
+    registers do, in new messages.
+    """
+
+    redemption_per_million: int = 100_000
+    answered: Answered = Answered.SKIP
+    new_message_ids: bool = False
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass
+class Tally:
+    """What the lanes have done so far in this run; money and points in minor units, as the answers say."""
+
+    receipts: int = 0
+    lines: int = 0
+    skipped: int = 0
+    resent: int = 0
+    spending_receipts: int = 0
+    discount_minor: int = 0
+    spent_points_minor: int = 0
+    left_out_points_minor: int = 0
+    accrual_points_minor: int = 0
+    different_answers: list[int] = field(default_factory=list)
+    """Baskets whose receipt, sent again, was answered otherwise than at first."""
+    failed: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Baskets that are through, in whatever way."""
+        return self.receipts + self.skipped + len(self.failed)
+
+
+class Lanes:
+    """Sends baskets through the public API of a running server."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        people: Mapping[int, Person],
+        journal: RegisterJournal,
+        stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub],
+        plan: Plan,
+    ) -> None:
+        """Take the baskets, the member of each household, the registers' journal and one stub for each channel."""
+        self._dataset = dataset
+        self._people = people
+        self._journal = journal
+        self._stubs = stubs
+        self._plan = plan
+        self._keys = journal.keys()
+        self.tally = Tally()
+        self.counters = Counters()
+
+    async def run(self, selection: IntColumn, lanes: int, on_done: Callable[[], None]) -> None:
+        """Send the selected baskets over so many lanes; `on_done` is called after each basket.
+
+        A refused basket is counted and the lane goes on.
+        """
+        async with asyncio.TaskGroup() as group:
+            for number, baskets in enumerate(self._dataset.lanes(selection, lanes)):
+                stub = self._stubs[number % len(self._stubs)]
+                group.create_task(self._lane(stub, baskets, on_done))
+
+    async def _lane(
+        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, baskets: IntColumn, on_done: Callable[[], None]
+    ) -> None:
+        for index in baskets.tolist():
+            basket_id = int(self._dataset.basket_id[index])
+            stored = self._journal.find(basket_id)
+            try:
+                await self._one(stub, index, basket_id, stored)
+            except CallFailed as error:
+                self.tally.failed.append(basket_id)
+                if len(self.tally.problems) < MAX_KEPT_PROBLEMS:
+                    self.tally.problems.append(f"basket {basket_id}: {error}")
+            on_done()
+
+    async def _one(
+        self,
+        stub: checkout_pb2_grpc.CheckoutServiceAsyncStub,
+        index: int,
+        basket_id: int,
+        stored: StoredReceipt | None,
+    ) -> None:
+        if stored is None:
+            request = await self._print_receipt(stub, self._dataset.basket(index))
+        elif stored.answer_sha256 is not None and self._plan.answered is Answered.SKIP:
+            self.tally.skipped += 1
+            return
+        else:
+            request = checkout_pb2.CommitRequest.FromString(stored.request)
+            self.tally.resent += 1
+            if self._plan.new_message_ids:
+                request = checkout.with_new_message_id(request)
+        response = await self._commit(stub, request)
+        self._note(basket_id, request, response, stored)
+
+    async def _print_receipt(
+        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, basket: Basket
+    ) -> checkout_pb2.CommitRequest:
+        """Identify, quote, and keep the receipt that comes of it in the journal, before it is sent."""
+        who = self._people[basket.household_id]
+        key = self._keys[basket.store_id, basket.terminal_id]
+        patience = self._plan.patience
+        identify = checkout.identify_request(basket, who)
+        identified = await call(self.counters, bearing(stub.Identify, key), "Identify", identify, patience)
+        if identified.member.member_id != str(who.member_id):
+            raise CallFailed("Identify", _wrong_member(identified.member.member_id, who))
+        question = checkout.quote_request(basket, who)
+        quote = await call(self.counters, bearing(stub.Quote, key), "Quote", question, patience)
+        spend = checkout.wants_to_spend(basket, self._plan.redemption_per_million)
+        request = checkout.commit_request(basket, who, quote, spend=spend)
+        await self._journal.put_receipt(basket.basket_id, request.SerializeToString())
+        return request
+
+    async def _commit(
+        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, request: checkout_pb2.CommitRequest
+    ) -> checkout_pb2.CommitResponse:
+        key = self._keys[request.receipt_key.store_id, request.receipt_key.terminal_id]
+        return await call(self.counters, bearing(stub.Commit, key), "Commit", request, self._plan.patience)
+
+    def _note(
+        self,
+        basket_id: int,
+        request: checkout_pb2.CommitRequest,
+        response: checkout_pb2.CommitResponse,
+        stored: StoredReceipt | None,
+    ) -> None:
+        """Count an answer and keep its digest, or compare it with the one that was kept."""
+        digest = checkout.answer_digest(response)
+        if stored is None or stored.answer_sha256 is None:
+            self._journal.put_answer(basket_id, digest)
+        elif stored.answer_sha256 != digest:
+            self.tally.different_answers.append(basket_id)
+        settlement = response.settlement
+        self.tally.receipts += 1
+        self.tally.lines += len(request.receipt.lines)
+        self.tally.spending_receipts += settlement.spent_points_minor > 0
+        self.tally.discount_minor += sum(line.discount_minor for line in request.receipt.lines)
+        self.tally.spent_points_minor += settlement.spent_points_minor
+        self.tally.left_out_points_minor += settlement.left_out_points_minor
+        self.tally.accrual_points_minor += settlement.accrual_points_minor
+
+
+def _wrong_member(member_id: str, who: Person) -> Failure:
+    message = f"the identifier of {who.name} ({who.member_id}) leads to member {member_id or '(none)'}"
+    return Failure(grpc.StatusCode.OK, "WRONG_MEMBER", message, None)

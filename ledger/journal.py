@@ -1,0 +1,86 @@
+"""Reading the journal: heads, entries in order, and stored answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+
+from ledger.chain import entry_hash
+from ledger.model import Booked, Head
+
+
+class EntryRecord(NamedTuple):
+    """An entry as it is stored; see ``ledger.entry`` in the migrations."""
+
+    book: int
+    number: int
+    booked_at: datetime
+    event_at: datetime
+    kind: int
+    member_id: uuid.UUID | None
+    message_id: bytes | None
+    business_key: bytes | None
+    content_hash: bytes
+    payload: bytes
+    hash: bytes
+
+    def hash_after(self, previous_hash: bytes) -> bytes:
+        """Recompute this entry's hash on top of ``previous_hash``."""
+        columns = self._asdict()
+        del columns["hash"]
+        return entry_hash(previous_hash, **columns)
+
+
+# Read the head of every book.
+READ_HEADS = "SELECT book, number, hash, booked_at FROM ledger.book_head ORDER BY book"
+
+# Read a stretch of one book in order.
+READ_ENTRIES = """
+SELECT book, number, booked_at, event_at, kind, member_id, message_id, business_key, content_hash, payload, hash
+FROM ledger.entry WHERE book = $1 AND number > $2 ORDER BY number LIMIT $3
+"""
+
+# Read the answers of entries of one book.
+READ_PAYLOADS = "SELECT number, booked_at, payload FROM ledger.entry WHERE book = $1 AND number = ANY ($2)"
+
+
+async def read_ledger_id(conn: asyncpg.Connection) -> uuid.UUID:
+    """Return the ledger's identity."""
+    value = await conn.fetchval("SELECT ledger_id FROM ledger.identity")
+    assert isinstance(value, uuid.UUID), "the ledger is not open: run `tallypoint migrate`"
+    return value
+
+
+async def read_heads(conn: asyncpg.Connection) -> dict[int, Head]:
+    """Return the head of every book."""
+    rows = await conn.fetch(READ_HEADS)
+    return {row["book"]: Head(row["number"], row["hash"], row["booked_at"]) for row in rows}
+
+
+async def read_entries(
+    conn: asyncpg.Connection, book: int, after_number: int, limit: int, timeout_seconds: float = 60.0
+) -> list[EntryRecord]:
+    """Return up to ``limit`` entries of ``book`` with numbers above ``after_number``, in order and without gaps."""
+    rows = await conn.fetch(READ_ENTRIES, book, after_number, limit, timeout=timeout_seconds)
+    return [EntryRecord(*row) for row in rows]
+
+
+async def read_payloads(
+    conn: asyncpg.Connection, places: Iterable[tuple[int, int]], timeout_seconds: float = 10.0
+) -> dict[tuple[int, int], Booked]:
+    """Return what is stored at the given (book, number) places."""
+    by_book: dict[int, list[int]] = defaultdict(list)
+    for book, number in places:
+        by_book[book].append(number)
+    found: dict[tuple[int, int], Booked] = {}
+    for book, numbers in by_book.items():
+        for number, booked_at, payload in await conn.fetch(READ_PAYLOADS, book, numbers, timeout=timeout_seconds):
+            found[(book, number)] = Booked(book, number, booked_at, payload, repeated=True)
+    return found
+
+

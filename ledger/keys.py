@@ -1,0 +1,47 @@
+"""Keys by which a command counts once: the receipt's business key and the message id."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import date
+
+from tallypoint.v1 import common_pb2
+
+KEY_LENGTH_BYTES = 16
+
+
+def business_key(key: common_pb2.ReceiptKey) -> bytes:
+    """Return the 16 bytes under which a receipt counts once in the whole system.
+
+    The first two bytes are the business day (days since 1970-01-01), so that a day's keys are neighbours in the
+    index; the other 14 are SHA-256 of the whole key, so that two keys never meet.
+
+    Raises:
+        ValueError: if ``business_date`` is not a date of the calendar, such as 2026-02-30.
+    """
+    day = (date.fromisoformat(key.business_date) - date(1970, 1, 1)).days
+    text = f"{key.store_id}\n{key.terminal_id}\n{key.business_date}\n{key.receipt_number}"
+    return (day & 0xFFFF).to_bytes(2, "big") + hashlib.sha256(text.encode()).digest()[:14]
+
+
+def message_key(message_id: str) -> bytes:
+    """Return the 16 bytes of a message id.
+
+    Raises:
+        ValueError: if it is not a UUID.
+    """
+    return uuid.UUID(message_id).bytes
+
+
+def content_hash(member_id: uuid.UUID | None, *parts: bytes) -> bytes:
+    """Return the 32 bytes that say whether two commands ask for the same.
+
+    ``parts`` are the command's fields in a fixed order. The member stands for the identifier that was shown: the
+    same shopper by card or phone is the same content, and no personal data enters the hash.
+    """
+    digest = hashlib.sha256(member_id.bytes if member_id else bytes(16))
+    for part in parts:
+        digest.update(len(part).to_bytes(4, "big"))
+        digest.update(part)
+    return digest.digest()

@@ -1,0 +1,173 @@
+"""Reading and writing a batch: two round trips, `ledger.read_batch` and `ledger.write_batch` of the migrations."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+import asyncpg
+
+from ledger.model import Account, BookState, Command, Decision, Head, KeyRecord, Lot, PostingRow, Purchase
+
+# Read head, keys, balances and lots for a batch.
+READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6)"
+
+# Lock the head, alone in its statement, so that what is read afterwards is the newest.
+LOCK_HEAD = "SELECT number FROM ledger.book_head WHERE book = $1 FOR UPDATE"
+
+# Append the batch if the head is still the one that was read.
+WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 52))})"
+
+_NO_POSTINGS: list[list[Any]] = [[] for _ in PostingRow._fields]
+
+
+async def read_state(
+    conn: asyncpg.Connection, book: int, commands: Sequence[Command], now: datetime, timeout_seconds: float
+) -> BookState:
+    """Read the head of ``book`` and all that its commands concern.
+
+    Raises:
+        LookupError: if the ledger has no such book.
+    """
+    members: set[uuid.UUID] = set()
+    spenders: set[uuid.UUID] = set()
+    for command in commands:
+        if isinstance(command, Purchase) and command.member_id is not None:
+            members.add(command.member_id)
+            if command.spend is not None:
+                spenders.add(command.member_id)
+    row = await conn.fetchrow(
+        READ_BATCH,
+        book,
+        now,
+        [command.message_id for command in commands if command.message_id is not None],
+        [command.business_key for command in commands if command.business_key is not None],
+        list(members),
+        list(spenders),
+        timeout=timeout_seconds,
+    )
+    assert row is not None
+    if row["head_number"] is None:
+        raise LookupError(f"there is no book {book} in this ledger")
+    state = BookState(book, Head(row["head_number"], row["head_hash"], row["head_booked_at"]))
+    state.messages = _key_records(row, "message_ids", "message")
+    state.receipts = _key_records(row, "receipt_keys", "receipt")
+    for member, unit, *figures in _columns(
+        row, "balance_members", "balance_units", "available", "pending", "held", "debt", "next_changes"
+    ):
+        lots: list[Lot] | None = [] if member in spenders else None
+        state.accounts[(member, unit)] = Account(*figures, lots)
+    _attach_lots(state, row)
+    return state
+
+
+def _columns(row: asyncpg.Record, *names: str) -> Iterable[tuple[Any, ...]]:
+    """Turn parallel arrays, which are NULL when empty, into rows."""
+    return zip(*(row[name] or () for name in names), strict=True)
+
+
+def _key_records(row: asyncpg.Record, ids: str, prefix: str) -> dict[bytes, KeyRecord]:
+    columns = _columns(row, ids, f"{prefix}_hashes", f"{prefix}_books", f"{prefix}_numbers")
+    return {key: KeyRecord(content_hash, book, number) for key, content_hash, book, number in columns}
+
+
+def _attach_lots(state: BookState, row: asyncpg.Record) -> None:
+    columns = _columns(
+        row,
+        "lot_members",
+        "lot_units",
+        "lot_numbers",
+        "lot_ordinals",
+        "lot_granted",
+        "lot_remaining",
+        "lot_pending",
+        "lot_active",
+        "lot_expires",
+    )
+    for member, unit, *fields in columns:
+        account = state.accounts[(member, unit)]
+        if account.lots is None:
+            account.lots = []
+        account.lots.append(Lot(*fields))
+
+
+async def lock_head(conn: asyncpg.Connection, book: int, timeout_seconds: float) -> None:
+    """Take the fence of a book until the transaction ends."""
+    await conn.execute(LOCK_HEAD, book, timeout=timeout_seconds)
+
+
+async def write_decision(
+    conn: asyncpg.Connection, read_head: Head, state: BookState, decision: Decision, timeout_seconds: float
+) -> bool:
+    """Append what was decided; return False, with nothing written, if another writer appended since it was read.
+
+    Raises:
+        asyncpg.UniqueViolationError: if a key was booked in another book since it was read; nothing is written.
+    """
+    written = await conn.fetchval(
+        WRITE_BATCH,
+        state.book,
+        read_head.number,
+        read_head.hash,
+        *zip(*decision.entries, strict=True),
+        *(zip(*decision.postings, strict=True) if decision.postings else _NO_POSTINGS),
+        *_balances(state, decision),
+        *_new_lots(read_head, decision),
+        *_old_lots(read_head, decision),
+        *_totals(decision),
+        timeout=timeout_seconds,
+    )
+    return bool(written)
+
+
+def _transposed(rows: list[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
+    return list(zip(*rows, strict=True)) if rows else [[] for _ in range(width)]
+
+
+def _balances(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
+    rows = []
+    for key in decision.touched:
+        account = state.accounts[key]
+        rows.append(
+            (
+                *key,
+                account.available_minor,
+                account.pending_minor,
+                account.held_minor,
+                account.debt_minor,
+                account.next_change_at,
+            )
+        )
+    return _transposed(rows, 7)
+
+
+def _new_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
+    rows = [
+        (*key, lot.number, lot.ordinal, lot.pending, lot.granted_minor, lot.remaining_minor, lot.active_at, lot.expires_at)
+        for (key, number, _), lot in decision.lots.items()
+        if number > read_head.number and lot.remaining_minor > 0
+    ]
+    return _transposed(rows, 9)
+
+
+def _old_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
+    rows = [
+        (*key, lot.number, lot.ordinal, lot.pending, lot.remaining_minor)
+        for (key, number, _), lot in decision.lots.items()
+        if number <= read_head.number
+    ]
+    return _transposed(rows, 6)
+
+
+def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
+    """Add up the postings by UTC day, unit and account."""
+    days = {entry.number: entry.booked_at.date() for entry in decision.entries}
+    sums: dict[tuple[date, int, int], list[int]] = defaultdict(lambda: [0, 0])
+    for posting in decision.postings:
+        day = days[posting.number]
+        sums[(day, posting.unit, posting.debit)][0] += posting.points_minor
+        sums[(day, posting.unit, posting.credit)][1] += posting.points_minor
+    return _transposed([(*key, *pair) for key, pair in sums.items()], 5)

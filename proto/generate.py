@@ -1,0 +1,83 @@
+"""Generate the Python API package from the proto files.
+
+Run as ``python proto/generate.py`` (writes into ``.generated/``), or by the wheel build as its build hook. The
+package keeps the proto files' own import path, ``tallypoint.v1``, and lives outside ``proto/`` so that this
+folder stays free of Python packages.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import descriptor_pb2, duration_pb2, field_mask_pb2, timestamp_pb2
+from grpc_tools import protoc
+from protovalidate._gen.buf.validate import validate_pb  # the only place that carries the rules' own schema
+
+ROOT = Path(__file__).resolve().parent.parent
+PROTO_DIR = ROOT / "proto"
+OUTPUT_DIR = ROOT / ".generated"
+RULES_PROTO = "buf/validate/validate.proto"
+
+
+def write_rules_descriptors(path: Path) -> None:
+    """Write the descriptor set of the validation rules, taken from the installed validator itself.
+
+    protoc reads it in place of a vendored ``validate.proto``, so both always have the same version.
+    """
+    descriptors = descriptor_pb2.FileDescriptorSet()
+    for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
+        module.DESCRIPTOR.CopyToProto(descriptors.file.add())
+    descriptors.file.add().ParseFromString(validate_pb._DESC.proto.to_binary())
+    path.write_bytes(descriptors.SerializeToString())
+
+
+def run_protoc(arguments: list[str], rules: Path) -> None:
+    """Run protoc over our files, or stop with its own message."""
+    include = Path(protoc.__file__).parent / "_proto"
+    sources = sorted(str(file.relative_to(PROTO_DIR)) for file in PROTO_DIR.rglob("*.proto"))
+    command = ["protoc", f"-I{PROTO_DIR}", f"-I{include}", f"--descriptor_set_in={rules}", *arguments, *sources]
+    if protoc.main(command) != 0:
+        raise SystemExit("protoc failed; the lines above say where")
+
+
+def generate(output_dir: Path = OUTPUT_DIR) -> None:
+    """Write ``tallypoint/v1/*_pb2.py`` with type stubs, and ``api.binpb`` for the linter, into ``output_dir``."""
+    with tempfile.TemporaryDirectory() as folder:
+        rules, fresh = Path(folder) / "rules.binpb", Path(folder) / "generated"
+        fresh.mkdir()
+        write_rules_descriptors(rules)
+        run_protoc([f"--python_out={fresh}", f"--pyi_out={fresh}", RULES_PROTO], rules)
+        stubs = shutil.which("protoc-gen-mypy_grpc", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        plugin = f"--plugin=protoc-gen-mypy_grpc={stubs}"
+        run_protoc([f"--grpc_python_out={fresh}", plugin, f"--mypy_grpc_out={fresh}"], rules)
+        run_protoc(
+            ["--include_imports", "--include_source_info", f"--descriptor_set_out={fresh / 'api.binpb'}"], rules
+        )
+        for package in ("tallypoint", "tallypoint/v1", "buf", "buf/validate"):
+            (fresh / package / "__init__.py").write_text('"""Generated from the proto files."""\n')
+        (fresh / "tallypoint" / "py.typed").touch()
+        shutil.rmtree(output_dir, ignore_errors=True)
+        shutil.copytree(fresh, output_dir)
+
+
+try:
+    from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+except ImportError:
+    pass
+else:
+
+    class GenerateApi(BuildHookInterface):  # type: ignore[type-arg]  # the stub-less base has a parameter of no use here
+        """The build hook: generates the API before a wheel or an editable install is put together."""
+
+        def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+            """Generate into ``.generated`` of the source tree."""
+            generate()
+
+
+if __name__ == "__main__":
+    sys.exit(generate())

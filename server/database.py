@@ -1,0 +1,54 @@
+"""What everything that reads or writes PostgreSQL shares: the connection's type, and its loss as a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from tallypoint.v1 import common_pb2 as api
+
+from server.errors import Refused
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+
+RETRY_AFTER_SECONDS: Final = 1.0
+"""A restart of PostgreSQL takes a second or two; a fail-over longer, and callers come again."""
+
+CONNECTION_LOST: Final = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shutting down, starting up, or ended by an administrator
+    asyncpg.TooManyConnectionsError,
+    TimeoutError,
+)
+"""What asyncpg raises when the database, and not the statement, is at fault."""
+
+
+@contextmanager
+def lost_connection_refused() -> Iterator[None]:
+    """Turn the loss of the database inside the block into a refusal that callers may send again.
+
+    Raises:
+        Refused: LEDGER_UNAVAILABLE with a delay. If the block was committing, the outcome is unknown.
+    """
+    try:
+        yield
+    except CONNECTION_LOST as error:
+        raise ledger_unavailable(error) from error
+
+
+def ledger_unavailable(error: BaseException) -> Refused:
+    """Return the refusal for a database that cannot be reached."""
+    return Refused(
+        api.REFUSAL_REASON_LEDGER_UNAVAILABLE,
+        f"the database cannot be reached ({type(error).__name__}); send the same message again",
+        cashier_text="The loyalty service does not answer at the moment. Try again, or sell without the card.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )

@@ -1,0 +1,108 @@
+"""The two databases of a deployment: where they are, and their migrations."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from pydantic import SecretStr
+
+import ledger
+from ledger.migrate import migrate
+from server.postgres import EmbeddedPostgres
+from server.settings import Settings
+
+LEDGER_DATABASE: Final = "tallypoint_ledger"
+CRM_DATABASE: Final = "tallypoint_crm"
+_SERVER_FOLDER: Final = Path(__file__).parent
+
+LEDGER_MIGRATIONS: Final = (
+    ("ledger", Path(ledger.__file__).parent / "migrations"),
+    ("server", _SERVER_FOLDER / "migrations"),
+)
+"""The migration sets of the ledger database, in the order in which they are applied."""
+CRM_MIGRATIONS: Final = (("crm", _SERVER_FOLDER / "crm" / "migrations"),)
+"""The migration sets of the CRM database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dsns:
+    """The connection strings of both databases; they may hold passwords, so they do not print."""
+
+    ledger: str
+    crm: str
+
+    def __repr__(self) -> str:
+        """Hide the passwords."""
+        return "Dsns(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """The databases while they are open; `embedded` is None when both are somebody else's servers."""
+
+    dsns: Dsns
+    embedded: EmbeddedPostgres | None
+
+
+@contextlib.contextmanager
+def open_databases(settings: Settings) -> Iterator[Databases]:
+    """Resolve the databases; the embedded server runs at least until the block ends.
+
+    A command may open them while `tallypoint serve` runs on the same data directory.
+
+    Raises:
+        PostgresError: The embedded server cannot start.
+    """
+    if settings.ledger_dsn is not None and settings.crm_dsn is not None:
+        yield Databases(Dsns(_plain(settings.ledger_dsn), _plain(settings.crm_dsn)), None)
+        return
+    embedded = EmbeddedPostgres(settings.data_dir / "postgres")
+    embedded.start()
+    try:
+        yield Databases(
+            Dsns(
+                _given_or_embedded(settings.ledger_dsn, embedded, LEDGER_DATABASE),
+                _given_or_embedded(settings.crm_dsn, embedded, CRM_DATABASE),
+            ),
+            embedded,
+        )
+    finally:
+        embedded.stop()
+
+
+async def migrate_all(dsns: Dsns) -> list[str]:
+    """Bring both databases up to date and return the names of the files applied, such as ``ledger/0001_books.sql``.
+
+    Raises:
+        MigrationError: The files and a database do not fit together.
+    """
+    applied = await migrate_database(dsns.ledger, LEDGER_MIGRATIONS)
+    return applied + await migrate_database(dsns.crm, CRM_MIGRATIONS)
+
+
+async def migrate_database(dsn: str, migration_sets: tuple[tuple[str, Path], ...]) -> list[str]:
+    """Apply the migration sets to one database."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        applied: list[str] = []
+        for name, folder in migration_sets:
+            applied += [f"{name}/{file}" for file in await migrate(conn, name, folder)]
+        return applied
+    finally:
+        await conn.close()
+
+
+def _plain(dsn: SecretStr) -> str:
+    return dsn.get_secret_value()
+
+
+def _given_or_embedded(given: SecretStr | None, embedded: EmbeddedPostgres, database: str) -> str:
+    if given is not None:
+        return _plain(given)
+    embedded.ensure_database(database)
+    return embedded.dsn(database)

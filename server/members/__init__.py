@@ -1,0 +1,1 @@
+"""Members: by what they are recognised, what is known of them, and how that changes."""

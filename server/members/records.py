@@ -1,0 +1,97 @@
+"""A member's row, as it is read and shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+import asyncpg
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import member_pb2
+
+from ledger.books import book_of_member
+
+if TYPE_CHECKING:
+    from server.database import Connection
+
+
+class Card(NamedTuple):
+    """A plastic card: its digits, and what it is worth as the API's CardStatus."""
+
+    number: str
+    status: member_pb2.CardStatus.ValueType
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRow:
+    """The whole record of a member, personal data included; cards newest first, phone in E.164 or None."""
+
+    book: int
+    member_id: UUID
+    status: api.MemberStatus.ValueType
+    name: str
+    birthday: date | None
+    language: str
+    phone: str | None
+    digital_token: str | None
+    cards: tuple[Card, ...]
+    registered_at: datetime
+    version: int
+
+    def message(self, balances: Iterable[api.Balance] = ()) -> member_pb2.Member:
+        """Return the record as the API shows it."""
+        member = member_pb2.Member(
+            member_id=str(self.member_id),
+            status=self.status,
+            profile=member_pb2.Profile(
+                name=self.name,
+                birthday=self.birthday.isoformat() if self.birthday else "",
+                language=self.language,
+            ),
+            phone=self.phone or "",
+            cards=[member_pb2.Card(card_number=card.number, status=card.status) for card in self.cards],
+            version=self.version,
+            book=self.book,
+            balances=balances,
+        )
+        member.registered_at.FromDatetime(self.registered_at)
+        return member
+
+
+# Whole records of members, by book and id.
+_READ_MEMBERS: Final = """
+SELECT m.book, m.member_id, m.status, m.name, m.birthday, m.language, m.phone, m.digital_token,
+       m.card_numbers, m.card_statuses, m.registered_at, m.version
+FROM server.member m
+JOIN unnest($1::integer[], $2::uuid[]) AS wanted (book, member_id) USING (book, member_id)
+"""
+
+# Whole records of members, kept from being changed by others until the transaction ends.
+_LOCK_MEMBER: Final = """
+SELECT m.book, m.member_id, m.status, m.name, m.birthday, m.language, m.phone, m.digital_token,
+       m.card_numbers, m.card_statuses, m.registered_at, m.version
+FROM server.member m
+WHERE book = $1 AND member_id = $2
+FOR UPDATE
+"""
+
+
+async def read_members(conn: Connection, member_ids: Sequence[UUID], books: int) -> dict[UUID, MemberRow]:
+    """Return the records of those members that there are; `books` is the ledger's number of books."""
+    found = await conn.fetch(_READ_MEMBERS, [book_of_member(one, books) for one in member_ids], list(member_ids))
+    return {record["member_id"]: _row(record) for record in found}
+
+
+async def lock_member(conn: Connection, member_id: UUID, books: int) -> MemberRow | None:
+    """Return a member's record and keep others from changing it until the transaction ends."""
+    record = await conn.fetchrow(_LOCK_MEMBER, book_of_member(member_id, books), member_id)
+    return None if record is None else _row(record)
+
+
+def _row(record: asyncpg.Record) -> MemberRow:
+    values = dict(record)
+    cards = zip(values.pop("card_numbers"), values.pop("card_statuses"), strict=True)
+    return MemberRow(cards=tuple(Card(number, status) for number, status in cards), **values)

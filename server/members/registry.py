@@ -1,0 +1,514 @@
+"""Changes of members: each writes its rows and the ledger's entry of the change in one transaction.
+
+All transactions take their locks in the same order, so that they wait for each other and never in a circle: the
+message id, members by id, identifiers by hash, and last of all the head of the book.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID, uuid4
+
+import asyncpg
+from google.protobuf.message import Message
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import member_pb2
+
+from ledger.append import MemberChange, append_member_changes
+from ledger.books import book_of_member
+from server.database import lost_connection_refused
+from server.errors import Refused
+from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
+from server.members.records import Card, MemberRow, lock_member, read_members
+
+if TYPE_CHECKING:
+    from server.database import Connection, Pool
+
+ATTEMPTS: Final = 5
+"""How often a change is decided anew because somebody else took an identifier at the same moment."""
+
+_LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
+
+# Claim a message id; no row if it was claimed before.
+CLAIM_MESSAGE: Final = """
+INSERT INTO server.admin_message (message_id, content_hash, book, member_id, received_at)
+VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING message_id
+"""
+
+# What a message id was used for.
+READ_MESSAGE: Final = "SELECT content_hash, member_id FROM server.admin_message WHERE message_id = $1"
+
+# Who owns identifiers.
+READ_OWNERS: Final = """
+SELECT identifier_hash, member_id, book FROM server.member_identifier WHERE identifier_hash = ANY ($1::bytea[])
+"""
+
+# Make members of one book, in the order of their ids; those returned are new. Cards are joined by commas.
+INSERT_MEMBERS: Final = """
+INSERT INTO server.member (book, member_id, status, name, birthday, language, phone, digital_token, card_numbers,
+                           card_statuses, registered_at, version)
+SELECT $1, n.member_id, n.status, n.name, n.birthday, n.language, n.phone, n.digital_token,
+       string_to_array(n.cards, ','),
+       array_fill(1::smallint, ARRAY[cardinality(string_to_array(n.cards, ','))]), n.registered_at, 1
+FROM unnest($2::uuid[], $3::smallint[], $4::text[], $5::date[], $6::text[], $7::text[], $8::text[], $9::text[],
+            $10::timestamptz[])
+     AS n (member_id, status, name, birthday, language, phone, digital_token, cards, registered_at)
+ORDER BY n.member_id
+ON CONFLICT DO NOTHING
+RETURNING member_id
+"""
+
+# Give identifiers to members, in the order of their hashes; those returned were free.
+INSERT_IDENTIFIERS: Final = """
+INSERT INTO server.member_identifier (identifier_hash, kind, status, book, member_id)
+SELECT n.identifier_hash, n.kind, 1, $1, n.member_id
+FROM unnest($2::bytea[], $3::smallint[], $4::uuid[]) AS n (identifier_hash, kind, member_id)
+ORDER BY n.identifier_hash
+ON CONFLICT DO NOTHING
+RETURNING identifier_hash
+"""
+
+# Change a member's status; the row is locked already.
+UPDATE_STATUS: Final = """
+UPDATE server.member SET status = $3, status_reason = $4, version = version + 1 WHERE book = $1 AND member_id = $2
+"""
+
+# Change a member's cards; the row is locked already.
+UPDATE_CARDS: Final = """
+UPDATE server.member SET card_numbers = $3, card_statuses = $4, version = version + 1
+WHERE book = $1 AND member_id = $2
+"""
+
+# Change what an identifier is worth.
+UPDATE_IDENTIFIER: Final = "UPDATE server.member_identifier SET status = $2 WHERE identifier_hash = $1"
+
+
+class AdminMessage(NamedTuple):
+    """A message that changes a member: its id, its type, and its body in a form that is the same every time."""
+
+    message_id: UUID
+    method: str
+    content: bytes
+
+    @classmethod
+    def of(cls, message_id: str, request: Message) -> AdminMessage:
+        """Return the message of a request."""
+        return cls(
+            read_member_id(message_id, "message_id"),
+            request.DESCRIPTOR.full_name,
+            request.SerializeToString(deterministic=True),
+        )
+
+
+class Claim(NamedTuple):
+    """An identifier that somebody wants to be recognised by, and the request's field that said so."""
+
+    field: str
+    kind: api.IdentifierKind.ValueType
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """Somebody who is to become a member. `id_given`: another system made the id, so it may exist already."""
+
+    row: MemberRow
+    claims: tuple[Claim, ...]
+    id_given: bool
+
+
+class _Raced(Exception):  # noqa: N818  - not an error: decide again with what the other one wrote
+    """Somebody else took an identifier or a member id while this change was being decided."""
+
+
+class Registry:
+    """The members of one ledger. All times are given, all refusals named."""
+
+    def __init__(self, pool: Pool, reader: IdentifierReader, hashes: KeyedHash, books: int) -> None:
+        """Work over a pool whose connections have the writer's role; `books` is the ledger's number of books."""
+        self._pool = pool
+        self._reader = reader
+        self._hashes = hashes
+        self._books = books
+
+    async def find(self, identifier: api.Identifier) -> MemberRow:
+        """Return a member's record by any identifier, blocked ones too; Refused NOT_FOUND if there is none."""
+        wanted = self._reader.read(identifier)
+        with lost_connection_refused():
+            async with self._pool.acquire() as conn:
+                if wanted.kind == api.IDENTIFIER_KIND_MEMBER_ID:
+                    member_id: UUID | None = UUID(wanted.value)
+                else:
+                    owners = await conn.fetch(READ_OWNERS, [self._hashes.of_identifier(wanted)])
+                    member_id = owners[0]["member_id"] if owners else None
+                found = await read_members(conn, [member_id], self._books) if member_id else {}
+        if member_id is None or member_id not in found:
+            raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no member has this identifier")
+        return found[member_id]
+
+    async def register(self, message: AdminMessage, person: member_pb2.NewMember, now: datetime) -> MemberRow:
+        """Make a member; the same message again has the same member.
+
+        Raises:
+            Refused: IDENTIFIER_TAKEN, ALREADY_EXISTS for a given id, MESSAGE_ID_REUSED, or what is wrong with the
+                person's data.
+        """
+        draft = self.draft(person, now, "member")
+
+        async def work(conn: Connection) -> MemberChange:
+            outcome = (await self._place(conn, draft.row.book, [draft]))[0]
+            if isinstance(outcome, Refused):
+                raise outcome
+            if outcome is not draft:
+                raise _taken(draft.claims[0].field) if draft.claims else _id_taken("member.member_id")
+            await self._insert(conn, draft.row.book, [draft])
+            return MemberChange(draft.row.member_id, 1, draft.row.registered_at)
+
+        return await self._once(message, draft.row.member_id, now, work)
+
+    async def set_status(
+        self, message: AdminMessage, member_id: UUID, status: api.MemberStatus.ValueType, reason: str, now: datetime
+    ) -> MemberRow:
+        """Change what a member may do; Refused NOT_FOUND if there is none."""
+
+        async def work(conn: Connection) -> MemberChange | None:
+            row = await self._locked(conn, member_id)
+            if row.status == status:
+                return None
+            await conn.execute(UPDATE_STATUS, row.book, member_id, status, reason)
+            return MemberChange(member_id, row.version + 1, now)
+
+        return await self._once(message, member_id, now, work)
+
+    async def replace_card(
+        self, message: AdminMessage, member_id: UUID, old_number: str, new_number: str, now: datetime
+    ) -> MemberRow:
+        """Give a member a new card for an old one, or a further card if `old_number` is empty.
+
+        Raises:
+            Refused: NOT_FOUND if there is no such member or old card, CARD_REPLACED if it was replaced before,
+                IDENTIFIER_TAKEN if the new card is somebody's already.
+        """
+        new = self._reader.card(new_number, "new_card_number")
+        old = self._reader.card(old_number, "old_card_number") if old_number else None
+
+        async def work(conn: Connection) -> MemberChange:
+            row = await self._locked(conn, member_id)
+            cards = (Card(new.value, member_pb2.CARD_STATUS_ACTIVE), *_without_old(row.cards, old))
+            await self._swap_identifiers(conn, row, new, old)
+            await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
+            return MemberChange(member_id, row.version + 1, now)
+
+        return await self._once(message, member_id, now, work)
+
+    async def import_members(
+        self, people: Sequence[member_pb2.NewMember], now: datetime
+    ) -> list[UUID | Refused]:
+        """Register many people, each by itself; return a member id or a refusal for each, in order.
+
+        Somebody whose identifiers all belong to one member already is that member, and nothing changes. Rows of
+        one book are written in one transaction. A row that shares an identifier with an earlier one waits for it.
+
+        Raises:
+            Refused: LEDGER_UNAVAILABLE; some rows may be stored, and sending all again is safe.
+        """
+        results: dict[int, UUID | Refused] = {}
+        waiting: dict[int, Draft] = {}
+        for index, person in enumerate(people):
+            try:
+                waiting[index] = self._importable(self.draft(person, now, f"members[{index}]"))
+            except Refused as refusal:
+                results[index] = refusal
+        while waiting:
+            round_ = _without_shared_identifiers(waiting)
+            for book in sorted({draft.row.book for draft in round_.values()}):
+                group = {index: draft for index, draft in round_.items() if draft.row.book == book}
+                outcomes = await self._import_group(book, list(group.values()), now)
+                results.update(zip(group, outcomes, strict=True))
+            waiting = {index: draft for index, draft in waiting.items() if index not in round_}
+        return [results[index] for index in range(len(people))]
+
+    def draft(self, person: member_pb2.NewMember, now: datetime, field: str) -> Draft:
+        """Check and normalise somebody's data; `field` is the path of the person in the request.
+
+        Raises:
+            Refused: what is wrong with the first identifier at fault, or all that is wrong with the rest.
+        """
+        registered_at = _registered_at(person, now, field)
+        birthday = _birthday(person.profile.birthday, now, f"{field}.profile.birthday")
+        language = _language(person.profile.language, f"{field}.profile.language")
+        phone = self._reader.phone(person.phone, f"{field}.phone") if person.phone else None
+        token = self._reader.digital_token(person.digital_token, f"{field}.digital_token") if person.digital_token else None
+        cards = [self._reader.card(number, f"{field}.card_numbers[{i}]") for i, number in enumerate(person.card_numbers)]
+        member_id = read_member_id(person.member_id, f"{field}.member_id") if person.member_id else uuid4()
+        row = MemberRow(
+            book=book_of_member(member_id, self._books),
+            member_id=member_id,
+            status=person.status or api.MEMBER_STATUS_ACTIVE,
+            name=" ".join(person.profile.name.split()),
+            birthday=birthday,
+            language=language,
+            phone=phone.value if phone else None,
+            digital_token=token.value if token else None,
+            cards=tuple(Card(number, member_pb2.CARD_STATUS_ACTIVE) for number in dict.fromkeys(c.value for c in cards)),
+            registered_at=registered_at,
+            version=1,
+        )
+        named = [*((f"{field}.card_numbers[{i}]", card) for i, card in enumerate(cards))]
+        named += [(f"{field}.phone", phone)] if phone else []
+        named += [(f"{field}.digital_token", token)] if token else []
+        claims = {one.value: Claim(path, one.kind, self._hashes.of_identifier(one)) for path, one in named}
+        return Draft(row, tuple(claims.values()), id_given=bool(person.member_id))
+
+    @staticmethod
+    def _importable(draft: Draft) -> Draft:
+        if draft.claims or draft.id_given:
+            return draft
+        raise Refused(
+            api.REFUSAL_REASON_INVALID_REQUEST,
+            "a row needs a card, a phone, a digital token or a member id: without one it cannot be told from the next",
+        )
+
+    async def _import_group(self, book: int, drafts: list[Draft], now: datetime) -> list[UUID | Refused]:
+        for _ in range(ATTEMPTS):
+            try:
+                with lost_connection_refused():
+                    async with self._pool.acquire() as conn, conn.transaction():
+                        outcomes = await self._place(conn, book, drafts)
+                        new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
+                        if new:
+                            await self._insert(conn, book, new)
+                            changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
+                            await append_member_changes(conn, book, changes, now)
+                return [o.row.member_id if isinstance(o, Draft) else o for o in outcomes]
+            except (_Raced, asyncpg.DeadlockDetectedError):
+                continue
+        return [_raced_too_often()] * len(drafts)
+
+    async def _once(
+        self,
+        message: AdminMessage,
+        member_id: UUID,
+        now: datetime,
+        work: Callable[[Connection], Awaitable[MemberChange | None]],
+    ) -> MemberRow:
+        """Carry out a message's work if it is the first with its id, and return the member's record."""
+        for _ in range(ATTEMPTS):
+            try:
+                with lost_connection_refused():
+                    async with self._pool.acquire() as conn:
+                        async with conn.transaction():
+                            known = await self._claim(conn, message, member_id, now)
+                            change = None if known else await work(conn)
+                            if change:
+                                await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
+                        concerned = known or member_id
+                        return (await read_members(conn, [concerned], self._books))[concerned]
+            except (_Raced, asyncpg.DeadlockDetectedError):
+                continue
+        raise _raced_too_often()
+
+    async def _claim(self, conn: Connection, message: AdminMessage, member_id: UUID, now: datetime) -> UUID | None:
+        """Claim the message's id; return the member of the same message if it was carried out before."""
+        content_hash = self._hashes.of_message(message.method, message.content)
+        book = book_of_member(member_id, self._books)
+        if await conn.fetchrow(CLAIM_MESSAGE, message.message_id, content_hash, book, member_id, now):
+            return None
+        # A statement of its own: the row of somebody we waited for is invisible to the one above.
+        earlier = await conn.fetchrow(READ_MESSAGE, message.message_id)
+        if earlier is None:
+            raise _Raced
+        if earlier["content_hash"] != content_hash:
+            raise Refused(
+                api.REFUSAL_REASON_MESSAGE_ID_REUSED,
+                f"message_id {message.message_id} was used for another message: make a new id for a new message",
+                violations=[("message_id", "was used for a message with another body")],
+            )
+        return UUID(str(earlier["member_id"]))
+
+    async def _place(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> list[Draft | UUID | Refused]:
+        hashes = sorted({claim.hash for draft in drafts for claim in draft.claims})
+        owners = {record["identifier_hash"]: record["member_id"] for record in await conn.fetch(READ_OWNERS, hashes)}
+        given = [draft.row.member_id for draft in drafts if draft.id_given]
+        present = await read_members(conn, given, self._books) if given else {}
+        return [place(draft, owners, draft.row.member_id in present) for draft in drafts]
+
+    async def _insert(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> None:
+        """Insert members and identifiers of one book; _Raced if one of them is there by now."""
+        rows = [draft.row for draft in drafts]
+        made = await conn.fetch(
+            INSERT_MEMBERS,
+            book,
+            [row.member_id for row in rows],
+            [row.status for row in rows],
+            [row.name for row in rows],
+            [row.birthday for row in rows],
+            [row.language for row in rows],
+            [row.phone for row in rows],
+            [row.digital_token for row in rows],
+            [",".join(card.number for card in row.cards) for row in rows],
+            [row.registered_at for row in rows],
+        )
+        claims = [(claim, draft.row.member_id) for draft in drafts for claim in draft.claims]
+        taken = await conn.fetch(
+            INSERT_IDENTIFIERS,
+            book,
+            [claim.hash for claim, _ in claims],
+            [claim.kind for claim, _ in claims],
+            [member_id for _, member_id in claims],
+        )
+        if len(made) != len(rows) or len(taken) != len(claims):
+            raise _Raced
+
+    async def _locked(self, conn: Connection, member_id: UUID) -> MemberRow:
+        row = await lock_member(conn, member_id, self._books)
+        if row is None:
+            raise Refused(
+                api.REFUSAL_REASON_NOT_FOUND,
+                f"there is no member {member_id}",
+                violations=[("member_id", "is not a member")],
+            )
+        return row
+
+    async def _swap_identifiers(
+        self, conn: Connection, row: MemberRow, new: NormalIdentifier, old: NormalIdentifier | None
+    ) -> None:
+        """Give the new card to the member and mark the old one, in the order of their hashes."""
+        new_hash = self._hashes.of_identifier(new)
+
+        async def give() -> None:
+            if await conn.fetch(INSERT_IDENTIFIERS, row.book, [new_hash], [new.kind], [row.member_id]):
+                return
+            if await conn.fetchrow(READ_OWNERS, [new_hash]):
+                raise _taken("new_card_number")
+            raise _Raced
+
+        steps: dict[bytes, Callable[[], Awaitable[object]]] = {new_hash: give}
+        if old:
+            old_hash = self._hashes.of_identifier(old)
+            steps[old_hash] = lambda: conn.execute(UPDATE_IDENTIFIER, old_hash, member_pb2.CARD_STATUS_REPLACED)
+        for _, step in sorted(steps.items()):
+            await step()
+
+
+def place(draft: Draft, owners: Mapping[bytes, UUID], is_present: bool) -> Draft | UUID | Refused:
+    """Decide what becomes of a draft: itself if it is new, the id of the member that it already is, or a refusal.
+
+    Args:
+        draft: Somebody who is to become a member.
+        owners: The owner of each identifier that has one, by hash.
+        is_present: Whether there is a member with the draft's own id.
+    """
+    held = [owners.get(claim.hash) for claim in draft.claims]
+    holders = {owner for owner in held if owner is not None}
+    if draft.id_given:
+        foreign = holders - {draft.row.member_id}
+        if foreign:
+            return _taken(next(c.field for c in draft.claims if owners.get(c.hash) in foreign))
+        if not is_present:
+            return draft
+        free = [claim.field for claim, owner in zip(draft.claims, held, strict=True) if owner is None]
+        return _id_taken(free[0]) if free else draft.row.member_id
+    if not holders:
+        return draft
+    if len(holders) == 1 and None not in held:
+        return holders.pop()
+    return _taken(next(claim.field for claim in draft.claims if claim.hash in owners))
+
+
+def _without_shared_identifiers(waiting: Mapping[int, Draft]) -> dict[int, Draft]:
+    """Return the drafts that share neither an identifier nor an id with an earlier one."""
+    seen: set[bytes] = set()
+    alone: dict[int, Draft] = {}
+    for index, draft in waiting.items():
+        marks = {draft.row.member_id.bytes, *(claim.hash for claim in draft.claims)}
+        if seen.isdisjoint(marks):
+            alone[index] = draft
+        seen |= marks
+    return alone
+
+
+def _without_old(cards: Iterable[Card], old: NormalIdentifier | None) -> list[Card]:
+    """Return the cards with the old one marked as replaced; Refused if it is not there or was replaced before."""
+    if old is None:
+        return list(cards)
+    kept = {card.number: card for card in cards}
+    card = kept.get(old.value)
+    if card is None:
+        raise Refused(
+            api.REFUSAL_REASON_NOT_FOUND,
+            "the old card is not a card of this member",
+            violations=[("old_card_number", "is not a card of this member")],
+        )
+    if card.status == member_pb2.CARD_STATUS_REPLACED:
+        raise Refused(
+            api.REFUSAL_REASON_CARD_REPLACED,
+            "the old card was replaced before; leave it out to give the member a further card",
+            violations=[("old_card_number", "was replaced before")],
+        )
+    kept[old.value] = card._replace(status=member_pb2.CARD_STATUS_REPLACED)
+    return list(kept.values())
+
+
+def _registered_at(person: member_pb2.NewMember, now: datetime, field: str) -> datetime:
+    if not person.HasField("registered_at"):
+        return now
+    try:
+        registered_at = person.registered_at.ToDatetime(tzinfo=UTC)
+    except ValueError:
+        raise _invalid(f"{field}.registered_at", "is not a time between the years 1 and 9999") from None
+    if registered_at > now:
+        raise _invalid(f"{field}.registered_at", "lies in the future; leave it out for now")
+    return registered_at
+
+
+def _birthday(text: str, now: datetime, field: str) -> date | None:
+    if not text:
+        return None
+    try:
+        birthday = date.fromisoformat(text)
+    except ValueError:
+        raise _invalid(field, "is not a day of the calendar written as YYYY-MM-DD") from None
+    if birthday > now.date():
+        raise _invalid(field, "lies in the future")
+    return birthday
+
+
+def _language(text: str, field: str) -> str:
+    if text and not _LANGUAGE_TAG.fullmatch(text):
+        raise _invalid(field, 'is not a language tag such as "uk" or "kk-KZ"')
+    return text
+
+
+def _invalid(field: str, description: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_INVALID_REQUEST, f"{field} {description}", violations=[(field, description)]
+    )
+
+
+def _taken(field: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_IDENTIFIER_TAKEN,
+        f"{field} already belongs to a member: find that member by it, or give another one",
+        violations=[(field, "already belongs to a member")],
+    )
+
+
+def _id_taken(field: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_ALREADY_EXISTS,
+        f"a member with this id is registered already, and not with {field}: change the member instead",
+        violations=[(field, "is not what the registered member of this id has")],
+    )
+
+
+def _raced_too_often() -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_OVERLOADED,
+        f"other changes took the same identifiers {ATTEMPTS} times in a row; send the message again",
+        retry_after_seconds=1.0,
+    )

@@ -1,0 +1,693 @@
+"""Pure evaluation of a receipt: line discounts, basket discounts, points as payment, earning, in this order.
+
+Nothing here reads a clock or keeps state: the same rules, receipt and member give the same effects, whatever
+the order of the lines. Within a step promotions go by rank (priority, then id).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date
+from fractions import Fraction
+from operator import itemgetter
+from typing import Any, TypeVar
+
+from server.promotions.arithmetic import add_days, expiry_date, in_birthday_window, spread_largest_remainder
+from server.promotions.compile import (
+    BASE_RANK,
+    BasketRule,
+    Candidates,
+    LineRule,
+    PointsRule,
+    ReceiptPointsRule,
+    Rules,
+    messages_of,
+    rate_terms,
+)
+from server.promotions.model import (
+    AS_CHARGED_ID,
+    Accrual,
+    AllOf,
+    AnyOf,
+    BirthdayWindow,
+    Condition,
+    Discount,
+    Effects,
+    LineEffects,
+    LotDates,
+    LotGrant,
+    MemberFacts,
+    NotThat,
+    PaidLine,
+    ReceiptError,
+    ReceiptFacts,
+    ReceiptLine,
+    ReceiptTotal,
+    ScopeTotal,
+    Variance,
+)
+
+NO_POINTS_PAID: tuple[int, ...] = ()
+_by_number = itemgetter(0)
+
+
+def quote(
+    rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, spend_points_minor: int | None = None
+) -> Effects:
+    """What would happen at the register; changes nothing.
+
+    `member` None tells what a member would get, promotions that need to know the member left out.
+    `spend_points_minor` (None: nothing) is cut to the programme's limit and to whole steps; the balance is
+    the caller's to check. Raises ReceiptError for a receipt that makes no sense.
+    """
+    work = _Work(rules, receipt, member)
+    _discount_lines(work)
+    _discount_basket(work)
+    limits = _spendable(work)
+    max_steps = _max_steps(work, limits)
+    spending = rules.programme.spending
+    steps = min(max(spend_points_minor or 0, 0) // spending.step_points_minor, max_steps)
+    points_money = _spread_payment(work, limits, steps * spending.step_money_minor)
+    accruals = _earn(work, points_money)
+    return _effects(work, limits, max_steps, points_money, accruals)
+
+
+def earn_as_paid(
+    rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, paid: Sequence[PaidLine]
+) -> Effects:
+    """The effects of a receipt as the register charged it; lines missing from `paid` were charged in full.
+
+    Earning is computed on the money really paid. A line that was charged another discount than the rules
+    give carries one discount under AS_CHARGED_ID and is listed in `variances`. Equal to `quote` if the
+    register applied the quote. Raises ReceiptError if the payment doesn't fit the receipt.
+    """
+    work = _Work(rules, receipt, member)
+    _discount_lines(work)
+    _discount_basket(work)
+    points_money, variances = _charge(work, paid)
+    limits = _spendable(work)
+    max_steps = _max_steps(work, limits)
+    accruals = _earn(work, points_money)
+    return _effects(work, limits, max_steps, points_money, accruals, variances)
+
+
+def lot_terms(rules: Rules, on: date, promotion_id: str | None = None) -> LotDates:
+    """Dates of a lot granted on a store-local day, by the promotion's own terms or the programme's."""
+    terms = rules.terms.get(promotion_id or "", rules.programme.earning.terms)
+    active_from = add_days(on, terms.pending_days) if terms.pending_days else None
+    return LotDates(active_from, expiry_date(on, terms.expiry))
+
+
+def lots_to_grant(rules: Rules, effects: Effects, on: date) -> tuple[LotGrant, ...]:
+    """The accruals of a receipt gathered into lots with equal dates, ordered by first appearance."""
+    points: dict[LotDates, int] = {}
+    sources: dict[LotDates, dict[str, None]] = {}
+    dates_of: dict[str, LotDates] = {}
+    for line in effects.lines:
+        for accrual in line.accruals:
+            dates = dates_of.get(accrual.promotion_id)
+            if dates is None:
+                dates = dates_of[accrual.promotion_id] = lot_terms(rules, on, accrual.promotion_id)
+            points[dates] = points.get(dates, 0) + accrual.points_minor
+            sources.setdefault(dates, {})[accrual.promotion_id] = None
+    return tuple(
+        LotGrant(amount, dates.active_from, dates.expires_on, tuple(sources[dates]))
+        for dates, amount in points.items()
+    )
+
+
+# --- the state of one evaluation --------------------------------------------------------------------------
+
+
+class _Work:
+    """One evaluation in progress: parallel columns, one entry a line, in the order of line numbers."""
+
+    __slots__ = (
+        "candidates",
+        "cuts",
+        "day",
+        "discounts",
+        "left",
+        "lines",
+        "live",
+        "locked",
+        "member",
+        "rules",
+    )
+
+    def __init__(self, rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None) -> None:
+        if receipt.local_at.tzinfo is None:
+            raise ReceiptError("local_at has no time zone; give the store's", "local_at")
+        self.rules = rules
+        self.member = member
+        self.day = receipt.local_at.date()
+        self.live = rules.live_on(self.day)
+        self.lines = sorted(receipt.lines, key=_by_number)
+        memory, find = self.live.memory, self.live.find
+        self.candidates: list[Candidates] = []
+        previous = None
+        for line in self.lines:
+            number, _, _, _, _, quantity_milli, list_minor, floor_minor, _ = line
+            if number == previous or quantity_milli <= 0 or list_minor < 0 or floor_minor < 0:
+                raise _unfit_line(line)
+            previous = number
+            self.candidates.append(memory.get(line[1:5]) or find(line))
+        self.left = [line[6] for line in self.lines]
+        self.discounts: list[list[Discount]] = [[] for _ in self.lines]
+        self.cuts = [0] * len(self.lines)
+        self.locked: set[int] = set()
+
+
+def _unfit_line(line: ReceiptLine) -> ReceiptError:
+    for field, value, least in (
+        ("quantity_milli", line.quantity_milli, 1),
+        ("list_amount_minor", line.list_amount_minor, 0),
+        ("floor_amount_minor", line.floor_amount_minor, 0),
+    ):
+        if value < least:
+            text = f"line {line.line_number}: {field} is {value}, must be at least {least}"
+            return ReceiptError(text, field, line.line_number)
+    text = f"line_number {line.line_number} stands twice on the receipt; number the lines uniquely"
+    return ReceiptError(text, "line_number", line.line_number)
+
+
+# --- conditions -------------------------------------------------------------------------------------------
+
+
+class _Step:
+    """Answers conditions for one step, with the amounts as they were when the step began."""
+
+    __slots__ = ("_answers", "_scope_lines", "amounts", "total_minor", "work")
+
+    def __init__(
+        self, work: _Work, amounts: list[int], scope_lines: Callable[[_AnyRule], Iterable[int]]
+    ) -> None:
+        self.work = work
+        self.amounts = amounts
+        self.total_minor = sum(amounts)
+        self._scope_lines = scope_lines
+        self._answers: dict[int, bool] = {}
+
+    def holds(self, rule: _AnyRule) -> bool:
+        """Whether the rule's condition holds; looked up once a receipt."""
+        condition = rule.condition
+        if condition is None:
+            return True
+        answer = self._answers.get(rule.rank)
+        if answer is None:
+            answer = self._answers[rule.rank] = _CHECKS[type(condition)](condition, self, rule)
+        return answer
+
+    def scope_total_minor(self, rule: _AnyRule) -> int:
+        """What the lines that the rule may work on come to."""
+        return sum(self.amounts[i] for i in self._scope_lines(rule))
+
+
+_AnyRule = LineRule | BasketRule | PointsRule | ReceiptPointsRule
+_Check = Callable[[Any, _Step, _AnyRule], bool]
+"""Any: the key in the table says which condition the function takes."""
+
+
+def _within(amount_minor: int, bounds: ReceiptTotal | ScopeTotal) -> bool:
+    return (bounds.at_least_minor is None or amount_minor >= bounds.at_least_minor) and (
+        bounds.below_minor is None or amount_minor < bounds.below_minor
+    )
+
+
+def _check(condition: Condition, step: _Step, rule: _AnyRule) -> bool:
+    return _CHECKS[type(condition)](condition, step, rule)
+
+
+def _check_receipt_total(condition: ReceiptTotal, step: _Step, rule: _AnyRule) -> bool:
+    return _within(step.total_minor, condition)
+
+
+def _check_scope_total(condition: ScopeTotal, step: _Step, rule: _AnyRule) -> bool:
+    return _within(step.scope_total_minor(rule), condition)
+
+
+def _check_birthday(condition: BirthdayWindow, step: _Step, rule: _AnyRule) -> bool:
+    member = step.work.member
+    if member is None or member.birthday is None:
+        return False
+    return in_birthday_window(member.birthday, step.work.day, condition.days_before, condition.days_after)
+
+
+def _check_all(condition: AllOf, step: _Step, rule: _AnyRule) -> bool:
+    return all(_check(part, step, rule) for part in condition.parts)
+
+
+def _check_any(condition: AnyOf, step: _Step, rule: _AnyRule) -> bool:
+    return any(_check(part, step, rule) for part in condition.parts)
+
+
+def _check_not(condition: NotThat, step: _Step, rule: _AnyRule) -> bool:
+    return not _check(condition.part, step, rule)
+
+
+_CHECKS: dict[type, _Check] = {
+    ReceiptTotal: _check_receipt_total,
+    ScopeTotal: _check_scope_total,
+    BirthdayWindow: _check_birthday,
+    AllOf: _check_all,
+    AnyOf: _check_any,
+    NotThat: _check_not,
+}
+
+
+# --- stacking: groups and exclusivity ---------------------------------------------------------------------
+
+_R = TypeVar("_R", LineRule, BasketRule, PointsRule, ReceiptPointsRule)
+
+
+def _alternatives(rules: Sequence[_R]) -> list[list[_R]]:
+    """The stacks to compare: all that are not exclusive together, and each exclusive one alone.
+
+    Ordered by the rank of their first promotion, so that the first of equals is the right one. The base
+    percent is no promotion in this sense: it stays in every stack.
+    """
+    base = [rule for rule in rules if rule.rank == BASE_RANK]
+    promotions = [rule for rule in rules if rule.rank != BASE_RANK]
+    shared = [rule for rule in promotions if not rule.exclusive]
+    stacks = [shared] if shared else []
+    stacks += [[rule] for rule in promotions if rule.exclusive]
+    stacks.sort(key=lambda stack: stack[0].rank)
+    return [base + stack for stack in stacks] or [base]
+
+
+def _resolve_group(rule: _R, rules: Sequence[_R], decided: set[str], gain: Callable[[_R], int]) -> _R | None:
+    """The member of the rule's group that gives the shopper most; None if the group had its turn."""
+    if rule.group is None:
+        return rule
+    if rule.group in decided:
+        return None
+    decided.add(rule.group)
+    return max((rival for rival in rules if rival.group == rule.group), key=gain)
+
+
+# --- discounts --------------------------------------------------------------------------------------------
+
+
+def _discount_lines(work: _Work) -> None:
+    """Step 1: every line by itself."""
+    step: _Step | None = None
+    left, discounts, cuts = work.left, work.discounts, work.cuts
+    for i, candidates in enumerate(work.candidates):
+        rules = candidates.line_rules
+        if not rules:
+            continue
+        line = work.lines[i]
+        if candidates.line_plain:
+            discounts[i], cuts[i] = _stack_line(rules, line)
+        else:
+            if step is None:
+                step = _Step(work, list(left), lambda rule: _lines_naming(work, rule))
+            chosen = [rule for rule in rules if rule.condition is None or step.holds(rule)]
+            discounts[i], cuts[i] = _best_on_line(work, i, chosen)
+        for _, amount_minor in discounts[i]:
+            left[i] -= amount_minor
+
+
+def _lines_naming(work: _Work, rule: _AnyRule) -> list[int]:
+    return [
+        i
+        for i, candidates in enumerate(work.candidates)
+        if any(rule is other for other in candidates.line_rules)
+        or any(rule is other for other in candidates.points_rules)
+    ]
+
+
+def _stack_line(rules: Sequence[LineRule], line: ReceiptLine) -> tuple[list[Discount], int]:
+    """Apply rules one after the other; returns the discounts and what the price floor cut off."""
+    quantity_milli, list_minor, floor_minor = line[5:8]
+    discounts = []
+    left, cut = list_minor, 0
+    room = max(0, list_minor - floor_minor)
+    for _, promotion_id, reduce, numerator, denominator, from_list, _, _, _ in rules:
+        amount = reduce(list_minor if from_list else left, quantity_milli, numerator, denominator)
+        if amount > room:
+            cut += amount - room
+            amount = room
+        if amount:
+            discounts.append(Discount(promotion_id, amount))
+            left -= amount
+            room -= amount
+    return discounts, cut
+
+
+def _best_on_line(work: _Work, i: int, rules: Sequence[LineRule]) -> tuple[list[Discount], int]:
+    """The stack that takes most off; a line that an exclusive promotion won is locked for later steps."""
+    line = work.lines[i]
+    best: tuple[list[Discount], int] = ([], 0)
+    best_gain, best_is_exclusive = -1, False
+    for stack in _alternatives(rules):
+        outcome = _stack_line(_without_rivals(stack, line), line)
+        gain = sum(discount.amount_minor for discount in outcome[0])
+        if gain > best_gain:
+            best, best_gain = outcome, gain
+            best_is_exclusive = any(rule.exclusive for rule in stack)
+    if best_is_exclusive and best_gain > 0:
+        work.locked.add(i)
+    return best
+
+
+def _without_rivals(stack: Sequence[LineRule], line: ReceiptLine) -> list[LineRule]:
+    """The stack with each group reduced to its winner, at the place of the group's first member."""
+    kept: list[LineRule] = []
+    decided: set[str] = set()
+
+    def gain(rival: LineRule) -> int:
+        return sum(discount.amount_minor for discount in _stack_line([*kept, rival], line)[0])
+
+    for rule in stack:
+        winner = _resolve_group(rule, stack, decided, gain)
+        if winner is not None:
+            kept.append(winner)
+    return kept
+
+
+def _discount_basket(work: _Work) -> None:
+    """Step 2: discounts over the basket, spread over its lines."""
+    total_minor = sum(work.left)
+    rules = _reachable_baskets(work, total_minor)
+    if not rules:
+        return
+    scopes = {rule.rank: _basket_scope(work, rule) for rule in rules}
+    step = _Step(work, list(work.left), lambda rule: scopes[rule.rank])
+    chosen = [rule for rule in rules if step.holds(rule)]
+    best: _BasketStack | None = None
+    for alternative in _alternatives(chosen):
+        stack = _BasketStack(work, scopes)
+        stack.apply_all(alternative)
+        if best is None or stack.gain_minor > best.gain_minor:
+            best = stack
+    if best is not None:
+        best.settle()
+
+
+def _reachable_baskets(work: _Work, total_minor: int) -> list[BasketRule]:
+    has_birthday = work.member is not None and work.member.birthday is not None
+    found = {rule.rank: rule for rule in work.live.baskets.within_reach(total_minor, has_birthday)}
+    for candidates in work.candidates:
+        for rule in candidates.basket_rules:
+            found[rule.rank] = rule
+    return [found[rank] for rank in sorted(found)]
+
+
+def _basket_scope(work: _Work, rule: BasketRule) -> list[int]:
+    """Positions of the lines that a basket discount may fall on."""
+    return [
+        i
+        for i, candidates in enumerate(work.candidates)
+        if not candidates.no_discount
+        and i not in work.locked
+        and not (rule.exclusive and work.discounts[i])
+        and (not rule.is_scoped or rule in candidates.basket_rules)
+    ]
+
+
+class _BasketStack:
+    """One way to stack basket discounts, tried on a copy of the amounts until it is settled."""
+
+    def __init__(self, work: _Work, scopes: dict[int, list[int]]) -> None:
+        self._work = work
+        self._scopes = scopes
+        self._left = list(work.left)
+        self._cuts = [0] * len(work.left)
+        self._applied: list[tuple[str, list[int], list[int]]] = []
+        self.gain_minor = 0
+
+    def apply_all(self, rules: Sequence[BasketRule]) -> None:
+        decided: set[str] = set()
+        for rule in rules:
+            winner = _resolve_group(rule, rules, decided, lambda rival: sum(self._parts(rival)[0]))
+            if winner is None:
+                continue
+            parts, cuts = self._parts(winner)
+            scope = self._scopes[winner.rank]
+            for i, part, cut in zip(scope, parts, cuts, strict=True):
+                self._left[i] -= part
+                self._cuts[i] += cut
+            self._applied.append((winner.promotion_id, scope, parts))
+            self.gain_minor += sum(parts)
+
+    def _parts(self, rule: BasketRule) -> tuple[list[int], list[int]]:
+        """The discount of each line in scope, and what its price floor cuts off (moved nowhere else)."""
+        lines, scope = self._work.lines, self._scopes[rule.rank]
+        weights = [self._left[i] for i in scope]
+        payable = sum(weights)
+        base = sum(lines[i].list_amount_minor for i in scope) if rule.from_list else payable
+        total = min(rule.reduce(base, rule.numerator, rule.denominator), payable)
+        wanted = spread_largest_remainder(total, weights)
+        parts = [
+            min(part, max(0, self._left[i] - lines[i].floor_amount_minor))
+            for i, part in zip(scope, wanted, strict=True)
+        ]
+        return parts, [want - part for want, part in zip(wanted, parts, strict=True)]
+
+    def settle(self) -> None:
+        """Write the outcome into the evaluation."""
+        work = self._work
+        work.left = self._left
+        for i, cut in enumerate(self._cuts):
+            work.cuts[i] += cut
+        for promotion_id, scope, parts in self._applied:
+            for i, part in zip(scope, parts, strict=True):
+                if part:
+                    work.discounts[i].append(Discount(promotion_id, part))
+
+
+# --- points as payment ------------------------------------------------------------------------------------
+
+
+def _spendable(work: _Work) -> list[int]:
+    """The most of each line that points may pay, in minor units of money."""
+    if work.rules.programme.spending.respect_price_floor:
+        return [
+            0 if candidates.no_spending else max(0, left - line[7])
+            for line, candidates, left in zip(work.lines, work.candidates, work.left, strict=True)
+        ]
+    return [
+        0 if candidates.no_spending else left
+        for candidates, left in zip(work.candidates, work.left, strict=True)
+    ]
+
+
+def _max_steps(work: _Work, limits: list[int]) -> int:
+    """The programme's limit for this receipt, in whole steps."""
+    if work.member is not None and not work.member.can_spend:
+        return 0
+    spending = work.rules.programme.spending
+    share = spending.max_share
+    payable = sum(
+        left
+        for candidates, left in zip(work.candidates, work.left, strict=True)
+        if not candidates.no_spending
+    )
+    most = min(payable * share.numerator // share.denominator, sum(limits))
+    if spending.keep_one_minor_unit:
+        most = min(most, sum(work.left) - 1)
+    return max(most, 0) // spending.step_money_minor
+
+
+def _spread_payment(work: _Work, limits: list[int], money_minor: int) -> Sequence[int]:
+    if not money_minor:
+        return NO_POINTS_PAID
+    return spread_largest_remainder(money_minor, work.left, limits)
+
+
+def _charge(work: _Work, paid: Sequence[PaidLine]) -> tuple[Sequence[int], tuple[Variance, ...]]:
+    """Replace the computed discounts by the charged ones; returns points money a line, and variances."""
+    by_number = {entry.line_number: entry for entry in paid}
+    unknown = by_number.keys() - {line.line_number for line in work.lines}
+    if unknown or len(by_number) != len(paid):
+        numbers = sorted(unknown) or [entry.line_number for entry in paid]
+        raise ReceiptError(
+            f"paid lines {numbers}: each has to name a line of the receipt, once", "paid", numbers[0]
+        )
+    variances = []
+    points_money = []
+    for i, line in enumerate(work.lines):
+        entry = by_number.get(line.line_number) or PaidLine(line.line_number, 0, 0)
+        if min(entry.discount_minor, entry.points_money_minor) < 0 or (
+            entry.discount_minor + entry.points_money_minor > line.list_amount_minor
+        ):
+            raise ReceiptError(
+                f"line {line.line_number}: discount_minor and points_money_minor must not be negative, nor"
+                f" come to more than the list price of {line.list_amount_minor}",
+                "paid",
+                line.line_number,
+            )
+        expected = line.list_amount_minor - work.left[i]
+        if expected != entry.discount_minor:
+            charged = entry.discount_minor
+            variances.append(Variance(line.line_number, expected, charged))
+            work.discounts[i] = [Discount(AS_CHARGED_ID, charged)] if charged else []
+            work.cuts[i] = 0
+            work.left[i] = line.list_amount_minor - charged
+        points_money.append(entry.points_money_minor)
+    return points_money if any(points_money) else NO_POINTS_PAID, tuple(variances)
+
+
+# --- earning ----------------------------------------------------------------------------------------------
+
+
+def _earn(work: _Work, points_money: Sequence[int]) -> list[list[Accrual]]:
+    """Step 5: the accruals of each line, on what was paid for it in money."""
+    if work.member is not None and not work.member.can_earn:
+        return [[] for _ in work.lines]
+    bases = work.left
+    if points_money and not work.rules.programme.earning.earn_on_points_paid:
+        bases = [left - paid for left, paid in zip(bases, points_money, strict=True)]
+    accruals: list[list[Accrual]] = []
+    step: _Step | None = None
+    for i, candidates in enumerate(work.candidates):
+        base = bases[i]
+        rules: Sequence[PointsRule] = candidates.points_rules
+        if base <= 0 or not rules:
+            accruals.append([])
+        elif candidates.points_plain:
+            accruals.append(_stack_points(rules, base, work.lines[i]))
+        else:
+            if step is None:
+                step = _Step(work, work.left, lambda rule: _lines_naming(work, rule))
+            chosen = [rule for rule in rules if rule.condition is None or step.holds(rule)]
+            accruals.append(_best_points(work, chosen, base, work.lines[i]))
+    _earn_once(work, bases, accruals)
+    return accruals
+
+
+def _stack_points(rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[Accrual]:
+    accruals = []
+    for _, promotion_id, grant, numerator, addend, denominator, _, _, _, _, _ in rules:
+        points = grant(base_minor, line, numerator, addend, denominator)
+        if points:
+            accruals.append(Accrual(promotion_id, base_minor, points))
+    return accruals
+
+
+def _best_points(
+    work: _Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine
+) -> list[Accrual]:
+    best: list[Accrual] = []
+    best_gain = 0
+    for stack in _alternatives(rules):
+        decided: set[str] = set()
+        kept = [
+            _resolve_group(rule, stack, decided, lambda r: _points_of([r], base_minor, line))
+            for rule in stack
+        ]
+        resolved = _compounded(work.rules, [rule for rule in kept if rule is not None])
+        gain = _points_of(resolved, base_minor, line)
+        if gain > best_gain:
+            best, best_gain = _stack_points(resolved, base_minor, line), gain
+    return best
+
+
+def _points_of(rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> int:
+    return sum(accrual.points_minor for accrual in _stack_points(rules, base_minor, line))
+
+
+def _compounded(rules: Rules, stack: Sequence[PointsRule]) -> list[PointsRule]:
+    """Give compounding multipliers the rate that those before them have made of the base rate."""
+    running = rules.base_rate
+    resolved = []
+    for rule in stack:
+        if rule.factor is not None:
+            extra: Fraction = (rule.factor - 1) * (running if rule.compound else rules.base_rate)
+            running += extra
+            numerator, addend, denominator = rate_terms(extra, rules.programme.earning.rounding)
+            rule = rule._replace(numerator=numerator, addend=addend, denominator=denominator)  # noqa: PLW2901 - the same rule at its resolved rate
+        resolved.append(rule)
+    return resolved
+
+
+def _earn_once(work: _Work, bases: Sequence[int], accruals: list[list[Accrual]]) -> None:
+    """Step 6: points once a receipt, spread over the lines in scope by the money paid for them."""
+    has_birthday = work.member is not None and work.member.birthday is not None
+    found = {rule.rank: rule for rule in work.live.receipt_points.within_reach(sum(work.left), has_birthday)}
+    for candidates in work.candidates:
+        for rule in candidates.receipt_points_rules:
+            found[rule.rank] = rule
+    if not found:
+        return
+    scopes = {rank: _points_scope(work, rule, bases) for rank, rule in found.items()}
+    step = _Step(work, work.left, lambda rule: scopes[rule.rank])
+    chosen = [found[rank] for rank in sorted(found) if scopes[rank] and step.holds(found[rank])]
+    best: list[ReceiptPointsRule] = []
+    best_gain = 0
+    for stack in _alternatives(chosen):
+        decided: set[str] = set()
+        kept = [_resolve_group(rule, stack, decided, lambda r: r.points_minor) for rule in stack]
+        winners = [rule for rule in kept if rule is not None]
+        gain = sum(rule.points_minor for rule in winners)
+        if gain > best_gain:
+            best, best_gain = winners, gain
+    for rule in best:
+        scope = scopes[rule.rank]
+        parts = spread_largest_remainder(rule.points_minor, [bases[i] for i in scope])
+        for i, part in zip(scope, parts, strict=True):
+            if part:
+                accruals[i].append(Accrual(rule.promotion_id, bases[i], part))
+
+
+def _points_scope(work: _Work, rule: ReceiptPointsRule, bases: Sequence[int]) -> list[int]:
+    return [
+        i
+        for i, candidates in enumerate(work.candidates)
+        if bases[i] > 0
+        and not candidates.no_earning
+        and (not rule.is_scoped or rule in candidates.receipt_points_rules)
+    ]
+
+
+# --- the answer -------------------------------------------------------------------------------------------
+
+
+def _effects(  # noqa: PLR0913 - the columns of one table, gathered in one place
+    work: _Work,
+    limits: list[int],
+    max_steps: int,
+    points_money: Sequence[int],
+    accruals: list[list[Accrual]],
+    variances: tuple[Variance, ...] = (),
+) -> Effects:
+    rules, left = work.rules, work.left
+    spending = rules.programme.spending
+    spent_money = sum(points_money)
+    lines = tuple(
+        [
+            LineEffects(line[0], tuple(discounts), cut, payable, limit, paid, tuple(line_accruals))
+            for line, discounts, cut, payable, limit, paid, line_accruals in zip(
+                work.lines,
+                work.discounts,
+                work.cuts,
+                left,
+                limits,
+                points_money or [0] * len(left),
+                accruals,
+                strict=True,
+            )
+        ]
+    )
+    payable_minor = sum(left)
+    return Effects(
+        programme_version=rules.version,
+        lines=lines,
+        discount_minor=sum([line[6] for line in work.lines]) - payable_minor,
+        payable_minor=payable_minor,
+        max_spend_points_minor=max_steps * spending.step_points_minor,
+        max_spend_money_minor=max_steps * spending.step_money_minor,
+        spent_points_minor=-(-spent_money * spending.step_points_minor // spending.step_money_minor),
+        spent_money_minor=spent_money,
+        accrual_points_minor=sum([accrual[2] for line in accruals for accrual in line]),
+        messages=messages_of(rules, _effective_ids(lines)) if rules.messages else (),
+        settings=rules.settings,
+        variances=variances,
+    )
+
+
+def _effective_ids(lines: tuple[LineEffects, ...]) -> set[str]:
+    ids = {discount.promotion_id for line in lines for discount in line.discounts}
+    ids.update(accrual.promotion_id for line in lines for accrual in line.accruals)
+    return ids

@@ -1,0 +1,182 @@
+"""All settings of the process, from the environment, a file and the command line.
+
+Order, first wins: command line, environment variables ``TALLYPOINT_*``, the file ``tallypoint.toml`` in the
+working directory (another one with ``TALLYPOINT_SETTINGS_FILE``), the defaults below.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+DEFAULT_SETTINGS_FILE: Final = "tallypoint.toml"
+MIN_SECRET_LENGTH: Final = 32
+_DSN_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&\s]+")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split ``host:port`` (``[host]:port`` for IPv6); port 0 takes any free port.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 - the largest port
+        raise ValueError(f"{address!r} is not host:port, such as 127.0.0.1:7443")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether only this machine can reach a listening address."""
+    host, _ = split_address(address)
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _checked_address(address: str) -> str:
+    split_address(address)
+    return address
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class Settings(BaseSettings):
+    """The settings of one deployment. Secrets print as asterisks."""
+
+    model_config = SettingsConfigDict(env_prefix="TALLYPOINT_", extra="forbid", frozen=True)
+
+    # Databases.
+    ledger_dsn: SecretStr | None = Field(None, description="The ledger database; not set means the embedded one.")
+    crm_dsn: SecretStr | None = Field(None, description="The CRM database; not set means the embedded one.")
+    data_dir: Path = Field(Path(".data"), description="Embedded databases, development keys and metrics files.")
+    books: int = Field(8, ge=1, le=1024, description="Books of the ledger; fixed when the database is created.")
+    migrate_on_start: bool = Field(True, description="Apply missing migrations before the workers start.")
+
+    # Listening.
+    pos_listen: Address = Field("127.0.0.1:7443", description="Registers and kiosks: CheckoutService.")
+    backoffice_listen: Address = Field("127.0.0.1:7444", description="Members, stores, programmes, ledger.")
+    metrics_listen: Address = Field("127.0.0.1:7445", description="Prometheus, at /metrics.")
+    workers: int = Field(2, ge=1, le=256, description="Processes that share the POS port.")
+    tls_cert: Path | None = Field(None, description="The server's certificate chain, PEM.")
+    tls_key: Path | None = Field(None, description="The server's private key, PEM.")
+    tls_client_ca: Path | None = Field(None, description="If set, clients must show a certificate of this CA (PEM).")
+    allow_plaintext: bool = Field(False, description="Permit listening beyond loopback without TLS.")
+
+    # Identity.
+    secret_key: SecretStr | None = Field(None, description="Keys the hashes of identifiers and access keys.")
+    development: bool = Field(False, description="Make a secret and access keys of its own, for trying out.")
+
+    # Limits of the edge.
+    max_message_bytes: int = Field(8 * 1024 * 1024, ge=64 * 1024, description="The largest request.")
+    max_concurrent_calls: int = Field(2000, ge=1, description="Calls under way in one process; more are refused.")
+    default_timeout_seconds: float = Field(3.0, gt=0, description="The deadline of a call that names none.")
+    drain_timeout_seconds: float = Field(15.0, ge=0, description="How long calls under way may take at shutdown.")
+
+    # The country.
+    default_region: str = Field("UA", pattern="^[A-Z]{2}$", description="Whose national phone numbers are read.")
+    currency_code: str = Field("UAH", pattern="^[A-Z]{3}$", description="The currency of all money.")
+    card_schemes: list[str] = Field(
+        ["ean13:2"], description="Loyalty cards as checksum:prefix, such as ean13:2 or luhn:9804."
+    )
+
+    # Logs.
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least level logged.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the command line, then the environment, then the file."""
+        path = Path(os.environ.get("TALLYPOINT_SETTINGS_FILE", DEFAULT_SETTINGS_FILE))
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: set both, or neither")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
+        for path in (self.tls_cert, self.tls_key, self.tls_client_ca):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path}: there is no such file")
+        if self.secret_key is not None and len(self.secret_key.get_secret_value()) < MIN_SECRET_LENGTH:
+            raise ValueError(f"secret_key must have at least {MIN_SECRET_LENGTH} characters")
+        return self
+
+    @property
+    def secret_bytes(self) -> bytes:
+        """The service's secret, with which identifiers and access keys are hashed.
+
+        Raises:
+            StartRefusedError: There is none.
+        """
+        if self.secret_key is None:
+            raise StartRefusedError(_NO_SECRET)
+        return self.secret_key.get_secret_value().encode()
+
+    def masked(self) -> dict[str, str | int | float | bool | list[str] | None]:
+        """Return all settings for showing, without secrets and passwords."""
+        shown: dict[str, str | int | float | bool | list[str] | None] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, SecretStr):
+                text = value.get_secret_value()
+                value = mask_dsn(text) if name.endswith("_dsn") else "********"
+            shown[name] = str(value) if isinstance(value, Path) else value
+        return shown
+
+
+class StartRefusedError(Exception):
+    """The process does not start with these settings; the message says what to set."""
+
+
+_NO_SECRET: Final = (
+    "no secret: set TALLYPOINT_SECRET_KEY to at least 32 random characters (for example of 'openssl rand -hex 32') "
+    "and keep it, or start with --development to try things out"
+)
+
+
+def mask_dsn(dsn: str) -> str:
+    """Return a connection string without its password."""
+    return _DSN_PASSWORD.sub("********", dsn)
+
+
+def check_production(settings: Settings) -> None:
+    """Refuse settings that are not safe outside development.
+
+    Raises:
+        StartRefusedError: There is no secret, or keys and receipts would cross a network unencrypted.
+    """
+    if settings.secret_key is None and not settings.development:
+        raise StartRefusedError(_NO_SECRET)
+    if settings.tls_cert is not None or settings.allow_plaintext:
+        return
+    for name in ("pos_listen", "backoffice_listen"):
+        address = getattr(settings, name)
+        if not is_loopback(address):
+            raise StartRefusedError(
+                f"{name} is {address}, which other machines can reach, and there is no certificate: set "
+                f"TALLYPOINT_TLS_CERT and TALLYPOINT_TLS_KEY, or listen on 127.0.0.1, or, if something in front "
+                f"already encrypts, set TALLYPOINT_ALLOW_PLAINTEXT=true"
+            )
