@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 
 import asyncpg
 
+from ledger.model import Unit
+
 MAX_BOOKS = 4096
 """The most books a ledger may have; a member is placed by the first 32 bits of a hash, so this stays fair."""
 
@@ -49,8 +51,14 @@ SELECT book, 0, hash, $3 FROM unnest($1::int[], $2::bytea[]) AS u (book, hash)
 ON CONFLICT DO NOTHING
 """
 
-# Set up the default point unit, so that a ledger without a programme can be read.
-PUT_UNIT = "INSERT INTO ledger.unit (unit, code, precision) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING"
+# Give a point unit the next number, unless it has one.
+PUT_UNIT = """
+INSERT INTO ledger.unit (unit, code, precision)
+SELECT coalesce(max(unit), 0) + 1, $1, $2 FROM ledger.unit ON CONFLICT DO NOTHING
+"""
+
+# Read all point units.
+READ_UNITS = "SELECT unit, code, precision FROM ledger.unit"
 
 
 async def open_books(conn: asyncpg.Connection, books: int) -> int:
@@ -85,21 +93,21 @@ async def read_book_count(conn: asyncpg.Connection) -> int:
     return int(row["books"])
 
 
-async def ensure_unit(conn: asyncpg.Connection, code: str, precision: int) -> int:
-    """Return the number of the point unit ``code``, giving it one if it is new.
+async def read_units(conn: asyncpg.Connection) -> dict[str, Unit]:
+    """Return all point units by their codes."""
+    return {row["code"]: Unit(row["unit"], row["code"], row["precision"]) for row in await conn.fetch(READ_UNITS)}
+
+
+async def ensure_unit(conn: asyncpg.Connection, code: str, precision: int) -> Unit:
+    """Return the point unit ``code``, giving it a number if it is new.
 
     Raises:
         ValueError: if the unit exists with another precision, which can never change.
     """
-    await conn.execute(
-        "INSERT INTO ledger.unit (unit, code, precision) "
-        "SELECT coalesce(max(unit), 0) + 1, $1, $2 FROM ledger.unit ON CONFLICT DO NOTHING",
-        code,
-        precision,
-    )
-    row = await conn.fetchrow("SELECT unit, precision FROM ledger.unit WHERE code = $1", code)
-    if row is None:  # another unit took the number at this moment
-        return await ensure_unit(conn, code, precision)
-    if row["precision"] != precision:
-        raise ValueError(f"point unit {code!r} has precision {row['precision']}, which cannot become {precision}")
-    return int(row["unit"])
+    unit = None
+    while unit is None:  # another new unit may take the number at this moment
+        await conn.execute(PUT_UNIT, code, precision)
+        unit = (await read_units(conn)).get(code)
+    if unit.precision != precision:
+        raise ValueError(f"point unit {code!r} has precision {unit.precision}, which cannot become {precision}")
+    return unit

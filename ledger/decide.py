@@ -212,9 +212,12 @@ class _Movement:
                 lot.pending = False
                 self.post(PENDING, AVAILABLE, lot.remaining_minor, lot)
             if not lot.pending and lot.expires_at is not None and lot.expires_at <= at:
-                lapsed, lot.remaining_minor = lot.remaining_minor, 0
-                self.post(AVAILABLE, EXPIRED, lapsed, lot)
+                self._lapse(lot)
                 self.account.lots.remove(lot)
+
+    def _lapse(self, lot: Lot) -> None:
+        lapsed, lot.remaining_minor = lot.remaining_minor, 0
+        self.post(AVAILABLE, EXPIRED, lapsed, lot)
 
     def spend(self, spend: Spend, settlement: Settlement) -> None:
         """Spend from the lots that lapse soonest, never-lapsing ones last, older first among equals."""
@@ -242,7 +245,7 @@ class _Movement:
         assert wanted == 0, f"the lots of member {self.member_id} hold less than the balance: rebuild the caches"
 
     def grant(self, grant: Grant, at: datetime, settlement: Settlement) -> None:
-        """Open a lot; if it is active, let it pay the member's debt first."""
+        """Open a lot. If it is active, it pays the member's debt first; if it has lapsed already, it lapses at once."""
         pending = grant.active_at is not None and grant.active_at > at
         lot = Lot(
             self.number,
@@ -257,6 +260,8 @@ class _Movement:
         settlement.accrual_points_minor += grant.points_minor
         if pending:
             settlement.pending_points_minor += grant.points_minor
+        elif lot.expires_at is not None and lot.expires_at <= at:  # a receipt that arrives long after its sale
+            self._lapse(lot)
         elif self.account.debt_minor > 0:
             paid = min(self.account.debt_minor, lot.remaining_minor)
             lot.remaining_minor -= paid

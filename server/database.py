@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Final, cast
 
 import asyncpg
 from tallypoint.v1 import common_pb2 as api
@@ -12,9 +12,7 @@ from tallypoint.v1 import common_pb2 as api
 from server.errors import Refused
 
 if TYPE_CHECKING:
-    from asyncpg.pool import PoolConnectionProxy
-
-    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
 
 RETRY_AFTER_SECONDS: Final = 1.0
@@ -42,6 +40,21 @@ def lost_connection_refused() -> Iterator[None]:
         yield
     except CONNECTION_LOST as error:
         raise ledger_unavailable(error) from error
+
+
+@asynccontextmanager
+async def connection(pool: Pool) -> AsyncIterator[Connection]:
+    """Lend a connection of the pool; its loss is Refused as LEDGER_UNAVAILABLE."""
+    with lost_connection_refused():
+        async with pool.acquire() as conn:
+            yield cast("Connection", conn)  # the pool's proxy does all that a connection does
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Lend a connection of the pool inside a transaction, which is rolled back if the block raises."""
+    async with connection(pool) as conn, conn.transaction():
+        yield conn
 
 
 def ledger_unavailable(error: BaseException) -> Refused:

@@ -10,15 +10,18 @@ import ipaddress
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from server.members.card_scheme import parse_card_scheme
 
 DEFAULT_SETTINGS_FILE: Final = "tallypoint.toml"
 MIN_SECRET_LENGTH: Final = 32
@@ -51,6 +54,17 @@ def is_loopback(address: str) -> bool:
 def _checked_address(address: str) -> str:
     split_address(address)
     return address
+
+
+def _split(value: object) -> object:
+    """Read a list from one environment variable, separated by spaces."""
+    return value.split() if isinstance(value, str) else value
+
+
+def _checked_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
+    for scheme in schemes:
+        parse_card_scheme(scheme)
+    return schemes
 
 
 Address = Annotated[str, AfterValidator(_checked_address)]
@@ -90,12 +104,12 @@ class Settings(BaseSettings):
 
     # The country.
     default_region: str = Field("UA", pattern="^[A-Z]{2}$", description="Whose national phone numbers are read.")
-    currency_code: str = Field("UAH", pattern="^[A-Z]{3}$", description="The currency of all money.")
-    card_schemes: list[str] = Field(
-        ["ean13:2"], description="Loyalty cards as checksum:prefix, such as ean13:2 or luhn:9804."
+    card_schemes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_schemes)] = (
+        Field(("ean13:2",), description="The chain's loyalty cards: check, digits, prefix; such as luhn16-19:9804.")
     )
 
-    # Logs.
+    # Workings.
+    event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop of the children.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least level logged.")
 
     @classmethod
@@ -135,15 +149,12 @@ class Settings(BaseSettings):
             raise StartRefusedError(_NO_SECRET)
         return self.secret_key.get_secret_value().encode()
 
-    def masked(self) -> dict[str, str | int | float | bool | list[str] | None]:
-        """Return all settings for showing, without secrets and passwords."""
-        shown: dict[str, str | int | float | bool | list[str] | None] = {}
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if isinstance(value, SecretStr):
-                text = value.get_secret_value()
-                value = mask_dsn(text) if name.endswith("_dsn") else "********"
-            shown[name] = str(value) if isinstance(value, Path) else value
+    def masked(self) -> dict[str, Any]:
+        """Return all settings for showing, as plain values, without secrets and passwords."""
+        shown = self.model_dump(mode="json")
+        for name in ("ledger_dsn", "crm_dsn"):
+            dsn = getattr(self, name)
+            shown[name] = None if dsn is None else mask_dsn(dsn.get_secret_value())
         return shown
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.databases import CRM_MIGRATIONS, LEDGER_MIGRATIONS
+from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from server.postgres import EmbeddedPostgres
 from tests.support.database import DatabaseFactory
 from tests.support.server_process import RunningServer, running_server

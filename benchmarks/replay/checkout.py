@@ -6,10 +6,10 @@ from hashlib import sha256
 from uuid import UUID, uuid4, uuid5
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from tallypoint.v1 import checkout_pb2, common_pb2
 
 from benchmarks.replay.dataset import CURRENCY, Basket
 from benchmarks.replay.people import NAMESPACE, Person, digest_number, shows_phone
-from tallypoint.v1 import checkout_pb2, common_pb2
 
 _PER_MILLION = 1_000_000
 
@@ -22,7 +22,7 @@ def identifier(basket: Basket, who: Person) -> common_pb2.Identifier:
 
 
 def wants_to_spend(basket: Basket, rate_per_million: int) -> bool:
-    """Whether the shopper pays this basket with points; `rate_per_million` of all baskets, always the same ones."""
+    """Whether the shopper pays this basket with points: `rate_per_million` of all, always the same ones."""
     return digest_number(f"spend:{basket.basket_id}") % _PER_MILLION < rate_per_million
 
 
@@ -41,7 +41,7 @@ def quote_request(basket: Basket, who: Person) -> checkout_pb2.QuoteRequest:
 def commit_request(
     basket: Basket, who: Person, quote: checkout_pb2.QuoteResponse, *, spend: bool
 ) -> checkout_pb2.CommitRequest:
-    """The receipt as paid: the quote's discounts given, its maximum of points spent if `spend`, the rest by card."""
+    """The receipt as paid: the quote's discounts, its maximum of points if `spend`, the rest by card."""
     receipt = _receipt(basket)
     for line, effects in zip(receipt.lines, quote.lines, strict=True):
         line.discount_minor = sum(part.amount_minor for part in effects.discounts)

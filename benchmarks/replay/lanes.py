@@ -9,13 +9,13 @@ from enum import Enum
 from typing import Final
 
 import grpc
+from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 
 from benchmarks.replay import checkout
 from benchmarks.replay.client import CallFailed, Counters, Failure, Patience, bearing, call
 from benchmarks.replay.dataset import Basket, Dataset, IntColumn
 from benchmarks.replay.journal import RegisterJournal, StoredReceipt
 from benchmarks.replay.people import Person
-from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 
 MAX_KEPT_PROBLEMS: Final = 20
 """How many failures are kept word for word; all are counted."""
@@ -77,7 +77,7 @@ class Lanes:
         stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub],
         plan: Plan,
     ) -> None:
-        """Take the baskets, the member of each household, the registers' journal and one stub for each channel."""
+        """Take the baskets, each household's member, the registers' journal and one stub for each channel."""
         self._dataset = dataset
         self._people = people
         self._journal = journal
@@ -98,7 +98,10 @@ class Lanes:
                 group.create_task(self._lane(stub, baskets, on_done))
 
     async def _lane(
-        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, baskets: IntColumn, on_done: Callable[[], None]
+        self,
+        stub: checkout_pb2_grpc.CheckoutServiceAsyncStub,
+        baskets: IntColumn,
+        on_done: Callable[[], None],
     ) -> None:
         for index in baskets.tolist():
             basket_id = int(self._dataset.basket_id[index])

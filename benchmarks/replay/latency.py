@@ -24,7 +24,7 @@ class Latencies:
         self._durations.append(nanoseconds)
 
     def percentiles(self, per_mille: tuple[int, ...] = SHOWN_PER_MILLE) -> list[int]:
-        """The smallest durations not exceeded by that share of all, in nanoseconds; zeros if there are none."""
+        """The least durations not exceeded by that share of all, in nanoseconds; zeros if there are none."""
         ordered = sorted(self._durations)
         if not ordered:
             return [0] * len(per_mille)

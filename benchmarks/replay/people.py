@@ -1,4 +1,4 @@
-"""Households as members: ids, cards, phones and birthdays that are the same in every run and belong to nobody."""
+"""Households as members: ids, cards, phones and birthdays, the same in every run and nobody's own."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _CHECK_DIGITS: dict[str, Callable[[str], str]] = {
 class CardShape(NamedTuple):
     """Card numbers to make: `length` digits in all, beginning with `prefix`, the last one a check digit.
 
-    `check` is "ean" or "luhn". The default is a chain's own EAN-13, whose prefix 2 is never given to goods; it is
-    also the server's default scheme.
+    `check` is "ean" or "luhn". The default is a chain's own EAN-13, whose prefix 2 is never given to goods;
+    it is also the server's default scheme.
     """
 
     check: str = "ean"
@@ -84,7 +84,9 @@ def card_number(household_id: int, shape: CardShape) -> str:
     """
     body = shape.prefix + str(household_id).zfill(shape.length - 1 - len(shape.prefix))
     if len(body) != shape.length - 1:
-        raise ValueError(f"a card of {shape.length} digits from {shape.prefix} has no room for {household_id}")
+        raise ValueError(
+            f"a card of {shape.length} digits from {shape.prefix} has no room for {household_id}"
+        )
     return body + str(_CHECK_DIGITS[shape.check](body))
 
 

@@ -35,7 +35,7 @@ ASK_TOKEN_AGAIN: Final = "Ask the shopper to open the digital card again and sca
 class NormalIdentifier(NamedTuple):
     """An identifier in its one normal form; `kind` is the API's IdentifierKind."""
 
-    kind: api.IdentifierKind.ValueType
+    kind: api.IdentifierKind
     value: str
 
 
@@ -64,7 +64,7 @@ class KeyedHash:
         return hmac.digest(self._secret, f"message {method}:".encode() + content, "sha256")
 
 
-_PURPOSES: Final[Mapping[api.IdentifierKind.ValueType, str]] = {
+_PURPOSES: Final[Mapping[api.IdentifierKind, str]] = {
     api.IDENTIFIER_KIND_CARD: "card",
     api.IDENTIFIER_KIND_PHONE: "phone",
     api.IDENTIFIER_KIND_DIGITAL_TOKEN: "token",

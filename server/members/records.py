@@ -22,7 +22,7 @@ class Card(NamedTuple):
     """A plastic card: its digits, and what it is worth as the API's CardStatus."""
 
     number: str
-    status: member_pb2.CardStatus.ValueType
+    status: member_pb2.CardStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class MemberRow:
 
     book: int
     member_id: UUID
-    status: api.MemberStatus.ValueType
+    status: api.MemberStatus
     name: str
     birthday: date | None
     language: str

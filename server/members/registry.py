@@ -20,7 +20,7 @@ from tallypoint.v1 import member_pb2
 
 from ledger.append import MemberChange, append_member_changes
 from ledger.books import book_of_member
-from server.database import lost_connection_refused
+from server.database import connection, transaction
 from server.errors import Refused
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, lock_member, read_members
@@ -28,7 +28,7 @@ from server.members.records import Card, MemberRow, lock_member, read_members
 if TYPE_CHECKING:
     from server.database import Connection, Pool
 
-ATTEMPTS: Final = 5
+ATTEMPTS: Final = 20
 """How often a change is decided anew because somebody else took an identifier at the same moment."""
 
 _LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
@@ -108,7 +108,7 @@ class Claim(NamedTuple):
     """An identifier that somebody wants to be recognised by, and the request's field that said so."""
 
     field: str
-    kind: api.IdentifierKind.ValueType
+    kind: api.IdentifierKind
     hash: bytes
 
 
@@ -138,14 +138,13 @@ class Registry:
     async def find(self, identifier: api.Identifier) -> MemberRow:
         """Return a member's record by any identifier, blocked ones too; Refused NOT_FOUND if there is none."""
         wanted = self._reader.read(identifier)
-        with lost_connection_refused():
-            async with self._pool.acquire() as conn:
-                if wanted.kind == api.IDENTIFIER_KIND_MEMBER_ID:
-                    member_id: UUID | None = UUID(wanted.value)
-                else:
-                    owners = await conn.fetch(READ_OWNERS, [self._hashes.of_identifier(wanted)])
-                    member_id = owners[0]["member_id"] if owners else None
-                found = await read_members(conn, [member_id], self._books) if member_id else {}
+        async with connection(self._pool) as conn:
+            if wanted.kind == api.IDENTIFIER_KIND_MEMBER_ID:
+                member_id: UUID | None = UUID(wanted.value)
+            else:
+                owners = await conn.fetch(READ_OWNERS, [self._hashes.of_identifier(wanted)])
+                member_id = owners[0]["member_id"] if owners else None
+            found = await read_members(conn, [member_id], self._books) if member_id else {}
         if member_id is None or member_id not in found:
             raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no member has this identifier")
         return found[member_id]
@@ -171,7 +170,7 @@ class Registry:
         return await self._once(message, draft.row.member_id, now, work)
 
     async def set_status(
-        self, message: AdminMessage, member_id: UUID, status: api.MemberStatus.ValueType, reason: str, now: datetime
+        self, message: AdminMessage, member_id: UUID, status: api.MemberStatus, reason: str, now: datetime
     ) -> MemberRow:
         """Change what a member may do; Refused NOT_FOUND if there is none."""
 
@@ -195,6 +194,8 @@ class Registry:
         """
         new = self._reader.card(new_number, "new_card_number")
         old = self._reader.card(old_number, "old_card_number") if old_number else None
+        if new == old:
+            raise _taken("new_card_number")
 
         async def work(conn: Connection) -> MemberChange:
             row = await self._locked(conn, member_id)
@@ -276,14 +277,13 @@ class Registry:
     async def _import_group(self, book: int, drafts: list[Draft], now: datetime) -> list[UUID | Refused]:
         for _ in range(ATTEMPTS):
             try:
-                with lost_connection_refused():
-                    async with self._pool.acquire() as conn, conn.transaction():
-                        outcomes = await self._place(conn, book, drafts)
-                        new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
-                        if new:
-                            await self._insert(conn, book, new)
-                            changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
-                            await append_member_changes(conn, book, changes, now)
+                async with transaction(self._pool) as conn:
+                    outcomes = await self._place(conn, book, drafts)
+                    new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
+                    if new:
+                        await self._insert(conn, book, new)
+                        changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
+                        await append_member_changes(conn, book, changes, now)
                 return [o.row.member_id if isinstance(o, Draft) else o for o in outcomes]
             except (_Raced, asyncpg.DeadlockDetectedError):
                 continue
@@ -299,15 +299,14 @@ class Registry:
         """Carry out a message's work if it is the first with its id, and return the member's record."""
         for _ in range(ATTEMPTS):
             try:
-                with lost_connection_refused():
-                    async with self._pool.acquire() as conn:
-                        async with conn.transaction():
-                            known = await self._claim(conn, message, member_id, now)
-                            change = None if known else await work(conn)
-                            if change:
-                                await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
-                        concerned = known or member_id
-                        return (await read_members(conn, [concerned], self._books))[concerned]
+                async with connection(self._pool) as conn:
+                    async with conn.transaction():
+                        known = await self._claim(conn, message, member_id, now)
+                        change = None if known else await work(conn)
+                        if change:
+                            await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
+                    concerned = known or member_id
+                    return (await read_members(conn, [concerned], self._books))[concerned]
             except (_Raced, asyncpg.DeadlockDetectedError):
                 continue
         raise _raced_too_often()

@@ -1,8 +1,8 @@
 """Programme -> Rules: a programme compiled once a version, so that a quote costs what its receipt holds.
 
 Promotions are sorted by priority and id; the position is the promotion's `rank`. An index by SKU, category,
-brand and tag finds the few that may touch a line. What it finds is remembered per product, for each span
-of days on which the same promotions are live. Promotions for all goods that depend on a receipt total are kept
+brand and tag finds the few that may touch a line. What it finds is remembered per product, for each span of
+days on which the same promotions are live. Promotions for all goods that depend on a receipt total are kept
 sorted by that total, so that those out of reach are not looked at.
 """
 
@@ -14,21 +14,19 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from server.promotions.arithmetic import UNIT_MILLI, counted_units, half_up_div
+from server.promotions.arithmetic import UNIT_MILLI, half_up_div
 from server.promotions.model import (
     BASE_ID,
     AllOf,
     AmountOff,
     Base,
     BasketDiscount,
-    BasketDiscountKind,
     BirthdayWindow,
     Condition,
     FixedPrice,
     LineDiscount,
-    LineDiscountKind,
     LotTerms,
     Message,
     PercentOff,
@@ -50,23 +48,44 @@ LIVE_SETS_KEPT = 8
 PRODUCTS_REMEMBERED = 100_000
 """Products remembered in one live set; then it starts anew, so memory is bounded."""
 
-Reduce = Callable[[int, int, int, int], int]
-"""(price_minor, quantity_milli, numerator, denominator) -> discount_minor, never negative."""
+PRICE_LEFT, LIST_PRICE, QUANTITY = range(3)
+"""What a line discount is computed from: price left or list price in minor units, or quantity_milli."""
+MONEY_PAID, ONCE, UNITS = range(3)
+"""What points on a line are computed from: money paid in minor units, the number one, or whole units."""
+
 BasketReduce = Callable[[int, int, int], int]
 """(base_minor, numerator, denominator) -> discount_minor of the whole basket."""
-Grant = Callable[[int, ReceiptLine, int, int, int], int]
-"""(base_minor, line, numerator, addend, denominator) -> points_minor, already rounded."""
+
+
+class LineFormula(NamedTuple):
+    """A line discount: (measure x numerator + addend) // denominator, in minor units of money.
+
+    With `is_price` the formula gives the new price, and what is left above it is the discount.
+    """
+
+    promotion_id: str
+    measure: int
+    numerator: int
+    addend: int
+    denominator: int
+    is_price: bool
+
+
+class PointsFormula(NamedTuple):
+    """Points on a line: (measure x numerator + addend) // denominator, in minor units of points."""
+
+    promotion_id: str
+    measure: int
+    numerator: int
+    addend: int
+    denominator: int
 
 
 class LineRule(NamedTuple):
     """A compiled line discount."""
 
     rank: int
-    promotion_id: str
-    reduce: Reduce
-    numerator: int
-    denominator: int
-    from_list: bool
+    formula: LineFormula
     group: str | None
     exclusive: bool
     condition: Condition | None
@@ -88,17 +107,10 @@ class BasketRule(NamedTuple):
 
 
 class PointsRule(NamedTuple):
-    """Compiled points on a line: floor((base x numerator + addend) / denominator), or fixed.
-
-    `factor` is set for multipliers only, for the sake of those that compound.
-    """
+    """Compiled points on a line; `factor` is set for multipliers, for the sake of those that compound."""
 
     rank: int
-    promotion_id: str
-    grant: Grant
-    numerator: int
-    addend: int
-    denominator: int
+    formula: PointsFormula
     group: str | None
     exclusive: bool
     condition: Condition | None
@@ -121,17 +133,18 @@ class ReceiptPointsRule(NamedTuple):
 class Candidates(NamedTuple):
     """All that may happen to a product: what the index found, by step, in rank order.
 
-    A `*_plain` flag says that no condition, group, exclusivity or compounding has to be looked at.
+    `line_formulas` and `points_formulas` are those of the rules next to them if no condition, group,
+    exclusivity or compounding has to be looked at, else None.
     """
 
     no_discount: bool
     no_earning: bool
     no_spending: bool
     line_rules: tuple[LineRule, ...]
-    line_plain: bool
+    line_formulas: tuple[LineFormula, ...] | None
     basket_rules: tuple[BasketRule, ...]
     points_rules: tuple[PointsRule, ...]
-    points_plain: bool
+    points_formulas: tuple[PointsFormula, ...] | None
     receipt_points_rules: tuple[ReceiptPointsRule, ...]
 
 
@@ -212,6 +225,8 @@ class Rules:
             p.id: p.points.terms for p in self.promotions if p.points and p.points.terms
         }
         self.settings = _named_settings(programme)
+        share = programme.spending.max_share
+        self.max_share = (share.numerator, share.denominator)
         rate = programme.earning.base_share * _points_per_money(programme)
         self.base_rate = rate
         self.base_rule = _base_rule(programme, rate)
@@ -283,19 +298,30 @@ class LiveSet:
             no_earning=no_earning,
             no_spending=no_points is not None and selects(no_points, line),
             line_rules=line_rules,
-            line_plain=not any(r.group or r.exclusive or r.condition for r in line_rules),
+            line_formulas=_formulas_if_plain(line_rules),
             basket_rules=basket_rules,
             points_rules=points_rules,
-            points_plain=not any(
-                r.exclusive or r.condition or r.compound or (r.group and r.rank != BASE_RANK)
-                for r in points_rules
-            ),
+            points_formulas=_points_formulas_if_plain(points_rules),
             receipt_points_rules=receipt_points,
         )
         if len(self.memory) >= PRODUCTS_REMEMBERED:
             self.memory.clear()
         self.memory[line.sku, line.category, line.brand, line.tags] = candidates
         return candidates
+
+
+def _formulas_if_plain(rules: Sequence[LineRule]) -> tuple[LineFormula, ...] | None:
+    if any(rule.group or rule.exclusive or rule.condition for rule in rules):
+        return None
+    return tuple(rule.formula for rule in rules)
+
+
+def _points_formulas_if_plain(rules: Sequence[PointsRule]) -> tuple[PointsFormula, ...] | None:
+    for rule in rules:
+        has_rivals = rule.group is not None and rule.rank != BASE_RANK
+        if has_rivals or rule.exclusive or rule.condition or rule.compound:
+            return None
+    return tuple(rule.formula for rule in rules)
 
 
 def is_valid_on(promotion: Promotion, day: date) -> bool:
@@ -333,10 +359,7 @@ def selects(selector: Selector, line: ReceiptLine) -> bool:
         answers.append(line.brand in selector.brands)
     if selector.tags:
         answers.append(not selector.tags.isdisjoint(line.tags))
-    if not answers:
-        named = True
-    else:
-        named = all(answers) if selector.match_all else any(answers)
+    named = not answers or (all(answers) if selector.match_all else any(answers))
     return named and not (selector.but_not is not None and selects(selector.but_not, line))
 
 
@@ -386,16 +409,17 @@ class _Index:
 # --- effects: one table a kind ----------------------------------------------------------------------------
 
 
-def _percent_off(price_minor: int, quantity_milli: int, numerator: int, denominator: int) -> int:
-    return (2 * price_minor * numerator + denominator) // (2 * denominator)
+def _percent_off(effect: LineDiscount, kind: PercentOff) -> tuple[int, int, int, int, bool]:
+    measure = LIST_PRICE if effect.base is Base.LIST else PRICE_LEFT
+    return measure, *rate_terms(kind.share, Rounding.HALF_UP), False
 
 
-def _amount_off(price_minor: int, quantity_milli: int, numerator: int, denominator: int) -> int:
-    return half_up_div(numerator * quantity_milli, UNIT_MILLI)
+def _amount_off(effect: LineDiscount, kind: AmountOff) -> tuple[int, int, int, int, bool]:
+    return QUANTITY, *rate_terms(Fraction(kind.amount_minor, UNIT_MILLI), Rounding.HALF_UP), False
 
 
-def _fixed_price(price_minor: int, quantity_milli: int, numerator: int, denominator: int) -> int:
-    return max(0, price_minor - half_up_div(numerator * quantity_milli, UNIT_MILLI))
+def _fixed_price(effect: LineDiscount, kind: FixedPrice) -> tuple[int, int, int, int, bool]:
+    return QUANTITY, *rate_terms(Fraction(kind.unit_price_minor, UNIT_MILLI), Rounding.HALF_UP), True
 
 
 def _basket_percent_off(base_minor: int, numerator: int, denominator: int) -> int:
@@ -406,29 +430,7 @@ def _basket_amount_off(base_minor: int, numerator: int, denominator: int) -> int
     return numerator
 
 
-def _by_rate(base_minor: int, line: ReceiptLine, numerator: int, addend: int, denominator: int) -> int:
-    return (base_minor * numerator + addend) // denominator
-
-
-def _fixed_per_line(base_minor: int, line: ReceiptLine, numerator: int, addend: int, denominator: int) -> int:
-    return numerator
-
-
-def _fixed_per_unit(base_minor: int, line: ReceiptLine, numerator: int, addend: int, denominator: int) -> int:
-    return numerator * counted_units(line.quantity_milli, line.is_weighed)
-
-
-def _discount_terms(kind: LineDiscountKind | BasketDiscountKind) -> tuple[int, int]:
-    match kind:
-        case PercentOff(share):
-            return share.numerator, share.denominator
-        case AmountOff(amount_minor):
-            return amount_minor, 1
-        case FixedPrice(unit_price_minor):
-            return unit_price_minor, 1
-
-
-LINE_REDUCERS: dict[type, Reduce] = {
+LINE_FORMULAS: dict[type, Callable[[LineDiscount, Any], tuple[int, int, int, int, bool]]] = {
     PercentOff: _percent_off,
     AmountOff: _amount_off,
     FixedPrice: _fixed_price,
@@ -437,7 +439,7 @@ BASKET_REDUCERS: dict[type, BasketReduce] = {
     PercentOff: _basket_percent_off,
     AmountOff: _basket_amount_off,
 }
-FIXED_GRANTS: dict[str, Grant] = {"line": _fixed_per_line, "unit": _fixed_per_unit}
+FIXED_MEASURES = {"line": ONCE, "unit": UNITS}
 
 
 def rate_terms(rate: Fraction, rounding: Rounding) -> tuple[int, int, int]:
@@ -460,9 +462,8 @@ def _base_rule(programme: Programme, rate: Fraction) -> PointsRule | None:
         return None
     numerator, addend, denominator = rate_terms(rate, programme.earning.rounding)
     group = programme.earning.base_group
-    return PointsRule(
-        BASE_RANK, BASE_ID, _by_rate, numerator, addend, denominator, group, False, None, None, False
-    )
+    formula = PointsFormula(BASE_ID, MONEY_PAID, numerator, addend, denominator)
+    return PointsRule(BASE_RANK, formula, group, False, None, None, False)
 
 
 class _Compiled:
@@ -499,30 +500,21 @@ def _receipt_points_rule(rank: int, promotion: Promotion, kind: PointsFixed) -> 
 def _line_rule(rank: int, promotion: Promotion, effect: LineDiscount | None) -> LineRule | None:
     if effect is None:
         return None
-    numerator, denominator = _discount_terms(effect.kind)
-    return LineRule(
-        rank,
-        promotion.id,
-        LINE_REDUCERS[type(effect.kind)],
-        numerator,
-        denominator,
-        effect.base is Base.LIST,
-        promotion.group,
-        promotion.exclusive,
-        promotion.when,
-    )
+    formula = LineFormula(promotion.id, *LINE_FORMULAS[type(effect.kind)](effect, effect.kind))
+    return LineRule(rank, formula, promotion.group, promotion.exclusive, promotion.when)
 
 
 def _basket_rule(rank: int, promotion: Promotion, effect: BasketDiscount | None) -> BasketRule | None:
     if effect is None:
         return None
-    numerator, denominator = _discount_terms(effect.kind)
+    kind = effect.kind
+    amount = kind.share if isinstance(kind, PercentOff) else Fraction(kind.amount_minor)
     return BasketRule(
         rank,
         promotion.id,
-        BASKET_REDUCERS[type(effect.kind)],
-        numerator,
-        denominator,
+        BASKET_REDUCERS[type(kind)],
+        amount.numerator,
+        amount.denominator,
         effect.base is Base.LIST,
         promotion.group,
         promotion.exclusive,
@@ -533,24 +525,16 @@ def _basket_rule(rank: int, promotion: Promotion, effect: BasketDiscount | None)
 
 def _points_rule(rules: Rules, rank: int, promotion: Promotion, kind: PointsKind) -> PointsRule:
     rounding = rules.programme.earning.rounding
-    grant: Grant = _by_rate
+    measure, factor, compound = MONEY_PAID, None, False
     if isinstance(kind, PointsPercent):
         terms = rate_terms(kind.share * _points_per_money(rules.programme), rounding)
     elif isinstance(kind, PointsMultiplier):
-        terms = rate_terms(rules.base_rate * (kind.factor - 1), rounding)
+        factor, compound = kind.factor, kind.compound
+        terms = rate_terms(rules.base_rate * (factor - 1), rounding)
     else:
-        grant, terms = FIXED_GRANTS[kind.per], (kind.points_minor, 0, 1)
-    return PointsRule(
-        rank,
-        promotion.id,
-        grant,
-        *terms,
-        group=promotion.group,
-        exclusive=promotion.exclusive,
-        condition=promotion.when,
-        factor=kind.factor if isinstance(kind, PointsMultiplier) else None,
-        compound=isinstance(kind, PointsMultiplier) and kind.compound,
-    )
+        measure, terms = FIXED_MEASURES[kind.per], (kind.points_minor, 0, 1)
+    formula = PointsFormula(promotion.id, measure, *terms)
+    return PointsRule(rank, formula, promotion.group, promotion.exclusive, promotion.when, factor, compound)
 
 
 def _named_settings(programme: Programme) -> tuple[tuple[str, str], ...]:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from server.promotions.model import (
     AS_CHARGED_ID,
@@ -22,6 +23,7 @@ from server.promotions.model import (
     AllOf,
     AmountOff,
     AnyOf,
+    Base,
     BasketDiscount,
     BirthdayWindow,
     Condition,
@@ -198,7 +200,9 @@ def _validated(model: type[_M], data: Plain, path: Path, faults: _Faults) -> _M 
         return None
 
 
-def _add_detail(model: type[BaseModel], path: Path, location: Path, detail: Any, faults: _Faults) -> None:
+def _add_detail(
+    model: type[BaseModel], path: Path, location: Path, detail: ErrorDetails, faults: _Faults
+) -> None:
     kind = detail["type"]
     if kind == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -221,7 +225,7 @@ def _add_detail(model: type[BaseModel], path: Path, location: Path, detail: Any,
         faults.add(path + location, str(detail["msg"]).removeprefix("Input "), "correct the value")
 
 
-def _add_choice(path: Path, detail: Any, faults: _Faults) -> None:
+def _add_choice(path: Path, detail: ErrorDetails, faults: _Faults) -> None:
     choices = str(detail["ctx"]["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
     given = str(detail["input"])
     close = difflib.get_close_matches(given, choices, n=1)
@@ -240,7 +244,7 @@ def _fields_at(model: type[BaseModel], location: Path) -> list[str]:
     return [info.alias or name for name, info in current.model_fields.items()]
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for part in get_args(annotation):
@@ -460,6 +464,8 @@ class _Builder:
             return LineDiscount(PercentOff(_share(section.percent)), section.base)
         if section.amount is not None:
             return LineDiscount(AmountOff(self._money(section.amount, (*path, "amount")) or 0), section.base)
+        if section.base is Base.LIST:
+            self._faults.add((*path, "base"), "a fixed price has no base", "remove it")
         price = self._money(section.fixed_price, (*path, "fixed_price"))
         return LineDiscount(FixedPrice(price or 0), section.base)
 

@@ -151,7 +151,7 @@ class AmountOff:
 
 @dataclass(frozen=True, slots=True)
 class FixedPrice:
-    """Each unit of a line at this price, if that is lower."""
+    """Each unit of a line at this price, if that is lower than what is left; it has no other base."""
 
     unit_price_minor: int
 

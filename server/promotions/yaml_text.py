@@ -7,6 +7,7 @@ a field means is decided by the schema alone. Duplicate keys, anchors, tags and 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import (
@@ -135,7 +136,7 @@ class _Reader:
             self._add(None, place)
         elif isinstance(event, ScalarEvent):
             self._refuse_decorations(event, place)
-            self._add(_scalar(event), place)
+            self._add(self._scalar(event, place), place)
         elif isinstance(event, (MappingStartEvent, SequenceStartEvent)):
             self._refuse_decorations(event, place)
             self._begin({} if isinstance(event, MappingStartEvent) else [], place)
@@ -195,7 +196,16 @@ class _Reader:
             self._document.positions[path] = place
         return path
 
-
-def _scalar(event: ScalarEvent) -> str | None:
-    is_plain = event.style is None or event.style == ""
-    return None if is_plain and event.value in {"", "~", "null"} else str(event.value)
+    def _scalar(self, event: ScalarEvent, place: tuple[int, int]) -> str | None:
+        is_plain = event.style is None or event.style == ""
+        value = str(event.value)
+        if is_plain and value in {"", "~", "null"}:
+            return None
+        try:
+            # JSON writes characters beyond the first 65,536 as two escapes; join them.
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            self._refuse(
+                place, "half a character (a lone `\\ud800`-like escape)", "write the character itself"
+            )
+            return ""

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.databases import migrate_database
+from server.storage import migrate_database
 from server.postgres import EmbeddedPostgres
 
 

@@ -12,6 +12,7 @@ import asyncpg
 from pydantic import SecretStr
 
 import ledger
+from ledger.books import open_books
 from ledger.migrate import migrate
 from server.postgres import EmbeddedPostgres
 from server.settings import Settings
@@ -75,14 +76,27 @@ def open_databases(settings: Settings) -> Iterator[Databases]:
         embedded.stop()
 
 
-async def migrate_all(dsns: Dsns) -> list[str]:
-    """Bring both databases up to date and return the names of the files applied, such as ``ledger/0001_books.sql``.
+async def migrate_all(dsns: Dsns, books: int) -> list[str]:
+    """Bring both databases up to date, and open the books of a new ledger.
+
+    Args:
+        dsns: Both databases, with their owner's rights.
+        books: The number of books; a ledger that has books keeps its own number.
+
+    Returns:
+        The names of the files applied, such as ``ledger/0001_ledger.sql``.
 
     Raises:
         MigrationError: The files and a database do not fit together.
     """
     applied = await migrate_database(dsns.ledger, LEDGER_MIGRATIONS)
-    return applied + await migrate_database(dsns.crm, CRM_MIGRATIONS)
+    applied += await migrate_database(dsns.crm, CRM_MIGRATIONS)
+    conn = await asyncpg.connect(dsns.ledger)
+    try:
+        await open_books(conn, books)
+    finally:
+        await conn.close()
+    return applied
 
 
 async def migrate_database(dsn: str, migration_sets: tuple[tuple[str, Path], ...]) -> list[str]:

@@ -1,0 +1,227 @@
+"""A replay from beginning to end: seed, send, prove, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import grpc
+import grpc.aio
+from rich.console import Console
+from tallypoint.v1 import checkout_pb2_grpc
+
+from benchmarks.replay import control, proof
+from benchmarks.replay.client import Counters
+from benchmarks.replay.dataset import Dataset, IntColumn, frames, load
+from benchmarks.replay.journal import RegisterJournal
+from benchmarks.replay.lanes import Answered, Lanes, Plan, Tally
+from benchmarks.replay.own_server import Target
+from benchmarks.replay.people import CardShape, Person, person
+from benchmarks.replay.progress import progress
+from benchmarks.replay.report import Check, ReplayReport, money
+from benchmarks.replay.seed import BackOffice, settle
+
+PROGRAMME: Final = Path(__file__).parent / "programme.yaml"
+_MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to replay and how.
+
+    `month` is YYYY-MM, None for the whole year. `resend` sends receipts again that were answered in an
+    earlier run; by default that happens only if all of them were.
+    """
+
+    month: str | None = None
+    limit: int | None = None
+    lanes: int = 32
+    channels: int = 4
+    plan: Plan = field(default_factory=Plan)
+    resend: bool = False
+    programme_text: str = PROGRAMME.read_text(encoding="utf-8")
+    programme_file: str = PROGRAMME.name
+    card_shape: CardShape = CardShape()  # noqa: RUF009  - immutable
+    prove: bool = True
+    root_certificates: bytes | None = None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of one replay share."""
+
+    target: Target
+    options: Options
+    console: Console
+    dataset: Dataset
+    selection: IntColumn
+    people: dict[int, Person]
+    office: BackOffice
+    journal: RegisterJournal
+
+    @property
+    def basket_ids(self) -> list[int]:
+        return [int(basket_id) for basket_id in self.dataset.basket_id[self.selection]]
+
+    @property
+    def title(self) -> str:
+        title = self.options.month or "2017"
+        return title if self.options.limit is None else f"{title}, the first {len(self.selection):,} baskets"
+
+
+async def replay(target: Target, options: Options, journal_dir: Path, console: Console) -> ReplayReport:
+    """Replay the chosen baskets against a running server.
+
+    Raises:
+        DatasetMissing: the data are not installed.
+        SeedFailed, CallFailed: the server does not take what the replay needs.
+        ValueError: there are no such baskets.
+    """
+    console.print("Reading a year of receipts ...")
+    dataset = load()
+    selection = dataset.select(options.month, options.limit)
+    # All households become members, whatever is chosen: so the books begin alike in every run on this ledger.
+    people = {
+        household: person(household, options.card_shape) for household in dataset.households(dataset.select())
+    }
+    async with AsyncExitStack() as stack:
+        channel = await stack.enter_async_context(_channel(target.backoffice_address, options, 0))
+        office = BackOffice(channel, target.admin_key, Counters())
+        version = await office.publish(options.programme_text, options.programme_file)
+        await office.import_members(list(people.values()), console)
+        path = journal_dir / f"replay-{await office.ledger_name()}.sqlite"
+        journal = await stack.enter_async_context(RegisterJournal(path))
+        await office.put_catalogue(dataset.products, journal, console)
+        await office.open_stores(dataset.terminals(selection), journal, console)
+        channels = [
+            await stack.enter_async_context(_channel(target.pos_address, options, number))
+            for number in range(options.channels)
+        ]
+        stubs = [checkout_pb2_grpc.CheckoutServiceStub(each) for each in channels]
+        await settle(stubs, journal, dataset, selection, version)
+        run = _Run(target, options, console, dataset, selection, people, office, journal)
+        return await _send_and_report(run, stubs)
+
+
+async def _send_and_report(
+    run: _Run, stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub]
+) -> ReplayReport:
+    plan = _plan(run)
+    lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan)
+    entries_before = await control.entry_count(run.office)
+    started = time.perf_counter()
+    with progress(run.console, "Baskets", len(run.selection), "baskets") as advance:
+        await lanes.run(run.selection, run.options.lanes, lambda: advance(1))
+    seconds = time.perf_counter() - started
+    entries_after = await control.entry_count(run.office)
+    return await _report(run, lanes, entries_after - entries_before, seconds)
+
+
+def _plan(run: _Run) -> Plan:
+    """Resend if asked to or if everything was answered before; otherwise go on where the last run stopped."""
+    plan = run.options.plan
+    answered = run.journal.answered().intersection(run.basket_ids)
+    if run.options.resend or len(answered) == len(run.selection):
+        plan = Plan(plan.redemption_per_million, Answered.RESEND, plan.new_message_ids, plan.patience)
+    if answered:
+        verb = "sending them again" if plan.answered is Answered.RESEND else "going on after them"
+        run.console.print(
+            f"{len(answered):,} of {len(run.selection):,} baskets were answered before: {verb}."
+        )
+    return plan
+
+
+async def _report(run: _Run, lanes: Lanes, new_entries: int, seconds: float) -> ReplayReport:
+    transactions, _ = frames()
+    expected = control.from_data_set(
+        transactions, run.basket_ids, lambda household: str(run.people[household].member_id)
+    )
+    points = await control.point_totals(run.office)
+    report = ReplayReport(
+        title=run.title,
+        tally=lanes.tally,
+        counters=lanes.counters,
+        bought=control.summed(expected),
+        members=len(expected),
+        stores=len({store for store, _ in run.dataset.terminals(run.selection)}),
+        points=points,
+        new_entries=new_entries,
+        seconds=seconds,
+        checks=[*_resend_checks(lanes.tally, new_entries), _points_check(points)],
+    )
+    if run.options.prove:
+        report.checks += await _ledger_checks(run, lanes.tally, expected)
+        report.checks += await _database_checks(run, expected)
+    return report
+
+
+def _resend_checks(tally: Tally, new_entries: int) -> list[Check]:
+    fresh = tally.receipts - tally.resent
+    checks = [
+        Check(
+            "every new receipt is one entry, a repeated one none",
+            fresh <= new_entries <= fresh + tally.resent if fresh else new_entries == 0,
+            f"{fresh:,} new receipts, {tally.resent:,} sent again, {new_entries:,} new entries",
+        )
+    ]
+    if tally.resent:
+        different = tally.different_answers
+        detail = f"{len(different):,} differ: {different[:3]}" if different else f"all {tally.resent:,}"
+        checks.append(Check("a repeated receipt gets the same answer", not different, detail))
+    return checks
+
+
+def _points_check(points: control.PointTotals) -> Check:
+    rest = points.issued - points.redeemed - points.expired
+    detail = f"{points.issued:,} - {points.redeemed:,} - {points.expired:,} = {points.outstanding:,}"
+    return Check("earned - spent - expired = outstanding", rest == points.outstanding, detail)
+
+
+async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> list[Check]:
+    with proof.databases(run.target.data_dir) as dsns:
+        if dsns is None:
+            return [
+                Check(name, None, proof.NOT_FROM_HERE) for name in ("ledger verified", "CRM equals ledger")
+            ]
+        return await proof.prove(dsns, run.basket_ids, expected, run.console)
+
+
+async def _ledger_checks(run: _Run, tally: Tally, expected: dict[str, control.Bought]) -> list[Check]:
+    """Compare the data set's control totals with the ledger's entries."""
+    entries = await control.entry_count(run.office)
+    with progress(run.console, "Reading the ledger", entries, "entries") as advance:
+        books = await control.from_ledger(run.office, run.basket_ids, advance)
+    booked, wrong = control.summed(books.bought), control.differences(expected, books.bought)
+    total = f"{booked.receipts:,} receipts, {booked.lines:,} lines, {money(booked.turnover_minor)}"
+    checks = [
+        Check("ledger = data set, member by member", not wrong, "; ".join(wrong) or total),
+        Check("no receipt is booked twice", not books.twice, f"{len(books.twice):,} are {books.twice[:3]}"),
+        Check("rules at commit = rules at quote", books.variances == 0, f"{books.variances:,} lines differ"),
+    ]
+    if tally.skipped == 0 and not tally.failed:
+        same = tally.discount_minor == books.discount_minor
+        detail = f"{money(books.discount_minor)} booked, {money(tally.discount_minor)} given at the registers"
+        checks.append(Check("discounts booked = discounts given", same, detail))
+    return checks
+
+
+@asynccontextmanager
+async def _channel(address: str, options: Options, number: int) -> AsyncIterator[grpc.aio.Channel]:
+    """A connection of its own: equal channels would share one otherwise."""
+    arguments = [
+        ("grpc.max_receive_message_length", _MAX_ANSWER_BYTES),
+        ("grpc.max_send_message_length", _MAX_ANSWER_BYTES),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("tallypoint.channel_number", number),
+    ]
+    if options.root_certificates is None:
+        channel = grpc.aio.insecure_channel(address, arguments)
+    else:
+        credentials = grpc.ssl_channel_credentials(options.root_certificates)
+        channel = grpc.aio.secure_channel(address, credentials, arguments)
+    async with channel:
+        yield channel

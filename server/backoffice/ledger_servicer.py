@@ -1,0 +1,165 @@
+"""LedgerService: what stands in the books, for finance. Nothing here writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import journal_pb2, ledger_pb2
+
+from ledger.balances import read_balances
+from ledger.books import book_of_member
+from ledger.journal import EntryRecord, read_entries, read_heads
+from ledger.keys import business_key
+from server.backoffice.clock import Clock, utc_now
+from server.backoffice.ledger_messages import entry_message, head_message, lot_message
+from server.checkout.convert import balance_message
+from server.database import connection
+from server.edge import Caller, Role
+from server.errors import Refused
+from server.members.identifiers import read_member_id
+
+if TYPE_CHECKING:
+    from server.database import Pool
+
+DEFAULT_PAGE_SIZE: Final = 100
+_FINANCE: Final = frozenset({Role.FINANCE, Role.ADMIN})
+
+ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
+    "ListBooks": _FINANCE,
+    "ListEntries": _FINANCE,
+    "FindReceipt": _FINANCE,
+    "GetAccount": _FINANCE,
+    "ListTotals": _FINANCE,
+}
+
+# Where a receipt stands.
+FIND_RECEIPT: Final = "SELECT book, number FROM ledger.receipt_key WHERE business_key = $1"
+
+# A member's lots with points left, in the order in which they will be spent.
+READ_LOTS: Final = """
+SELECT l.number, l.ordinal, u.code, l.granted_minor, l.remaining_minor, l.active_at, l.expires_at
+FROM ledger.lot l JOIN ledger.unit u ON u.unit = l.unit
+WHERE l.book = $1 AND l.member_id = $2 AND (l.expires_at IS NULL OR l.expires_at > $3)
+ORDER BY l.unit, l.expires_at NULLS LAST, l.number, l.ordinal
+"""
+
+# A member's newest entries.
+READ_MEMBER_ENTRIES: Final = """
+SELECT book, number, booked_at, event_at, kind, member_id, message_id, business_key, content_hash, payload, hash
+FROM ledger.entry WHERE book = $1 AND member_id = $2 ORDER BY number DESC LIMIT $3
+"""
+
+# What moved through each account on each day, over all books.
+READ_TOTALS: Final = """
+SELECT t.booked_on, u.code, t.account, sum(t.debit_minor)::bigint AS debit_minor,
+       sum(t.credit_minor)::bigint AS credit_minor
+FROM ledger.account_total t JOIN ledger.unit u ON u.unit = t.unit
+WHERE ($1::date IS NULL OR t.booked_on >= $1) AND ($2::date IS NULL OR t.booked_on <= $2)
+GROUP BY t.booked_on, u.code, t.account ORDER BY t.booked_on, u.code, t.account
+"""
+
+
+class LedgerServicer:
+    """Answers the calls of LedgerService."""
+
+    def __init__(self, pool: Pool, books: int, clock: Clock = utc_now) -> None:
+        """Read over a pool; `books` is the ledger's number of books."""
+        self._pool = pool
+        self._books = books
+        self._clock = clock
+
+    async def list_books(
+        self, request: ledger_pb2.ListBooksRequest, caller: Caller
+    ) -> ledger_pb2.ListBooksResponse:
+        """Show the head of every book."""
+        async with connection(self._pool) as conn:
+            heads = await read_heads(conn)
+        return ledger_pb2.ListBooksResponse(books=[head_message(book, head) for book, head in sorted(heads.items())])
+
+    async def list_entries(
+        self, request: ledger_pb2.ListEntriesRequest, caller: Caller
+    ) -> ledger_pb2.ListEntriesResponse:
+        """Show a page of one book."""
+        if request.book >= self._books:
+            raise Refused(
+                api.REFUSAL_REASON_NOT_FOUND,
+                f"there is no book {request.book}: this ledger has books 0 to {self._books - 1}",
+                violations=[("book", f"must be 0 to {self._books - 1}")],
+            )
+        limit = request.page_size or DEFAULT_PAGE_SIZE
+        async with connection(self._pool) as conn:
+            records = await read_entries(conn, request.book, request.after_number, limit)
+        return ledger_pb2.ListEntriesResponse(entries=[entry_message(record) for record in records])
+
+    async def find_receipt(
+        self, request: ledger_pb2.FindReceiptRequest, caller: Caller
+    ) -> ledger_pb2.FindReceiptResponse:
+        """Show the entry of a receipt."""
+        key = _receipt_key(request.receipt_key)
+        async with connection(self._pool) as conn:
+            place = await conn.fetchrow(FIND_RECEIPT, key)
+            records = await read_entries(conn, place["book"], place["number"] - 1, 1) if place else []
+        if not records:
+            raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no receipt with this key is booked")
+        return ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
+
+    async def get_account(
+        self, request: ledger_pb2.GetAccountRequest, caller: Caller
+    ) -> ledger_pb2.GetAccountResponse:
+        """Show what the ledger knows of a member; nothing for somebody without entries."""
+        member_id, now = read_member_id(request.member_id, "member_id"), self._clock()
+        book = book_of_member(member_id, self._books)
+        async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+            balances = await read_balances(conn, [(book, member_id)], now)
+            lots = await conn.fetch(READ_LOTS, book, member_id, now)
+            entries = await conn.fetch(READ_MEMBER_ENTRIES, book, member_id, request.newest_entries)
+        return ledger_pb2.GetAccountResponse(
+            balances=[balance_message(balance) for balance in balances.get(member_id, ())],
+            lots=[lot_message(lot) for lot in lots],
+            entries=[entry_message(EntryRecord(*entry)) for entry in entries],
+        )
+
+    async def list_totals(
+        self, request: ledger_pb2.ListTotalsRequest, caller: Caller
+    ) -> ledger_pb2.ListTotalsResponse:
+        """Show the totals by day, unit and account."""
+        first, last = _day(request.from_day, "from_day"), _day(request.to_day, "to_day")
+        async with connection(self._pool) as conn:
+            rows = await conn.fetch(READ_TOTALS, first, last)
+        return ledger_pb2.ListTotalsResponse(totals=[_total(row) for row in rows])
+
+
+def _total(row: asyncpg.Record) -> ledger_pb2.Total:
+    return ledger_pb2.Total(
+        booked_on=row["booked_on"].isoformat(),
+        unit=row["code"],
+        account=journal_pb2.Account.Name(row["account"]),
+        debit_points_minor=row["debit_minor"],
+        credit_points_minor=row["credit_minor"],
+    )
+
+
+def _receipt_key(key: api.ReceiptKey) -> bytes:
+    try:
+        return business_key(key)
+    except ValueError:
+        raise _no_day("receipt_key.business_date") from None
+
+
+def _day(text: str, field: str) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise _no_day(field) from None
+
+
+def _no_day(field: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_INVALID_REQUEST,
+        f"{field} is not a day of the calendar",
+        violations=[(field, "is not a day of the calendar")],
+    )

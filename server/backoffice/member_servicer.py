@@ -1,0 +1,111 @@
+"""MemberService: who is a member, for the CRM and for administrators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+from uuid import UUID
+
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import member_pb2
+
+from ledger.balances import read_balances
+from server.backoffice.clock import Clock, utc_now
+from server.checkout.convert import balance_message
+from server.database import connection
+from server.edge import Caller, Role, check
+from server.errors import Refused, refusal_message
+from server.members.identifiers import read_member_id
+from server.members.records import MemberRow
+from server.members.registry import AdminMessage, Registry
+
+if TYPE_CHECKING:
+    from server.database import Pool
+
+_MEMBER_KEEPERS: Final = frozenset({Role.CRM, Role.ADMIN})
+
+ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
+    "RegisterMember": _MEMBER_KEEPERS,
+    "GetMember": _MEMBER_KEEPERS,
+    "SetMemberStatus": _MEMBER_KEEPERS,
+    "ReplaceCard": _MEMBER_KEEPERS,
+    "ImportMembers": _MEMBER_KEEPERS,
+}
+BATCH_METHODS: Final = frozenset({"ImportMembers"})
+"""Calls whose items are checked one by one, so that a bad row does not touch the others."""
+
+
+class MemberServicer:
+    """Answers the calls of MemberService."""
+
+    def __init__(self, registry: Registry, pool: Pool, clock: Clock = utc_now) -> None:
+        """Take the registry, and a pool for reading balances."""
+        self._registry = registry
+        self._pool = pool
+        self._clock = clock
+
+    async def register_member(
+        self, request: member_pb2.RegisterMemberRequest, caller: Caller
+    ) -> member_pb2.RegisterMemberResponse:
+        """Make a member."""
+        message = AdminMessage.of(request.message_id, request)
+        row = await self._registry.register(message, request.member, self._clock())
+        return member_pb2.RegisterMemberResponse(member=await self._shown(row))
+
+    async def get_member(
+        self, request: member_pb2.GetMemberRequest, caller: Caller
+    ) -> member_pb2.GetMemberResponse:
+        """Find a member by any identifier."""
+        row = await self._registry.find(request.identifier)
+        return member_pb2.GetMemberResponse(member=await self._shown(row))
+
+    async def set_member_status(
+        self, request: member_pb2.SetMemberStatusRequest, caller: Caller
+    ) -> member_pb2.SetMemberStatusResponse:
+        """Change what a member may do."""
+        message = AdminMessage.of(request.message_id, request)
+        member_id = read_member_id(request.member_id, "member_id")
+        row = await self._registry.set_status(message, member_id, request.status, request.reason, self._clock())
+        return member_pb2.SetMemberStatusResponse(member=await self._shown(row))
+
+    async def replace_card(
+        self, request: member_pb2.ReplaceCardRequest, caller: Caller
+    ) -> member_pb2.ReplaceCardResponse:
+        """Give a member a new card."""
+        message = AdminMessage.of(request.message_id, request)
+        member_id = read_member_id(request.member_id, "member_id")
+        row = await self._registry.replace_card(
+            message, member_id, request.old_card_number, request.new_card_number, self._clock()
+        )
+        return member_pb2.ReplaceCardResponse(member=await self._shown(row))
+
+    async def import_members(
+        self, request: member_pb2.ImportMembersRequest, caller: Caller
+    ) -> member_pb2.ImportMembersResponse:
+        """Register many members, each row by itself."""
+        outcomes: dict[int, UUID | Refused] = {}
+        for index, person in enumerate(request.members):
+            try:
+                check(person)
+            except Refused as refusal:
+                outcomes[index] = refusal
+        sound = [index for index in range(len(request.members)) if index not in outcomes]
+        people = [request.members[index] for index in sound]
+        outcomes.update(zip(sound, await self._registry.import_members(people, self._clock()), strict=True))
+        return member_pb2.ImportMembersResponse(
+            results=[_result(outcomes[index]) for index in range(len(request.members))]
+        )
+
+    async def _shown(self, row: MemberRow) -> member_pb2.Member:
+        return row.message(await self._balances(row))
+
+    async def _balances(self, row: MemberRow) -> list[api.Balance]:
+        async with connection(self._pool) as conn:
+            found = await read_balances(conn, [(row.book, row.member_id)], self._clock())
+        return [balance_message(balance) for balance in found.get(row.member_id, ())]
+
+
+def _result(outcome: UUID | Refused) -> member_pb2.ImportMemberResult:
+    if isinstance(outcome, Refused):
+        return member_pb2.ImportMemberResult(refusal=refusal_message(outcome))
+    return member_pb2.ImportMemberResult(member_id=str(outcome))

@@ -1,0 +1,217 @@
+"""From a receipt as paid to an entry in the books, and from an entry to the answer that its keys always get."""
+
+from __future__ import annotations
+
+from datetime import UTC
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+
+from ledger.books import book_of_member, book_of_receipt
+from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
+from ledger.keys import business_key, content_hash, message_key
+from ledger.model import Booked, Purchase, Refused as LedgerRefused, Spend, Unit
+from server.checkout.convert import grants_of, invalid, line_messages, notices_of, variance_messages
+from server.errors import Refused
+from server.members.directory import Found
+from server.promotions import (
+    Effects,
+    MemberFacts,
+    PaidLine,
+    ReceiptFacts,
+    Rules,
+    earn_as_paid,
+    lots_to_grant,
+)
+from server.promotions.arithmetic import spread_largest_remainder
+
+_CASHIER_TEXTS = {
+    common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED: "This receipt is already booked. Call the administrator.",
+    common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED: "The register sent a message twice in two forms. Call the administrator.",
+}
+
+
+class CommitContext(NamedTuple):
+    """What a commit is judged by."""
+
+    rules: Rules
+    unit: Unit
+    zone: ZoneInfo
+    facts: ReceiptFacts
+    notices: list[common_pb2.Notice]
+    found: Found | None
+    member: MemberFacts | None
+
+
+class Booking:
+    """Makes commands of commits, and answers of entries."""
+
+    def __init__(self, committer: Committer) -> None:
+        """Book through this committer."""
+        self._committer = committer
+
+    def command(self, request: checkout_pb2.CommitRequest, context: CommitContext) -> Purchase:
+        """Return what the books are to be told.
+
+        Raises:
+            Refused: if a key is malformed.
+            ReceiptError: if the receipt makes no sense.
+        """
+        try:
+            key = business_key(request.receipt_key)
+        except ValueError as error:
+            raise invalid("receipt_key.business_date", f"is no date of the calendar: {error}") from error
+        member_id = context.found.member.member_id if context.found else None
+        books = self._committer.books
+        effects = _effects_as_paid(request, context) if context.member else _effects_without_member(request, context)
+        event_at = context.facts.local_at.astimezone(UTC)
+        lots = lots_to_grant(context.rules, effects, context.facts.local_at.date()) if context.member else ()
+        return Purchase(
+            book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
+            message_id=message_key(request.message_id),
+            business_key=key,
+            content_hash=content_hash(member_id, *_content(request)),
+            event_at=event_at,
+            member_id=member_id,
+            unit=context.unit,
+            event=_event(request, context, effects),
+            spend=_spend(request, context),
+            grants=grants_of(lots, context.zone),
+        )
+
+    async def book(self, command: Purchase, deadline: float | None) -> checkout_pb2.CommitResponse:
+        """Submit a command; return its answer once it is durable.
+
+        Raises:
+            Refused: by name, if it was not booked or its outcome is unknown.
+        """
+        try:
+            outcome = await self._committer.submit(command, deadline)
+        except Overloaded as error:
+            raise Refused(
+                common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds
+            ) from error
+        except DeadlinePassed as error:
+            raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
+        except OutcomeUnknown as error:
+            raise Refused(
+                common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0
+            ) from error
+        except CommandFailed:
+            raise  # a mistake of ours: the edge answers INTERNAL with an incident id
+        if isinstance(outcome, LedgerRefused):
+            raise Refused(outcome.reason, outcome.message, cashier_text=_CASHIER_TEXTS[outcome.reason])
+        return commit_response(outcome)
+
+
+def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
+    """Return the answer that an entry stores: the same, byte for byte, whenever it is asked for."""
+    event = journal_pb2.Event.FromString(booked.event)
+    response = checkout_pb2.CommitResponse(
+        entry=common_pb2.EntryRef(book=booked.book, number=booked.number),
+        settlement=event.settlement,
+        notices=event.purchase.notices,
+        member_id=event.purchase.member_id,
+    )
+    response.entry.booked_at.FromDatetime(booked.booked_at)
+    left_out = event.settlement.left_out_points_minor
+    if left_out:
+        response.notices.append(
+            common_pb2.Notice(
+                audience=common_pb2.AUDIENCE_CASHIER,
+                code="POINTS_LEFT_OUT",
+                text=_left_out_text(event.settlement),
+            )
+        )
+    return response
+
+
+def _left_out_text(settlement: checkout_pb2.Settlement) -> str:
+    points = _decimal(settlement.left_out_points_minor, settlement.balance.precision)
+    why = "this member may not spend yet"
+    if settlement.left_out_reason == common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT:
+        why = "the balance did not cover them"
+    return f"{points} points were not spent: {why}. The receipt is booked; tell the shopper."
+
+
+def _decimal(points_minor: int, precision: int) -> str:
+    whole, fraction = divmod(points_minor, 10**precision)
+    return f"{whole}.{fraction:0{precision}d}" if precision else str(whole)
+
+
+def _content(request: checkout_pb2.CommitRequest) -> tuple[bytes, ...]:
+    """Return all that a resent receipt must repeat: everything but the message id and the identifier shown."""
+    return (
+        request.receipt_key.SerializeToString(deterministic=True),
+        request.receipt.SerializeToString(deterministic=True),
+        request.spend_points_minor.to_bytes(8, "big"),
+        "\n".join(request.coupon_codes).encode(),
+        request.checkout_id.encode(),
+    )
+
+
+def _effects_as_paid(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
+    """Evaluate on the money as paid: the points spent are spread over the lines as a discount is."""
+    discounts = [
+        (line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli
+    ]
+    rules, facts, member = context.rules, context.facts, context.member
+    effects = earn_as_paid(rules, facts, member, [PaidLine(number, discount) for number, discount in discounts])
+    money_minor = _money_of_points(request.spend_points_minor, rules)
+    if money_minor == 0:
+        return effects
+    payable = [line.payable_minor for line in effects.lines]
+    limits = [line.spendable_minor for line in effects.lines]
+    parts = spread_largest_remainder(min(money_minor, sum(limits)), payable, limits)
+    paid_with_points = {line.line_number: part for line, part in zip(effects.lines, parts, strict=True)}
+    paid = [PaidLine(number, discount, paid_with_points[number]) for number, discount in discounts]
+    return earn_as_paid(rules, facts, member, paid)
+
+
+def _effects_without_member(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
+    """Evaluate for the discounts and variances only: nobody is there to earn."""
+    paid = [
+        PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli
+    ]
+    effects = earn_as_paid(context.rules, context.facts, None, paid)
+    lines = tuple(line._replace(accruals=()) for line in effects.lines)
+    return effects._replace(lines=lines, accrual_points_minor=0)
+
+
+def _money_of_points(points_minor: int, rules: Rules) -> int:
+    spending = rules.programme.spending
+    return points_minor * spending.step_money_minor // spending.step_points_minor
+
+
+def _spend(request: checkout_pb2.CommitRequest, context: CommitContext) -> Spend | None:
+    if context.found is None or request.spend_points_minor == 0:
+        return None
+    spending = context.rules.programme.spending
+    forbidden = 0 if context.found.member.can_spend else int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)
+    return Spend(
+        points_minor=request.spend_points_minor,
+        step_minor=spending.step_points_minor,
+        rate_money_minor=spending.step_money_minor,
+        rate_points_minor=spending.step_points_minor,
+        forbidden=forbidden,
+    )
+
+
+def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects: Effects) -> bytes:
+    """Return the journal's record of a purchase, without what the books add to it."""
+    purchase = journal_pb2.Purchase(
+        receipt_key=request.receipt_key,
+        member_id=str(context.found.member.member_id) if context.found else "",
+        identified_by=context.found.identified_by if context.found else common_pb2.IDENTIFIER_KIND_UNSPECIFIED,
+        receipt=request.receipt,
+        effects=line_messages(request.receipt, effects),
+        programme_code=context.rules.programme.code,
+        programme_version=effects.programme_version,
+        asked_points_minor=request.spend_points_minor,
+        variances=variance_messages(effects),
+        notices=[*notices_of(effects.messages), *context.notices],
+        time_zone=context.zone.key,
+        coupon_codes=request.coupon_codes,
+    )
+    return journal_pb2.Event(purchase=purchase).SerializeToString()

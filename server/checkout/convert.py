@@ -1,0 +1,181 @@
+"""Between the API's messages and the plain data of promotions and ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from tallypoint.v1 import common_pb2, journal_pb2
+
+from ledger.balances import BalanceAt
+from ledger.model import Grant
+from server.errors import Refused
+from server.promotions import Effects, LineEffects, LotGrant, Message, ReceiptLine
+from server.promotions.model import Audience
+
+MAX_RECEIPT_MINOR = 10**13
+"""The most that the lines of a receipt may come to, in minor units: a hundred billion of any currency."""
+
+_SHOWN_SKUS = 5
+_AUDIENCES: Mapping[Audience, common_pb2.Audience] = {
+    Audience.CASHIER: common_pb2.AUDIENCE_CASHIER,
+    Audience.SHOPPER: common_pb2.AUDIENCE_SHOPPER,
+    Audience.RECEIPT: common_pb2.AUDIENCE_RECEIPT,
+    Audience.VOICE: common_pb2.AUDIENCE_VOICE,
+}
+
+
+class ProductLike(Protocol):
+    """What the catalogue knows of an article."""
+
+    @property
+    def category(self) -> str: ...
+    @property
+    def brand(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+
+class CatalogueLike(Protocol):
+    """The catalogue: articles by SKU."""
+
+    def get(self, sku: str) -> ProductLike | None: ...
+
+
+def invalid(field: str, description: str) -> Refused:
+    """Return the refusal of a request with one wrong field."""
+    return Refused(
+        common_pb2.REFUSAL_REASON_INVALID_REQUEST, f"{field}: {description}", violations=[(field, description)]
+    )
+
+
+def lines_of(receipt: common_pb2.Receipt, catalogue: CatalogueLike) -> tuple[list[ReceiptLine], list[str]]:
+    """Return the lines that take part in promotions, completed from the catalogue, and the SKUs unknown to it.
+
+    Raises:
+        Refused: if line numbers repeat, a discount exceeds its line, a voided line costs something, or the
+            receipt comes to more than ``MAX_RECEIPT_MINOR``.
+    """
+    lines: list[ReceiptLine] = []
+    unknown: list[str] = []
+    seen: set[int] = set()
+    total = 0
+    for index, line in enumerate(receipt.lines):
+        number, amount, quantity = line.line_number, line.list_amount_minor, line.quantity_milli
+        if number in seen:
+            raise invalid(f"receipt.lines[{index}].line_number", f"{number} stands on the receipt twice")
+        seen.add(number)
+        if line.discount_minor > amount:
+            raise invalid(f"receipt.lines[{index}].discount_minor", "must not exceed list_amount_minor")
+        if quantity == 0:
+            if amount:
+                raise invalid(f"receipt.lines[{index}].list_amount_minor", "must be 0 where quantity_milli is 0")
+            continue
+        total += amount
+        product = catalogue.get(line.sku)
+        category, brand, tags = line.category, line.brand, tuple(line.tags)
+        if product is not None:
+            category, brand, tags = category or product.category, brand or product.brand, (*product.tags, *tags)
+        elif not category:
+            unknown.append(line.sku)
+        lines.append(
+            ReceiptLine(
+                number, line.sku, category, brand, tags, quantity, amount, line.floor_amount_minor, line.weighed
+            )
+        )
+    if total > MAX_RECEIPT_MINOR:
+        raise invalid("receipt.lines", f"the list prices come to {total}, more than {MAX_RECEIPT_MINOR}")
+    return lines, unknown
+
+
+def unknown_sku_notice(unknown: Sequence[str]) -> list[common_pb2.Notice]:
+    """Return the notice about articles that the catalogue lacks, if there are any."""
+    if not unknown:
+        return []
+    more = f" and {len(unknown) - _SHOWN_SKUS} more" if len(unknown) > _SHOWN_SKUS else ""
+    text = f"Not in the catalogue, sold without category promotions: {', '.join(unknown[:_SHOWN_SKUS])}{more}."
+    return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="UNKNOWN_SKU", text=text)]
+
+
+def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:
+    """Return the promotions' own texts."""
+    return [
+        common_pb2.Notice(audience=_AUDIENCES[m.audience], promotion_id=m.promotion_id, text=m.text) for m in messages
+    ]
+
+
+def line_message(line: LineEffects) -> common_pb2.LineEffects:
+    """Return what happens to a line, as a message."""
+    return common_pb2.LineEffects(
+        line_number=line.line_number,
+        discounts=[common_pb2.DiscountPart(promotion_id=d[0], amount_minor=d[1]) for d in line.discounts],
+        floor_cut_minor=line.floor_cut_minor,
+        payable_minor=line.payable_minor,
+        spendable_minor=line.spendable_minor,
+        points_money_minor=line.points_money_minor,
+        accruals=[
+            common_pb2.AccrualPart(promotion_id=a[0], base_minor=a[1], points_minor=a[2]) for a in line.accruals
+        ],
+    )
+
+
+def line_messages(receipt: common_pb2.Receipt, effects: Effects) -> list[common_pb2.LineEffects]:
+    """Return what happens to every line, in the receipt's order; voided lines have only their number."""
+    by_number = {line.line_number: line for line in effects.lines}
+    messages = []
+    for line in receipt.lines:
+        effect = by_number.get(line.line_number)
+        messages.append(
+            line_message(effect) if effect else common_pb2.LineEffects(line_number=line.line_number)
+        )
+    return messages
+
+
+def variance_messages(effects: Effects) -> list[journal_pb2.Variance]:
+    """Return the lines on which the register gave another discount than the rules."""
+    return [
+        journal_pb2.Variance(
+            line_number=v.line_number,
+            rules_discount_minor=v.expected_discount_minor,
+            given_discount_minor=v.charged_discount_minor,
+        )
+        for v in effects.variances
+    ]
+
+
+def balance_message(balance: BalanceAt) -> common_pb2.Balance:
+    """Return a balance as a message."""
+    message = common_pb2.Balance(
+        unit=balance.unit.code,
+        precision=balance.unit.precision,
+        available_points_minor=balance.available_minor,
+        pending_points_minor=balance.pending_minor,
+        held_points_minor=balance.held_minor,
+        debt_points_minor=balance.debt_minor,
+    )
+    if balance.expires_at is not None:
+        message.expiring_next.points_minor = balance.expiring_minor
+        message.expiring_next.expires_at.FromDatetime(balance.expires_at)
+    return message
+
+
+def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo) -> tuple[Grant, ...]:
+    """Return the lots to grant: dates become moments, midnights of the store's calendar.
+
+    Points become active as their first day begins and lapse as their last day ends.
+    """
+    return tuple(
+        Grant(
+            lot.points_minor,
+            None if lot.active_from is None else _midnight(lot.active_from, zone),
+            None if lot.expires_on is None else _midnight(lot.expires_on + timedelta(days=1), zone),
+        )
+        for lot in lots
+        if lot.points_minor > 0
+    )
+
+
+def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -1,0 +1,72 @@
+"""What every child process of the supervisor does: announce itself, wait for the end, run one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Final
+
+import structlog
+
+from server.logs import configure_logs, describe_error
+from server.settings import Settings
+from server.storage import Dsns
+
+READY: Final = "ready"
+
+
+@dataclass(frozen=True)
+class ChildTask:
+    """What a child is told at its birth; it crosses the process boundary by pickle."""
+
+    name: str
+    settings: Settings
+    dsns: Dsns
+    pos_address: str
+    backoffice_address: str
+
+
+ChildMain = Callable[[ChildTask, Callable[[], None], asyncio.Event], Awaitable[None]]
+"""A child's work: its task, a function to call when it is ready, an event that is set when it must end."""
+
+
+def run_child(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:
+    """Run a child until SIGTERM, or until the supervisor is gone. The entry point of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    configure_logs(task.name, task.settings.log_level, show_error_texts=task.settings.development)
+    log = structlog.get_logger("tallypoint.child")
+    loop_factory = None
+    if task.settings.event_loop == "uvloop":
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(_run(main, task, supervisor))
+    except Exception as error:  # the last line of defence: log it as an event and die
+        log.error("child_failed", **describe_error(error))
+        raise SystemExit(1) from None
+
+
+async def _run(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+
+    def supervisor_is_gone() -> None:
+        loop.remove_reader(supervisor.fileno())
+        stop.set()
+
+    loop.add_reader(supervisor.fileno(), supervisor_is_gone)
+
+    def ready() -> None:
+        gc.collect()
+        gc.freeze()  # what start-up made lives as long as the process: never look at it again
+        supervisor.send(READY)
+
+    await main(task, ready, stop)
+

@@ -1,0 +1,144 @@
+"""The command `tallypoint`. Each feature brings its own sub-commands; this module only mounts them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from server.command import fail, load_settings, readable_errors, unknown_variables
+
+
+class Mounted(NamedTuple):
+    """Sub-commands of a feature: the module whose `app` has them, and one line of help."""
+
+    module: str
+    help: str
+
+
+MOUNTED: Final = {
+    "crm": Mounted("server.crm.cli", "Show how far the CRM database is behind the ledger."),
+    "demo": Mounted("benchmarks.replay.cli", "Start everything, replay a month of real receipts, print a report."),
+    "ledger": Mounted("server.ledger.cli", "Verify the books; rebuild what is computed from them."),
+    "members": Mounted("server.members.cli", "Import members from a CSV file."),
+    "programme": Mounted("server.promotions.cli", "Check and publish programme files."),
+    "replay": Mounted("benchmarks.replay.cli", "Replay real receipts through the API and prove the result."),
+}
+
+
+class LazyGroup(TyperGroup):
+    """Imports a feature's commands only when they are used: `serve` and `--help` need none of their libraries.
+
+    The types of contexts and commands are not public in typer, so they stand as Any.
+    """
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - see the class
+        """Name our own commands and the mounted ones."""
+        return sorted({*super().list_commands(ctx), *MOUNTED})
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - see the class
+        """Return a command for the help; a mounted one is a name with a line of text."""
+        if cmd_name not in MOUNTED:
+            return super().get_command(ctx, cmd_name)
+        shown = typer.Typer()
+        shown.command(cmd_name, help=MOUNTED[cmd_name].help)(lambda: None)
+        return typer.main.get_command(shown)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - see the class
+        """Return the command to run; a mounted one is imported now."""
+        if args and args[0] in MOUNTED:
+            return args[0], _imported(args[0]), args[1:]
+        return super().resolve_command(ctx, args)
+
+
+def _imported(name: str) -> Any:  # noqa: ANN401 - see LazyGroup
+    try:
+        feature = importlib.import_module(MOUNTED[name].module)
+    except ModuleNotFoundError as error:
+        raise fail(
+            f"'tallypoint {name}' needs the package {error.name}, which is not installed; "
+            f"'make setup' installs everything"
+        ) from None
+    command: Any = typer.main.get_command(feature.app)
+    # A module may have several of our commands; one that has only sub-commands is mounted whole.
+    return getattr(command, "commands", {}).get(name, command)
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Tallypoint: a grocery chain's loyalty processing.",
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="Embedded databases, development keys, metrics files.")]
+
+
+@app.command()
+def serve(
+    data_dir: DataDir = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the POS port.")] = None,
+    development: Annotated[
+        bool | None, typer.Option("--development", help="Make a secret and keys of its own, for trying out.")
+    ] = None,
+    pos_listen: Annotated[str | None, typer.Option(help="Registers: host:port; port 0 takes a free one.")] = None,
+    backoffice_listen: Annotated[str | None, typer.Option(help="The back office: host:port.")] = None,
+    metrics_listen: Annotated[str | None, typer.Option(help="Prometheus: host:port.")] = None,
+    ledger_dsn: Annotated[str | None, typer.Option(help="The ledger database instead of the embedded one.")] = None,
+    crm_dsn: Annotated[str | None, typer.Option(help="The CRM database instead of the embedded one.")] = None,
+    books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
+    tls_client_ca: Annotated[Path | None, typer.Option(help="Clients must have a certificate of this CA, PEM.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the service until SIGTERM. All other settings come from the environment or tallypoint.toml."""
+    settings = load_settings(**locals())
+    from server.metrics_directory import use_metrics_directory
+
+    use_metrics_directory(settings.data_dir)  # before anything imports prometheus_client
+    from server.supervisor import serve as run
+
+    with readable_errors():
+        raise typer.Exit(run(settings, unknown_variables()))
+
+
+@app.command()
+def migrate(data_dir: DataDir = None, books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None) -> None:
+    """Bring both databases up to date and open the books of a new ledger."""
+    settings = load_settings(data_dir=data_dir, books=books)
+    from server.storage import migrate_all, open_databases
+
+    with readable_errors(), open_databases(settings) as databases:
+        applied = asyncio.run(migrate_all(databases.dsns, settings.books))
+    console = Console(highlight=False)
+    for name in applied:
+        console.print(f"applied {name}", markup=False)
+    console.print("The databases are up to date.")
+
+
+@app.command("settings")
+def show_settings(data_dir: DataDir = None) -> None:
+    """Show all settings with their environment variables; secrets are masked."""
+    settings = load_settings(data_dir=data_dir)
+    table = Table("setting", "value", "environment variable", "meaning")
+    for name, value in settings.masked().items():
+        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        meaning = type(settings).model_fields[name].description or ""
+        table.add_row(name, "" if value is None else text, f"TALLYPOINT_{name.upper()}", meaning)
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""The CRM stream: every entry of the ledger, applied once and in order to the database that marketing queries.
+
+* ``rows``: what an entry becomes in the CRM database; pure.
+* ``source``: reading the ledger and proving that what was read extends what was applied.
+* ``store``: writing rows and cursor in one transaction.
+* ``streamer``: the process that keeps doing it.
+* ``compare``: proof that both databases tell the same, line by line.
+"""

@@ -1,0 +1,147 @@
+"""Reading the ledger for the CRM stream, and proving that what was read extends what was applied."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import asyncpg
+
+from ledger.books import READ_IDENTITY
+from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES, MemberRow
+
+if TYPE_CHECKING:
+    from ledger.journal import EntryRecord
+    from ledger.model import Head
+    from server.crm.store import Cursor
+
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+READER_ROLE: Final = "tallypoint_reader"
+COMMAND_TIMEOUT_SECONDS: Final = 30.0
+"""A statement that takes longer counts as a lost connection, so that a dead peer stalls nothing for ever."""
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+
+# The booking time of the first entry after each cursor: the oldest that waits.
+READ_OLDEST_WAITING: Final = """
+SELECT c.book, e.booked_at FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.entry e ON e.book = c.book AND e.number = c.number + 1
+"""
+
+# Whole records of members of one book.
+READ_MEMBERS: Final = """
+SELECT member_id, version, status, name, phone, birthday, language, card_numbers, card_statuses, registered_at
+FROM server.member WHERE book = $1 AND member_id = ANY ($2::uuid[])
+"""
+
+
+class SourceRefusedError(Exception):
+    """The ledger does not extend what was applied; nothing of it is taken until somebody has looked."""
+
+
+class Identity(NamedTuple):
+    """Which ledger this is, and how many books it has."""
+
+    ledger_id: uuid.UUID
+    books: int
+
+
+async def connect_ledger(dsn: str) -> Connection:
+    """Open a connection to the ledger with a reader's rights only."""
+    return await asyncpg.connect(
+        dsn,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        server_settings={"role": READER_ROLE, "application_name": "tallypoint crm stream"},
+    )
+
+
+async def read_identity(conn: Connection) -> Identity:
+    """Return the ledger's identity.
+
+    Raises:
+        LookupError: if the ledger has not been opened; ``tallypoint migrate`` opens it.
+    """
+    row = await conn.fetchrow(READ_IDENTITY)
+    if row is None:
+        raise LookupError("this ledger has no books yet: run `tallypoint migrate`")
+    return Identity(row["ledger_id"], row["books"])
+
+
+async def read_oldest_waiting(conn: Connection, positions: Mapping[int, int]) -> dict[int, datetime]:
+    """Return when the first entry after each position (book to number) was booked; books without one are missing."""
+    rows = await conn.fetch(READ_OLDEST_WAITING, list(positions), list(positions.values()))
+    return {book: booked_at for book, booked_at in rows}
+
+
+async def read_members(conn: Connection, book: int, member_ids: Collection[uuid.UUID]) -> list[MemberRow]:
+    """Return the current records of those members of a book that there are."""
+    return [member_row(record) for record in await conn.fetch(READ_MEMBERS, book, list(member_ids))]
+
+
+def member_row(record: asyncpg.Record) -> MemberRow:
+    """Return a row of ``server.member`` as the CRM database has it."""
+    return MemberRow(
+        record["member_id"],
+        record["version"],
+        MEMBER_STATUSES[record["status"]],
+        record["name"],
+        record["phone"],
+        record["birthday"],
+        record["language"],
+        record["card_numbers"],
+        [CARD_STATUSES[status] for status in record["card_statuses"]],
+        record["registered_at"],
+    )
+
+
+def check_head(cursor: Cursor, head: Head) -> None:
+    """Refuse a book whose head is behind the cursor, or beside it. ``head`` must be read after ``cursor``.
+
+    Raises:
+        SourceRefusedError: The ledger was rolled back or replaced.
+    """
+    if head.number < cursor.number:
+        raise SourceRefusedError(
+            f"book {cursor.book} of the ledger ends at entry {head.number}, but entry {cursor.number} has been "
+            f"applied: the ledger was rolled back"
+        )
+    if head.number == cursor.number and head.hash != cursor.hash:
+        raise SourceRefusedError(
+            f"entry {cursor.number} of book {cursor.book} is not the one that was applied: its hash differs"
+        )
+
+
+def check_chain(cursor: Cursor, entries: Sequence[EntryRecord], expected: bool) -> Cursor:
+    """Prove that entries follow the cursor without a gap, each by its recomputed hash.
+
+    Args:
+        cursor: What has been applied.
+        entries: What the ledger has after it, in order.
+        expected: Whether the ledger's head promised at least one entry.
+
+    Returns:
+        The cursor after the entries.
+
+    Raises:
+        SourceRefusedError: with the book and number of the first entry that is missing or does not fit.
+    """
+    if expected and not entries:
+        raise SourceRefusedError(f"entry {cursor.number + 1} of book {cursor.book} is missing from the ledger")
+    number, digest, booked_at = cursor.number, cursor.hash, cursor.booked_at
+    for entry in entries:
+        number += 1
+        if entry.number != number:
+            raise SourceRefusedError(
+                f"entry {number} of book {cursor.book} is missing from the ledger: {entry.number} follows {number - 1}"
+            )
+        digest = entry.hash_after(digest)
+        if digest != entry.hash:
+            raise SourceRefusedError(
+                f"entry {number} of book {cursor.book} does not extend the chain: its stored hash is not the one that "
+                f"its content and the entry before it give"
+            )
+        booked_at = entry.booked_at
+    return cursor._replace(number=number, hash=digest, booked_at=booked_at)

@@ -1,0 +1,20 @@
+"""The gRPC edge: who calls, is the request sound, what does an error look like.
+
+Servicers import `Caller` and `Role`, and `check` where they take batches or streams; the worker imports the rest.
+"""
+
+from server.edge.caller import Authenticator, Caller, Identity, Role
+from server.edge.handlers import Edge, MethodHandlers, service_handler
+from server.edge.validation import check, invalid_request
+
+__all__ = [
+    "Authenticator",
+    "Caller",
+    "Edge",
+    "Identity",
+    "MethodHandlers",
+    "Role",
+    "check",
+    "invalid_request",
+    "service_handler",
+]

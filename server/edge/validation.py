@@ -1,0 +1,60 @@
+"""Checks requests against the limits written in the proto files."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import protovalidate
+from google.protobuf.message import Message
+from tallypoint.v1 import common_pb2 as api
+
+from server.errors import Refused
+
+_validator: Final = protovalidate.Validator()
+_collect: Final = _validator.collect_violations
+
+
+def check(request: Message) -> None:
+    """Check a request, or a message inside one, against all its limits.
+
+    Raises:
+        Refused: INVALID_REQUEST, with one violation for each field at fault.
+    """
+    violations = _collect(request)
+    if violations:
+        raise invalid_request([_named(violation) for violation in violations])
+
+
+def check_envelope(request: Message) -> None:
+    """Check a batch, but not its items: each of them is checked, and refused, on its own.
+
+    Raises:
+        Refused: INVALID_REQUEST, for example too many items.
+    """
+    violations = _collect(request)
+    if violations:
+        named = [_named(violation) for violation in violations]
+        of_envelope = [(field, text) for field, text in named if "[" not in field]
+        if of_envelope:
+            raise invalid_request(of_envelope)
+
+
+def invalid_request(violations: list[tuple[str, str]]) -> Refused:
+    """Return the refusal of a request with these (field, what is wrong) pairs."""
+    field, text = violations[0]
+    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+    message = f"{field}: {text}{more}" if field else f"{text}{more}"
+    return Refused(api.REFUSAL_REASON_INVALID_REQUEST, message, violations=violations)
+
+
+def _named(violation: protovalidate.Violation) -> tuple[str, str]:
+    """Return the path of the field, such as ``receipt.lines[3].sku``, and what is wrong with it."""
+    proto = violation.proto
+    path = ""
+    for element in proto.field.elements if proto.field is not None else ():
+        path += f".{element.field_name}" if path else element.field_name
+        subscript = element.subscript
+        if subscript is not None:
+            path += f"[{subscript.value!r}]"
+    text = proto.message or f"breaks the rule {proto.rule_id}"
+    return path, text[:1].upper() + text[1:] if not path else text

@@ -1,0 +1,109 @@
+"""One gRPC port of one process: credentials, health, reflection, draining."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha.reflection import aio as reflection_aio
+
+from server.edge import Edge, MethodHandlers
+from server.settings import Settings
+
+KEEPALIVE_MILLISECONDS: Final = 30_000
+"""A register whose cable was pulled is noticed within a minute."""
+
+
+class Port:
+    """A gRPC server on one address, shared with other processes by SO_REUSEPORT.
+
+    Args:
+        address: host:port; for port 0, `number` is the one that was taken.
+        settings: TLS files and limits.
+        edge: What the calls share; it is drained with the port.
+        services: The services with their handlers.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        settings: Settings,
+        edge: Edge,
+        services: Sequence[tuple[ServiceDescriptor, MethodHandlers]],
+    ) -> None:
+        self._edge = edge
+        self._grace_seconds = settings.drain_timeout_seconds
+        self._health = health_aio.HealthServicer()
+        self._names = [service.full_name for service, _ in services]
+        self._server = grpc.aio.server(options=_options(settings))
+        standard = _standard_handlers(self._health, self._names)
+        handlers = MethodHandlers.join(standard, *(handlers for _, handlers in services))
+        self._server.add_generic_rpc_handlers((handlers,))
+        credentials = _credentials(settings)
+        if credentials is None:
+            self.number = self._server.add_insecure_port(address)
+        else:
+            self.number = self._server.add_secure_port(address, credentials)
+
+    async def start(self) -> None:
+        """Answer calls, and say SERVING."""
+        for name in self._names:
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await self._server.start()
+
+    async def drain(self) -> None:
+        """Say NOT_SERVING, let the calls under way finish, and stop; what takes too long is cancelled."""
+        await self._health.enter_graceful_shutdown()
+        self._edge.drain()
+        await self._server.stop(self._grace_seconds)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.so_reuseport", 1),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
+        ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MILLISECONDS // 3),
+    ]
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    pair = (settings.tls_key.read_bytes(), settings.tls_cert.read_bytes())
+    client_ca = None if settings.tls_client_ca is None else settings.tls_client_ca.read_bytes()
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+
+
+class _Collector:
+    """Stands in for a server, to take the handlers that generated code registers."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """Ignore them: the same methods come registered."""
+
+    def add_registered_method_handlers(
+        self, service: str, handlers: dict[str, grpc.RpcMethodHandler[Any, Any]]
+    ) -> None:
+        """Take a service's methods."""
+        self.handlers |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
+
+
+def _standard_handlers(health: health_aio.HealthServicer, service_names: Sequence[str]) -> MethodHandlers:
+    """Return health and reflection. Registered in the usual way, their methods would slow down every call."""
+    collector: Any = _Collector()
+    health_pb2_grpc.add_HealthServicer_to_server(health, collector)
+    names = (
+        *service_names,
+        health_pb2.DESCRIPTOR.services_by_name["Health"].full_name,
+        reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].full_name,
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflection_aio.ReflectionServicer(names), collector)
+    return MethodHandlers(collector.handlers)

@@ -1,0 +1,212 @@
+"""Stores, their terminals, and the keys by which callers are known."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+import zoneinfo
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from tallypoint.v1 import common_pb2 as api
+
+from server.database import connection, transaction
+from server.errors import Refused
+from server.members.identifiers import KeyedHash
+from server.edge.caller import Identity, Role
+
+if TYPE_CHECKING:
+    from server.database import Connection, Pool
+
+TOPIC: Final = "stores"
+"""The topic in `server.config_version` that every write here raises."""
+KEY_PREFIX: Final = "tp_"
+"""Keys are recognised by it, in logs of others and by scanners for leaked secrets."""
+KEY_BYTES: Final = 25
+"""200 random bits: 40 letters of base 32, without padding."""
+_KEY_PURPOSE: Final = "api_key"
+
+# Raise a topic's version, and put the topic's writers in a queue.
+RAISE_VERSION: Final = "UPDATE server.config_version SET version = version + 1 WHERE topic = $1 RETURNING version"
+
+# Make a store or change it.
+PUT_STORE: Final = """
+INSERT INTO server.store (store_id, name, time_zone) VALUES ($1, $2, $3)
+ON CONFLICT (store_id) DO UPDATE SET name = excluded.name, time_zone = excluded.time_zone
+"""
+
+# All stores, by id.
+READ_STORES: Final = "SELECT store_id, name, time_zone FROM server.store ORDER BY store_id"
+
+# Whether there is a store.
+HAS_STORE: Final = "SELECT 1 FROM server.store WHERE store_id = $1"
+
+# Make a terminal if it is new.
+PUT_TERMINAL: Final = "INSERT INTO server.terminal (store_id, terminal_id) VALUES ($1, $2) ON CONFLICT DO NOTHING"
+
+# Whether there is a terminal.
+HAS_TERMINAL: Final = "SELECT 1 FROM server.terminal WHERE store_id = $1 AND terminal_id = $2"
+
+# Take away the key of a terminal.
+REVOKE_TERMINAL_KEY: Final = """
+UPDATE server.api_key SET revoked_at = $3 WHERE store_id = $1 AND terminal_id = $2 AND revoked_at IS NULL
+"""
+
+# Take away the keys of a back-office caller.
+REVOKE_KEYS_OF: Final = "UPDATE server.api_key SET revoked_at = $2 WHERE name = $1 AND revoked_at IS NULL"
+
+# Keep a key that was given out; one that is there stays as it is.
+PUT_KEY: Final = """
+INSERT INTO server.api_key (key_hash, role, name, store_id, terminal_id, issued_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT DO NOTHING
+"""
+
+# All keys that work.
+READ_KEYS: Final = "SELECT key_hash, role, name, store_id, terminal_id FROM server.api_key WHERE revoked_at IS NULL"
+
+
+class Store(NamedTuple):
+    """A place that sells, and the time zone in which its dates are judged."""
+
+    store_id: str
+    name: str
+    time_zone: ZoneInfo
+
+
+async def raise_version(conn: Connection, topic: str) -> int:
+    """Raise a topic's version in the caller's transaction and return it; to be called before the topic is written."""
+    return int(await conn.fetchval(RAISE_VERSION, topic))
+
+
+def new_key() -> str:
+    """Return a random key."""
+    return KEY_PREFIX + base64.b32encode(secrets.token_bytes(KEY_BYTES)).decode().lower()
+
+
+class StoreRegistry:
+    """Writes stores, terminals and keys."""
+
+    def __init__(self, pool: Pool, hashes: KeyedHash) -> None:
+        """Work over a pool whose connections have the writer's role."""
+        self._pool = pool
+        self._hashes = hashes
+
+    async def put_store(self, store_id: str, name: str, time_zone: str) -> None:
+        """Make a store or change it; Refused INVALID_REQUEST for an unknown time zone."""
+        if time_zone not in zoneinfo.available_timezones():
+            raise Refused(
+                api.REFUSAL_REASON_INVALID_REQUEST,
+                f'there is no time zone {time_zone!r}: give an IANA name such as "Europe/Kyiv"',
+                violations=[("store.time_zone", 'is not an IANA time zone such as "Europe/Kyiv"')],
+            )
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            await conn.execute(PUT_STORE, store_id, name, time_zone)
+
+    async def list_stores(self) -> list[Store]:
+        """Return all stores in the order of their ids."""
+        async with connection(self._pool) as conn:
+            return await read_stores(conn)
+
+    async def issue_terminal_key(self, store_id: str, terminal_id: str, now: datetime) -> str:
+        """Return a new key of a terminal, which is made if it is new; its key before stops working.
+
+        Raises:
+            Refused: NOT_FOUND if there is no such store.
+        """
+        key = new_key()
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            if not await conn.fetchval(HAS_STORE, store_id):
+                raise _no_store(store_id)
+            await conn.execute(PUT_TERMINAL, store_id, terminal_id)
+            await conn.execute(REVOKE_TERMINAL_KEY, store_id, terminal_id, now)
+            name = f"{store_id}/{terminal_id}"
+            await conn.execute(PUT_KEY, self._hash(key), Role.TERMINAL.value, name, store_id, terminal_id, now)
+        return key
+
+    async def revoke_terminal_key(self, store_id: str, terminal_id: str, now: datetime) -> None:
+        """Take a terminal's key away, if it has one; Refused NOT_FOUND if there is no such terminal."""
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            if not await conn.fetchval(HAS_TERMINAL, store_id, terminal_id):
+                raise Refused(
+                    api.REFUSAL_REASON_NOT_FOUND,
+                    f"there is no terminal {terminal_id} in store {store_id}",
+                    violations=[("terminal_id", "is not a terminal of this store")],
+                )
+            await conn.execute(REVOKE_TERMINAL_KEY, store_id, terminal_id, now)
+
+    async def put_backoffice_key(self, key: str, role: Role, name: str, now: datetime) -> None:
+        """Keep a key for a back-office caller, if it is not kept yet; a caller may have several."""
+        if role is Role.TERMINAL:
+            raise ValueError("a terminal's key belongs to a store: use issue_terminal_key")
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            await conn.execute(PUT_KEY, self._hash(key), role.value, name, None, None, now)
+
+    async def revoke_backoffice_keys(self, name: str, now: datetime) -> None:
+        """Take all keys of a back-office caller away."""
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            await conn.execute(REVOKE_KEYS_OF, name, now)
+
+    def _hash(self, key: str) -> bytes:
+        return self._hashes.of_text(_KEY_PURPOSE, key)
+
+
+class KeyRing:
+    """Knows callers by their keys, in memory; `load` brings it up to date.
+
+    One HMAC a call (2 µs) takes the same time for right and wrong keys, and no key stays in memory.
+    """
+
+    def __init__(self, hashes: KeyedHash) -> None:
+        """Start empty: nobody is known before the first `load`."""
+        self._hashes = hashes
+        self._identities: Mapping[bytes, Identity] = {}
+
+    def authenticate(self, bearer_key: str) -> Identity | None:
+        """Return whom a key stands for, or None."""
+        return self._identities.get(self._hashes.of_text(_KEY_PURPOSE, bearer_key))
+
+    async def load(self, conn: Connection) -> None:
+        """Read all keys that work."""
+        self._identities = {
+            record["key_hash"]: Identity(
+                Role(record["role"]), record["name"], record["store_id"] or "", record["terminal_id"] or ""
+            )
+            for record in await conn.fetch(READ_KEYS)
+        }
+
+
+class Stores:
+    """The stores, in memory; `load` brings them up to date."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._stores: Mapping[str, Store] = {}
+
+    def time_zone(self, store_id: str) -> ZoneInfo | None:
+        """Return the time zone of a store, or None if there is no such store."""
+        store = self._stores.get(store_id)
+        return None if store is None else store.time_zone
+
+    async def load(self, conn: Connection) -> None:
+        """Read all stores."""
+        self._stores = {store.store_id: store for store in await read_stores(conn)}
+
+
+async def read_stores(conn: Connection) -> list[Store]:
+    """Return all stores in the order of their ids."""
+    return [Store(r["store_id"], r["name"], ZoneInfo(r["time_zone"])) for r in await conn.fetch(READ_STORES)]
+
+
+def _no_store(store_id: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_NOT_FOUND,
+        f"there is no store {store_id}: put it first",
+        violations=[("store_id", "is not a store")],
+    )

@@ -1,0 +1,88 @@
+"""Short words for the tables: programmes from YAML, receipts from a few amounts."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from server.promotions import (
+    Effects,
+    MemberFacts,
+    PaidLine,
+    Programme,
+    ReceiptFacts,
+    ReceiptLine,
+    Rules,
+    compile_rules,
+    load_programme,
+)
+
+STORE_ZONE = ZoneInfo("Europe/Kyiv")
+MONDAY = date(2026, 3, 2)
+SHOPPER = MemberFacts("m-1", birthday=date(1990, 6, 15))
+
+HEAD = """
+programme: test
+name: Test
+effective_from: 2026-01-01
+currency: UAH
+"""
+POINT = "point: {unit: bonus, precision: 2, pays: 1.00}\n"
+ONE_PERCENT = "earning: {base_percent: 1}\n"
+
+
+A20 = "id: a, name: A, line_discount: {percent: 20}"
+"""A plain promotion: 20 % off everything."""
+
+
+def promotions(*items: str) -> str:
+    """The `promotions` section with these items in flow style."""
+    return "promotions:\n" + "".join(f"  - {{{item}}}\n" for item in items)
+
+
+def programme(body: str = "", head: str = HEAD + POINT) -> Programme:
+    """A programme with these further lines of YAML; fails with the errors if it has any."""
+    loaded = load_programme(head + body)
+    assert isinstance(loaded, Programme), "\n".join(map(str, loaded))
+    return loaded
+
+
+def rules(body: str = "", head: str = HEAD + POINT) -> Rules:
+    """The same, compiled as version 7."""
+    return compile_rules(programme(body, head), 7)
+
+
+def line(number: int, amount_minor: int, **changes: Any) -> ReceiptLine:  # noqa: ANN401 - fields of every type
+    """One piece of plain goods at this price."""
+    plain = ReceiptLine(number, f"sku-{number}", "grocery/dry", "acme", (), 1000, amount_minor)
+    return plain._replace(**changes)
+
+
+def receipt(*lines: ReceiptLine | int, on: date = MONDAY) -> ReceiptFacts:
+    """A receipt at noon; bare amounts become plain lines numbered from 1."""
+    made = [line(n, entry) if isinstance(entry, int) else entry for n, entry in enumerate(lines, start=1)]
+    return ReceiptFacts("store-1", datetime.combine(on, time(12), STORE_ZONE), made)
+
+
+def discounts(effects: Effects) -> list[int]:
+    """Discount of each line."""
+    return [sum(d.amount_minor for d in entry.discounts) for entry in effects.lines]
+
+
+def points(effects: Effects) -> list[int]:
+    """Points of each line."""
+    return [sum(a.points_minor for a in entry.accruals) for entry in effects.lines]
+
+
+def points_money(effects: Effects) -> list[int]:
+    """Money of each line that points pay."""
+    return [entry.points_money_minor for entry in effects.lines]
+
+
+def as_quoted(effects: Effects) -> list[PaidLine]:
+    """What a register charges that applies the quote."""
+    return [
+        PaidLine(entry.line_number, taken, entry.points_money_minor)
+        for entry, taken in zip(effects.lines, discounts(effects), strict=True)
+    ]

@@ -1,0 +1,90 @@
+"""Refusals: every named reason has its status code, and a refusal reads the same in a batch as in a status."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import re
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from tallypoint.v1 import common_pb2 as api
+
+from server.edge.status import MAX_VIOLATIONS, rpc_status
+from server.errors import STATUS_CODE_OF_REASON, Refused, reason_name, refusal_message
+
+PROTO = Path(__file__).parents[2] / "proto/tallypoint/v1/common.proto"
+
+
+def _promised_codes() -> dict[str, str]:
+    """Read from the comments of common.proto which status code each reason promises."""
+    text = PROTO.read_text()
+    body = text[text.index("enum RefusalReason") :]
+    body = body[: body.index("\n}")]
+    found = {}
+    for comment, name in re.findall(r"((?:  //[^\n]*\n)+)  (REFUSAL_REASON_\w+) =", body):
+        codes = re.findall(r"\(([A-Z_]+)\)", comment.replace("\n", " "))
+        if codes:
+            found[name] = codes[-1]
+    return found
+
+
+def test_every_reason_but_unspecified_has_a_code() -> None:
+    """A new reason cannot be forgotten."""
+    assert set(STATUS_CODE_OF_REASON) == set(api.RefusalReason.values()) - {api.REFUSAL_REASON_UNSPECIFIED}
+
+
+@pytest.mark.parametrize(("name", "code"), _promised_codes().items())
+def test_codes_are_those_that_the_proto_file_promises(name: str, code: str) -> None:
+    """The comment beside the reason is the contract."""
+    assert STATUS_CODE_OF_REASON[api.RefusalReason.Value(name)] is grpc.StatusCode[code]
+
+
+def test_the_proto_file_promises_a_code_for_every_reason() -> None:
+    """Otherwise the test above would prove less than it seems to."""
+    assert len(_promised_codes()) == len(STATUS_CODE_OF_REASON)
+
+
+def test_a_refusal_says_the_same_in_a_batch_as_in_a_status() -> None:
+    """Reason, texts, fields and delay arrive both ways."""
+    refused = Refused(
+        api.REFUSAL_REASON_OVERLOADED,
+        "too much",
+        cashier_text="Wait a moment.",
+        violations=[("receipt.lines[3].sku", "is empty")],
+        retry_after_seconds=1.25,
+    )
+    message = refusal_message(refused)
+    status = rpc_status(refused)
+    assert message.code == status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+    assert message.message == status.message == "too much"
+    assert (message.violations[0].field, message.violations[0].description) == ("receipt.lines[3].sku", "is empty")
+    assert (message.retry_after.seconds, message.retry_after.nanos) == (1, 250_000_000)
+    info, bad_request, retry, localized = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+        error_details_pb2.LocalizedMessage(),
+    )
+    for packed, detail in zip(status.details, (info, bad_request, retry, localized), strict=True):
+        assert packed.Unpack(detail)
+    assert (info.reason, info.domain) == ("OVERLOADED", "tallypoint")
+    assert bad_request.field_violations[0].field == "receipt.lines[3].sku"
+    assert retry.retry_delay == message.retry_after
+    assert localized.message == message.cashier_text == "Wait a moment."
+
+
+def test_a_status_stays_small_enough_for_a_header() -> None:
+    """Clients drop calls whose trailing metadata exceed 8 KiB."""
+    violations = [(f"receipt.lines[{number}].{'x' * 500}", "y" * 500) for number in range(1000)]
+    status = rpc_status(
+        Refused(api.REFUSAL_REASON_INVALID_REQUEST, "z" * 10_000, violations=violations, cashier_text="c" * 10_000)
+    )
+    bad_request = error_details_pb2.BadRequest.FromString(status.details[1].value)
+    assert 0 < len(bad_request.field_violations) <= MAX_VIOLATIONS
+    assert len(status.SerializeToString()) * 4 / 3 + len(status.message) * 3 < 8 * 1024
+
+
+def test_reason_names_have_no_prefix() -> None:
+    """ErrorInfo has its own domain."""
+    assert reason_name(api.REFUSAL_REASON_MEMBER_BLOCKED) == "MEMBER_BLOCKED"
