@@ -1,0 +1,1 @@
+"""Load generators, baselines, and the replay of real receipts."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-if TYPE_CHECKING:
-    import asyncpg
+import asyncpg
 
+if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 
 MIGRATION_LOCK_ID: Final = 0x7461_6C6C_7970_7431
@@ -115,9 +115,7 @@ async def migrate(conn: Connection, migration_set: str, folder: Path) -> list[st
     return [migration.file_name for migration in missing]
 
 
-def _check_applied(
-    migration_set: str, migrations: Sequence[Migration], applied: Sequence[asyncpg.Record]
-) -> None:
+def _check_applied(migration_set: str, migrations: Sequence[Migration], applied: Sequence[asyncpg.Record]) -> None:
     """Refuse a database that does not have exactly the first of our migrations."""
     if len(applied) > len(migrations):
         newest = applied[-1]
@@ -134,13 +132,9 @@ def _check_applied(
 
 
 async def _apply(conn: Connection, migration_set: str, migration: Migration) -> None:
-    import asyncpg  # here, so that reading migrations needs no driver
-
     try:
         async with conn.transaction():
             await conn.execute(migration.sql)
-            await conn.execute(
-                INSERT_APPLIED, migration_set, migration.number, migration.name, migration.sha256
-            )
+            await conn.execute(INSERT_APPLIED, migration_set, migration.number, migration.name, migration.sha256)
     except asyncpg.PostgresError as error:
         raise MigrationError(f"migration {migration.file_name} of '{migration_set}' failed: {error}") from error

@@ -7,7 +7,6 @@ folder stays free of Python packages.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -22,6 +21,29 @@ ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
 OUTPUT_DIR = ROOT / ".generated"
 RULES_PROTO = "buf/validate/validate.proto"
+PACKAGES = ("tallypoint", "tallypoint/v1", "buf", "buf/validate")
+
+
+def generate(output_dir: Path = OUTPUT_DIR) -> None:
+    """Write ``tallypoint/v1/*_pb2.py`` with type stubs, and ``api.binpb`` for the linter, into ``output_dir``.
+
+    Raises:
+        SystemExit: A proto file is wrong, or a tool is missing; the message says which.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        rules, fresh = Path(folder) / "rules.binpb", Path(folder) / "generated"
+        fresh.mkdir()
+        write_rules_descriptors(rules)
+        run_protoc([f"--python_out={fresh}", f"--pyi_out={fresh}", RULES_PROTO], rules)
+        plugin = f"--plugin=protoc-gen-mypy_grpc={find_stub_plugin()}"
+        run_protoc([f"--grpc_python_out={fresh}", plugin, f"--mypy_grpc_out=quiet:{fresh}"], rules)
+        descriptors = fresh / "api.binpb"
+        run_protoc(["--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}"], rules)
+        for package in PACKAGES:
+            (fresh / package / "__init__.py").write_text('"""Generated from the proto files."""\n', encoding="utf-8")
+        (fresh / "tallypoint" / "py.typed").touch()
+        shutil.rmtree(output_dir, ignore_errors=True)
+        shutil.copytree(fresh, output_dir)
 
 
 def write_rules_descriptors(path: Path) -> None:
@@ -32,7 +54,8 @@ def write_rules_descriptors(path: Path) -> None:
     descriptors = descriptor_pb2.FileDescriptorSet()
     for module in (descriptor_pb2, duration_pb2, timestamp_pb2, field_mask_pb2):
         module.DESCRIPTOR.CopyToProto(descriptors.file.add())
-    descriptors.file.add().ParseFromString(validate_pb._DESC.proto.to_binary())
+    schema = validate_pb._DESC.proto.to_binary()  # noqa: SLF001 - it has no public name
+    descriptors.file.add().ParseFromString(schema)
     path.write_bytes(descriptors.SerializeToString())
 
 
@@ -45,39 +68,28 @@ def run_protoc(arguments: list[str], rules: Path) -> None:
         raise SystemExit("protoc failed; the lines above say where")
 
 
-def generate(output_dir: Path = OUTPUT_DIR) -> None:
-    """Write ``tallypoint/v1/*_pb2.py`` with type stubs, and ``api.binpb`` for the linter, into ``output_dir``."""
-    with tempfile.TemporaryDirectory() as folder:
-        rules, fresh = Path(folder) / "rules.binpb", Path(folder) / "generated"
-        fresh.mkdir()
-        write_rules_descriptors(rules)
-        run_protoc([f"--python_out={fresh}", f"--pyi_out={fresh}", RULES_PROTO], rules)
-        stubs = shutil.which("protoc-gen-mypy_grpc", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-        plugin = f"--plugin=protoc-gen-mypy_grpc={stubs}"
-        run_protoc([f"--grpc_python_out={fresh}", plugin, f"--mypy_grpc_out={fresh}"], rules)
-        run_protoc(
-            ["--include_imports", "--include_source_info", f"--descriptor_set_out={fresh / 'api.binpb'}"], rules
-        )
-        for package in ("tallypoint", "tallypoint/v1", "buf", "buf/validate"):
-            (fresh / package / "__init__.py").write_text('"""Generated from the proto files."""\n')
-        (fresh / "tallypoint" / "py.typed").touch()
-        shutil.rmtree(output_dir, ignore_errors=True)
-        shutil.copytree(fresh, output_dir)
+def find_stub_plugin() -> str:
+    """Return the path of mypy-protobuf's plugin, which stands beside this Python, or else on the PATH."""
+    name = "protoc-gen-mypy_grpc"
+    plugin = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if plugin is None:
+        raise SystemExit(f"{name} is missing: install mypy-protobuf, or run 'make setup'")
+    return plugin
 
 
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 except ImportError:
-    pass
+    pass  # run by hand: no build, no hook
 else:
 
-    class GenerateApi(BuildHookInterface):  # type: ignore[type-arg]  # the stub-less base has a parameter of no use here
+    class GenerateApi(BuildHookInterface[Any]):
         """The build hook: generates the API before a wheel or an editable install is put together."""
 
-        def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's shape
             """Generate into ``.generated`` of the source tree."""
             generate()
 
 
 if __name__ == "__main__":
-    sys.exit(generate())
+    generate()

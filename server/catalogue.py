@@ -120,7 +120,8 @@ class Catalogue:
     def _put(self, sku: str, product: Product) -> None:
         kept = self._combinations.get(product)
         if kept is None:
-            kept = Product(sys.intern(product.category), sys.intern(product.brand), tuple(map(sys.intern, product.tags)))
+            tags = tuple(map(sys.intern, product.tags))
+            kept = Product(sys.intern(product.category), sys.intern(product.brand), tags)
             self._combinations[kept] = kept
         self._products[sku] = kept
 

@@ -47,8 +47,8 @@ def run_child(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(_run(main, task, supervisor))
-    except Exception as error:  # the last line of defence: log it as an event and die
-        log.error("child_failed", **describe_error(error))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: log it as an event and die
+        log.error("child_failed", **describe_error(error))  # noqa: TRY400 - describe_error has the place
         raise SystemExit(1) from None
 
 
@@ -69,4 +69,3 @@ async def _run(main: ChildMain, task: ChildTask, supervisor: Connection) -> None
         supervisor.send(READY)
 
     await main(task, ready, stop)
-

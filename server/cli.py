@@ -25,9 +25,9 @@ class Mounted(NamedTuple):
 MOUNTED: Final = {
     "crm": Mounted("server.crm.cli", "Show how far the CRM database is behind the ledger."),
     "demo": Mounted("benchmarks.replay.cli", "Start everything, replay a month of real receipts, print a report."),
-    "ledger": Mounted("server.ledger.cli", "Verify the books; rebuild what is computed from them."),
+    "ledger": Mounted("server.ledger_cli", "Verify the books; rebuild what is computed from them."),
     "members": Mounted("server.members.cli", "Import members from a CSV file."),
-    "programme": Mounted("server.promotions.cli", "Check and publish programme files."),
+    "programme": Mounted("server.programme_cli", "Check and publish programme files."),
     "replay": Mounted("benchmarks.replay.cli", "Replay real receipts through the API and prove the result."),
 }
 
@@ -65,9 +65,9 @@ def _imported(name: str) -> Any:  # noqa: ANN401 - see LazyGroup
             f"'tallypoint {name}' needs the package {error.name}, which is not installed; "
             f"'make setup' installs everything"
         ) from None
-    command: Any = typer.main.get_command(feature.app)
+    group: Any = typer.main.get_group(feature.app)
     # A module may have several of our commands; one that has only sub-commands is mounted whole.
-    return getattr(command, "commands", {}).get(name, command)
+    return group.commands.get(name, group)
 
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ DataDir = Annotated[Path | None, typer.Option(help="Embedded databases, developm
 
 
 @app.command()
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     data_dir: DataDir = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the POS port.")] = None,
     development: Annotated[
@@ -110,7 +110,10 @@ def serve(
 
 
 @app.command()
-def migrate(data_dir: DataDir = None, books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None) -> None:
+def migrate(
+    data_dir: DataDir = None,
+    books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None,
+) -> None:
     """Bring both databases up to date and open the books of a new ledger."""
     settings = load_settings(data_dir=data_dir, books=books)
     from server.storage import migrate_all, open_databases

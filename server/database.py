@@ -22,6 +22,7 @@ CONNECTION_LOST: Final = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that dies in the middle of a statement can leave this behind
     asyncpg.OperatorInterventionError,  # shutting down, starting up, or ended by an administrator
     asyncpg.TooManyConnectionsError,
     TimeoutError,

@@ -17,6 +17,7 @@ from typing import Final
 import asyncpg
 from pydantic import SecretStr
 
+from server.database import connection
 from server.edge import Role
 from server.members.identifiers import KeyedHash
 from server.settings import Settings
@@ -92,7 +93,7 @@ async def install_development_keys(settings: Settings, dsns: Dsns, keys: Develop
     now = datetime.now(UTC)
     async with asyncpg.create_pool(dsns.ledger, min_size=1, max_size=1) as pool:
         registry = StoreRegistry(pool, hashes)
-        async with pool.acquire() as conn:
+        async with connection(pool) as conn:
             await ring.load(conn)
         for name, role in _BACKOFFICE_ROLES.items():
             if ring.authenticate(keys.values[name]) is None:

@@ -19,7 +19,7 @@ _NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 
 _Code = grpc.StatusCode
 
-STATUS_CODE_OF_REASON: Final[dict[api.RefusalReason.ValueType, grpc.StatusCode]] = {
+STATUS_CODE_OF_REASON: Final[dict[api.RefusalReason, grpc.StatusCode]] = {
     api.REFUSAL_REASON_INVALID_REQUEST: _Code.INVALID_ARGUMENT,
     api.REFUSAL_REASON_UNAUTHENTICATED: _Code.UNAUTHENTICATED,
     api.REFUSAL_REASON_FOREIGN_STORE: _Code.PERMISSION_DENIED,
@@ -69,7 +69,7 @@ class Refused(Exception):
 
     def __init__(
         self,
-        reason: api.RefusalReason.ValueType,
+        reason: api.RefusalReason,
         message: str,
         *,
         cashier_text: str = "",
@@ -94,7 +94,7 @@ class Refused(Exception):
         return reason_name(self.reason)
 
 
-def reason_name(reason: api.RefusalReason.ValueType) -> str:
+def reason_name(reason: api.RefusalReason) -> str:
     """Return the reason's name without its prefix, such as ``MEMBER_BLOCKED``."""
     return api.RefusalReason.Name(reason).removeprefix(_REASON_PREFIX)
 

@@ -49,7 +49,8 @@ def configure_logs(process: str, level: str = "info", *, show_error_texts: bool 
 
 def _event_first(logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001
     """Order the fields for people who read the lines as they are."""
-    return {name: event.pop(name, "") for name in ("timestamp", "level", "process", "event")} | event
+    first = {name: event.pop(name, "") for name in ("timestamp", "level", "process", "event")}
+    return {**first, **event}
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class MetricsEndpoint:
 
     def __init__(self, host: str, port: int) -> None:
         registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
+        multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # has no annotations
         self._server, self._thread = start_http_server(port, host, registry)
         self.port: int = self._server.server_port
 
@@ -123,4 +123,4 @@ class MetricsEndpoint:
 def forget_process(pid: int) -> None:
     """Drop the gauges of a process that ended; its counts stay."""
     if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.mark_process_dead(pid)
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]  # has no annotations

@@ -224,7 +224,7 @@ class EmbeddedPostgres:
                 (self.data_dir / "PG_VERSION").unlink(missing_ok=True)  # half a cluster is not a cluster
             raise
         with (self.data_dir / "postgresql.conf").open("a", encoding="utf-8") as file:
-            file.write(f"\n# Written at each start; settings below this line win over it.\ninclude '{_SETTINGS_FILE}'\n")
+            file.write(f"\n# Written at each start; settings below this line win.\ninclude '{_SETTINGS_FILE}'\n")
 
     def _check_version(self) -> None:
         version = (self.data_dir / "PG_VERSION").read_text().strip()

@@ -96,7 +96,7 @@ class Reloader:
             await asyncio.sleep(self._interval_seconds)
             try:
                 await self.poll()
-            except Exception as error:  # whatever it is, the next look may succeed, and calls go on meanwhile
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed, and calls go on meanwhile
                 if not failed:
                     _log.warning("reload_failed", error=f"{type(error).__name__}: {error}")
                 failed = True

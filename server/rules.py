@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 TOPIC: Final = "programme"
 """The topic in `server.config_version` that every write here raises."""
 
-MAX_VIOLATIONS: Final = 20
-"""A refusal travels in the trailers of a call, which hold 8 KiB; CheckProgramme answers with all errors."""
-
 _COLUMNS: Final = "version, code, effective_at, published_at, text_sha256"
 
 # The newest version.
@@ -95,8 +92,7 @@ class ProgrammeStore:
         The text of the newest version is not stored again.
 
         Raises:
-            Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed;
-                ALREADY_EXISTS for another programme's code.
+            Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed.
         """
         loaded = await asyncio.to_thread(load_programme, text, file_name)
         if isinstance(loaded, list):
@@ -107,15 +103,10 @@ class ProgrammeStore:
             newest = _version(await conn.fetchrow(READ_NEWEST))
             if newest and newest.text_sha256 == sha256:
                 return newest, False
-            if newest and newest.code != loaded.code:
-                raise _foreign_code(newest.code, loaded.code)
-            await _ensure_unit(conn, loaded)
             await _ensure_unit(conn, loaded)
             number = newest.version + 1 if newest else 1
             version = ProgrammeVersion(number, loaded.code, effective_at(loaded), now, sha256)
-            await conn.execute(
-                INSERT_VERSION, number, version.code, version.effective_at, now, sha256, text
-            )
+            await conn.execute(INSERT_VERSION, number, version.code, version.effective_at, now, sha256, text)
         return version, True
 
     async def list_versions(self) -> list[ProgrammeVersion]:
@@ -186,7 +177,9 @@ async def _ensure_unit(conn: Connection, programme: Programme) -> None:
         await ensure_unit(conn, programme.point.unit, programme.point.precision)
     except ValueError as error:
         raise Refused(
-            api.REFUSAL_REASON_PROGRAMME_INVALID, str(error), violations=[("point.precision", str(error))]
+            api.REFUSAL_REASON_PROGRAMME_INVALID,
+            f"{error}; give the point another name",
+            violations=[("point.precision", str(error))],
         ) from error
 
 
@@ -200,17 +193,8 @@ def _version(record: asyncpg.Record | None) -> ProgrammeVersion | None:
 
 
 def _invalid(errors: list[ProgrammeError], file_name: str) -> Refused:
-    more = "" if len(errors) <= MAX_VIOLATIONS else f", the first {MAX_VIOLATIONS} of which are listed"
     return Refused(
         api.REFUSAL_REASON_PROGRAMME_INVALID,
-        f"{file_name or 'the programme'} has {len(errors)} errors{more}; nothing was stored",
-        violations=[(error.field or "text", str(error)) for error in errors[:MAX_VIOLATIONS]],
-    )
-
-
-def _foreign_code(ours: str, other: str) -> Refused:
-    return Refused(
-        api.REFUSAL_REASON_ALREADY_EXISTS,
-        f"the programme here is {ours!r}, and this file is of programme {other!r}: a programme keeps its code",
-        violations=[("text: code", f"must be {ours}")],
+        f"{file_name or 'the programme'} has {len(errors)} errors; nothing was stored",
+        violations=[(error.field or "text", str(error)) for error in errors],
     )

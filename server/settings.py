@@ -118,8 +118,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the hook's signature; not a source of ours
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - as above
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line, then the environment, then the file."""
         path = Path(os.environ.get("TALLYPOINT_SETTINGS_FILE", DEFAULT_SETTINGS_FILE))
@@ -146,7 +146,7 @@ class Settings(BaseSettings):
             StartRefusedError: There is none.
         """
         if self.secret_key is None:
-            raise StartRefusedError(_NO_SECRET)
+            raise StartRefusedError(_NO_KEY_TEXT)
         return self.secret_key.get_secret_value().encode()
 
     def masked(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class StartRefusedError(Exception):
     """The process does not start with these settings; the message says what to set."""
 
 
-_NO_SECRET: Final = (
+_NO_KEY_TEXT: Final = (
     "no secret: set TALLYPOINT_SECRET_KEY to at least 32 random characters (for example of 'openssl rand -hex 32') "
     "and keep it, or start with --development to try things out"
 )
@@ -180,7 +180,7 @@ def check_production(settings: Settings) -> None:
         StartRefusedError: There is no secret, or keys and receipts would cross a network unencrypted.
     """
     if settings.secret_key is None and not settings.development:
-        raise StartRefusedError(_NO_SECRET)
+        raise StartRefusedError(_NO_KEY_TEXT)
     if settings.tls_cert is not None or settings.allow_plaintext:
         return
     for name in ("pos_listen", "backoffice_listen"):

@@ -13,9 +13,9 @@ from zoneinfo import ZoneInfo
 from tallypoint.v1 import common_pb2 as api
 
 from server.database import connection, transaction
+from server.edge.caller import Identity, Role
 from server.errors import Refused
 from server.members.identifiers import KeyedHash
-from server.edge.caller import Identity, Role
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool

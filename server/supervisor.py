@@ -24,6 +24,7 @@ from server import metrics
 from server.child import ChildMain, ChildTask, run_child
 from server.development import DevelopmentKeys, development_keys, install_development_keys
 from server.logs import configure_logs, describe_error
+from server.metrics_directory import remove_old_directories
 from server.postgres import EmbeddedPostgres, PostgresError
 from server.settings import Settings, StartRefusedError, check_production, split_address
 from server.storage import Dsns, migrate_all, open_databases
@@ -152,6 +153,7 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
     check_production(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(settings.data_dir))
+        remove_old_directories()
         keys = development_keys(settings)
         settings = settings if keys is None else keys.apply_to(settings)
         _log.info("settings", **settings.masked())
@@ -221,24 +223,22 @@ def _children(settings: Settings, dsns: Dsns, ports: Ports) -> list[KeptChild]:
 
 
 def _watch_signals(children: Sequence[KeptChild]) -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; a second one kills the children at once."""
+    """Return an event that SIGTERM or SIGINT sets. A Ctrl-C after it kills the children at once."""
     signalled = asyncio.Event()
 
-    def on_signal() -> None:
+    def interrupted() -> None:
         if signalled.is_set():
             for child in children:
                 child.stop(force=True)
         signalled.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    loop.add_signal_handler(signal.SIGTERM, signalled.set)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
     return signalled
 
 
-async def _announce(
-    children: Sequence[KeptChild], settings: Settings, ports: Ports, metrics_address: str
-) -> None:
+async def _announce(children: Sequence[KeptChild], settings: Settings, ports: Ports, metrics_address: str) -> None:
     """Log `ready` once, when every child has been ready for the first time."""
     for child in children:
         await child.ready.wait()

@@ -1,0 +1,1 @@
+"""All tests; they need real PostgreSQL servers and start them themselves."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from server.postgres import EmbeddedPostgres
+from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.server_process import RunningServer, running_server
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Coroutine
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -25,6 +24,7 @@ from benchmarks.replay.seed import SeedFailed
 DEMO_MONTH: Final = "2017-03"
 EXIT_NOT_CLEAN: Final = 1
 EXIT_CANNOT_RUN: Final = 2
+EXIT_INTERRUPTED: Final = 130
 _PER_UNIT: Final = 1_000_000
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def replay_command(  # noqa: PLR0913, PLR0917  - one parameter is one option of 
         int | None, typer.Option(min=1, help="At most so many baskets, the oldest first.")
     ] = None,
     lanes: Annotated[int, typer.Option(min=1, max=1000, help="Checkouts at once.")] = 32,
-    channels: Annotated[int, typer.Option(min=1, max=64, help="Connections that the lanes share.")] = 4,
+    channels: Annotated[int, typer.Option(min=1, max=64, help="Connections that the lanes share.")] = 16,
     redemption_rate: Annotated[
         float, typer.Option(min=0, max=1, help="The share of baskets that spend all the points they may.")
     ] = 0.1,
@@ -106,6 +106,9 @@ def replay_command(  # noqa: PLR0913, PLR0917  - one parameter is one option of 
         else:
             server = own_server(data_dir)
         report = run(server, options, data_dir, console)
+    except KeyboardInterrupt as interrupt:
+        console.print("\nStopped. The same command goes on where this one was interrupted.")
+        raise typer.Exit(EXIT_INTERRUPTED) from interrupt
     except (DatasetMissing, ServerFailed, SeedFailed, CallFailed, ValueError) as error:
         console.print(str(error), style="red", markup=False)
         raise typer.Exit(EXIT_CANNOT_RUN) from error
@@ -135,6 +138,5 @@ def run(
 
 
 def _on_uvloop(work: Coroutine[None, None, ReplayReport]) -> ReplayReport:
-    gc.freeze()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

@@ -138,7 +138,9 @@ def differences(expected: dict[str, Bought], booked: dict[str, Bought]) -> list[
         for member in sorted(expected.keys() | booked.keys())
         if expected.get(member, nothing) != booked.get(member, nothing)
     ]
-    shown = [f"member {member}: {_words(should)} bought, {_words(does)} booked" for member, should, does in wrong]
+    shown = [
+        f"member {member}: {_words(should)} bought, {_words(does)} booked" for member, should, does in wrong
+    ]
     if len(shown) > MAX_SHOWN_DIFFERENCES:
         shown[MAX_SHOWN_DIFFERENCES:] = [f"and {len(shown) - MAX_SHOWN_DIFFERENCES} more members"]
     return shown

@@ -22,6 +22,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -193,8 +194,11 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
     return tables["transactions"], tables["products"]
 
 
+@cache
 def load() -> Dataset:
-    """Read the whole data set; takes a few seconds and some 600 MB, most of which is free again after it.
+    """Read the whole data set, once a process.
+
+    It takes a few seconds and some 600 MB, most of which is free again after it.
 
     Raises:
         DatasetMissing: the extra `replay` is not installed.

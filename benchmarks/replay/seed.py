@@ -6,20 +6,16 @@ Everything goes through the back-office API and may be done again: what is there
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
 from typing import Final, TypeVar
 
-import grpc
 import grpc.aio
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 from tallypoint.v1 import (
-    checkout_pb2,
-    checkout_pb2_grpc,
     common_pb2,
     ledger_pb2,
     ledger_pb2_grpc,
@@ -31,8 +27,8 @@ from tallypoint.v1 import (
     store_pb2_grpc,
 )
 
-from benchmarks.replay.client import CallFailed, Counters, Patience, bearing, call
-from benchmarks.replay.dataset import CURRENCY, TIME_ZONE, Basket, Dataset, IntColumn, Product
+from benchmarks.replay.client import Counters, bearing, call
+from benchmarks.replay.dataset import TIME_ZONE, Product
 from benchmarks.replay.journal import RegisterJournal
 from benchmarks.replay.people import REGISTERED_AT, Person
 from benchmarks.replay.progress import progress
@@ -41,8 +37,6 @@ MEMBERS_PER_CALL: Final = 500
 PRODUCTS_PER_CALL: Final = 5_000
 CALLS_AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 60.0
-SETTLE_SECONDS: Final = 60.0
-_SECONDS_BETWEEN_PROBES: Final = 0.1
 _CATALOGUE_FACT: Final = "catalogue_sha256"
 
 Item = TypeVar("Item")
@@ -118,12 +112,16 @@ class BackOffice:
 
     async def open_stores(
         self, terminals: Sequence[tuple[str, str]], journal: RegisterJournal, console: Console
-    ) -> None:
-        """Make stores and terminals and keep their keys; those with a key in the journal are left out."""
+    ) -> list[str]:
+        """Make stores and terminals and keep their keys; those with a key in the journal are left out.
+
+        Returns:
+            The newest keys: a worker that knows all of these knows all.
+        """
         known = journal.keys()
         missing = [terminal for terminal in terminals if terminal not in known]
         if not missing:
-            return
+            return list(known.values())[-1:]
         stub = store_pb2_grpc.StoreServiceStub(self.channel)
         put_store = bearing(stub.PutStore, self.key, TIMEOUT_SECONDS)
         issue_key = bearing(stub.IssueTerminalKey, self.key, TIMEOUT_SECONDS)
@@ -146,67 +144,7 @@ class BackOffice:
                     (*terminal, answer.key) for terminal, answer in zip(some, issued, strict=True)
                 )
                 advance(len(some))
-
-
-async def settle(
-    stubs: Iterable[checkout_pb2_grpc.CheckoutServiceAsyncStub],
-    journal: RegisterJournal,
-    dataset: Dataset,
-    selection: IntColumn,
-    programme_version: int,
-) -> None:
-    """Wait until the worker behind every channel works by the new keys, goods and rules.
-
-    Raises:
-        SeedFailed: a worker still does not know them after a minute.
-    """
-    newest = dataset.basket(int(selection[-1]))
-    key = journal.keys()[newest.store_id, newest.terminal_id]
-    for stub in stubs:
-        await _settle_one(stub, key, newest, dataset.products[-1], programme_version)
-
-
-async def _settle_one(
-    stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, key: str, basket: Basket, product: Product, version: int
-) -> None:
-    receipt = common_pb2.Receipt(
-        event_at=Timestamp(seconds=basket.event_seconds),
-        currency_code=CURRENCY,
-        lines=[
-            common_pb2.ReceiptLine(line_number=1, sku=product.sku, quantity_milli=1000, list_amount_minor=100)
-        ],
-    )
-    give_up_at = time.monotonic() + SETTLE_SECONDS
-    quote = bearing(stub.Quote, key)
-    seen = "nothing"
-    while time.monotonic() < give_up_at:
-        try:
-            answer = await call(
-                Counters(),
-                quote,
-                "Quote",
-                checkout_pb2.QuoteRequest(receipt=receipt),
-                Patience(SETTLE_SECONDS),
-            )
-        except CallFailed as error:
-            if error.failure.code not in {
-                grpc.StatusCode.UNAUTHENTICATED,
-                grpc.StatusCode.FAILED_PRECONDITION,
-            }:
-                raise SeedFailed(f"the server does not quote: {error}") from error
-            seen = str(error)
-        else:
-            unknown = any(notice.code == "UNKNOWN_SKU" for notice in answer.notices)
-            if answer.programme_version == version and not unknown:
-                return
-            seen = (
-                f"programme version {answer.programme_version}, article {'unknown' if unknown else 'known'}"
-            )
-        await asyncio.sleep(_SECONDS_BETWEEN_PROBES)
-    raise SeedFailed(
-        f"after {SETTLE_SECONDS:.0f} s a worker does not know programme version {version} and the catalogue; "
-        f"the last it said was: {seen}"
-    )
+        return [answer.key for answer in issued]
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

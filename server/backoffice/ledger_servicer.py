@@ -72,9 +72,7 @@ class LedgerServicer:
         self._books = books
         self._clock = clock
 
-    async def list_books(
-        self, request: ledger_pb2.ListBooksRequest, caller: Caller
-    ) -> ledger_pb2.ListBooksResponse:
+    async def list_books(self, request: ledger_pb2.ListBooksRequest, caller: Caller) -> ledger_pb2.ListBooksResponse:
         """Show the head of every book."""
         async with connection(self._pool) as conn:
             heads = await read_heads(conn)
@@ -107,9 +105,7 @@ class LedgerServicer:
             raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no receipt with this key is booked")
         return ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
 
-    async def get_account(
-        self, request: ledger_pb2.GetAccountRequest, caller: Caller
-    ) -> ledger_pb2.GetAccountResponse:
+    async def get_account(self, request: ledger_pb2.GetAccountRequest, caller: Caller) -> ledger_pb2.GetAccountResponse:
         """Show what the ledger knows of a member; nothing for somebody without entries."""
         member_id, now = read_member_id(request.member_id, "member_id"), self._clock()
         book = book_of_member(member_id, self._books)
@@ -123,9 +119,7 @@ class LedgerServicer:
             entries=[entry_message(EntryRecord(*entry)) for entry in entries],
         )
 
-    async def list_totals(
-        self, request: ledger_pb2.ListTotalsRequest, caller: Caller
-    ) -> ledger_pb2.ListTotalsResponse:
+    async def list_totals(self, request: ledger_pb2.ListTotalsRequest, caller: Caller) -> ledger_pb2.ListTotalsResponse:
         """Show the totals by day, unit and account."""
         first, last = _day(request.from_day, "from_day"), _day(request.to_day, "to_day")
         async with connection(self._pool) as conn:

@@ -52,9 +52,7 @@ class MemberServicer:
         row = await self._registry.register(message, request.member, self._clock())
         return member_pb2.RegisterMemberResponse(member=await self._shown(row))
 
-    async def get_member(
-        self, request: member_pb2.GetMemberRequest, caller: Caller
-    ) -> member_pb2.GetMemberResponse:
+    async def get_member(self, request: member_pb2.GetMemberRequest, caller: Caller) -> member_pb2.GetMemberResponse:
         """Find a member by any identifier."""
         row = await self._registry.find(request.identifier)
         return member_pb2.GetMemberResponse(member=await self._shown(row))

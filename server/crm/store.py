@@ -15,7 +15,7 @@ from server.crm.rows import LineRow, MemberRow, MovementRow, ReceiptRow, Rows
 from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
 
 if TYPE_CHECKING:
-    from server.crm.source import Connection
+    from server.database import Connection
 
 FOLLOWING: Final = "following"
 REFUSED: Final = "refused"

@@ -35,7 +35,7 @@ from server.metrics import CRM_CONNECTED, CRM_ENTRIES, set_crm_lag
 
 if TYPE_CHECKING:
     from ledger.model import Head
-    from server.crm.source import Connection
+    from server.database import Connection
 
 LANES: Final = 2
 """Books are shared by this many lanes: while one waits for PostgreSQL, the other computes."""

@@ -99,10 +99,9 @@ class Edge:
 class _Requests(AsyncIterator[Message]):
     """The requests of one stream. `end` stops it in the middle of waiting, at no cost per request."""
 
-    def __init__(
-        self, raw: AsyncIterator[bytes], parse: Callable[[bytes], Message], registry: set[_Requests]
-    ) -> None:
-        self._next = raw.__aiter__().__anext__
+    def __init__(self, raw: AsyncIterator[bytes], parse: Callable[[bytes], Message], registry: set[_Requests]) -> None:
+        self._raw = raw
+        self._next: Callable[[], Awaitable[bytes]] | None = None
         self._parse = parse
         self._registry = registry
         self._waiting: asyncio.Task[Any] | None = None
@@ -112,11 +111,13 @@ class _Requests(AsyncIterator[Message]):
     async def __anext__(self) -> Message:
         if self._ended:
             raise StopAsyncIteration
+        if self._next is None:
+            self._next = self._raw.__aiter__().__anext__
         task = self._waiting = asyncio.current_task()
         try:
             raw = await self._next()
         except asyncio.CancelledError:
-            if self._ended and task is not None and task.uncancel() == 0:
+            if self._was_ended() and task is not None and task.uncancel() == 0:
                 raise StopAsyncIteration from None
             raise
         finally:
@@ -127,6 +128,9 @@ class _Requests(AsyncIterator[Message]):
         self._ended = True
         if self._waiting is not None:
             self._waiting.cancel()
+
+    def _was_ended(self) -> bool:
+        return self._ended
 
     def close(self) -> None:
         self._registry.discard(self)
@@ -216,7 +220,7 @@ def _unary_wrapper(
         finally:
             edge.calls_under_way -= 1
             observe(code, _monotonic() - started)
-        await abort(context, refused)
+        return await abort(context, refused)
 
     return handle
 
@@ -270,9 +274,8 @@ def _absent(method: MethodDescriptor) -> UnaryMethod:
 
 
 def _absent_stream(method: MethodDescriptor) -> StreamMethod:
-    async def refuse(requests: AsyncIterator[Message], caller: Caller) -> AsyncIterator[Message]:  # noqa: ARG001
-        raise _not_yet_available(method)
-        yield  # makes this an async generator
+    async def refuse(requests: AsyncIterator[Message], caller: Caller) -> AsyncIterator[Message]:  # noqa: ARG001 - a method's shape
+        yield await _absent(method)(Message(), caller)
 
     return refuse
 
@@ -294,7 +297,8 @@ def _unauthenticated(context: Any) -> Refused:  # noqa: ANN401 - no useful stub
 def _forbidden(role: Role, allowed: frozenset[Role]) -> Refused:
     wanted = " or ".join(sorted(role.value.lower() for role in allowed))
     return Refused(
-        api.REFUSAL_REASON_ROLE_FORBIDDEN, f"this call needs the role {wanted}; the key has the role {role.value.lower()}"
+        api.REFUSAL_REASON_ROLE_FORBIDDEN,
+        f"this call needs the role {wanted}; the key has the role {role.value.lower()}",
     )
 
 

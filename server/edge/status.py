@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final, NoReturn
 
-import grpc
 import structlog
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -18,10 +17,12 @@ from server.logs import describe_error
 _log = structlog.get_logger("tallypoint.edge")
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
-MAX_VIOLATIONS: Final = 20
-"""More would not fit: clients accept 8 KiB of metadata in all."""
-MAX_TEXT_LENGTH: Final = 200
-MAX_MESSAGE_LENGTH: Final = 500
+MAX_METADATA_BYTES: Final = 8 * 1024
+"""What clients accept of trailing metadata in all; they drop calls with more. The limits below keep within it,
+with the message percent-encoded (three bytes each) and the details in base 64 (a third more)."""
+MAX_MESSAGE_BYTES: Final = 400
+MAX_TEXT_BYTES: Final = 400
+MAX_VIOLATIONS_BYTES: Final = 3400
 
 
 async def abort(context: Any, refused: Refused) -> NoReturn:  # noqa: ANN401 - the context's type has no useful stub
@@ -32,11 +33,9 @@ async def abort(context: Any, refused: Refused) -> NoReturn:  # noqa: ANN401 - t
 
 
 def rpc_status(refused: Refused) -> status_pb2.Status:
-    """Return the refusal as a `google.rpc.Status` with ErrorInfo and, where they apply, BadRequest, RetryInfo and
-    LocalizedMessage.
-    """
+    """Return the refusal as a status with ErrorInfo and, where they apply, BadRequest, RetryInfo, LocalizedMessage."""
     numeric_code: int = refused.code.value[0]
-    status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_LENGTH))
+    status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
     _add(status, error_details_pb2.ErrorInfo(reason=refused.reason_name, domain=ERROR_DOMAIN))
     if refused.violations:
         _add(status, _bad_request(refused))
@@ -44,17 +43,21 @@ def rpc_status(refused: Refused) -> status_pb2.Status:
         delay = duration_of_seconds(refused.retry_after_seconds)
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
     if refused.cashier_text:
-        text = _cut(refused.cashier_text, MAX_TEXT_LENGTH)
+        text = _cut(refused.cashier_text, MAX_TEXT_BYTES)
         _add(status, error_details_pb2.LocalizedMessage(locale="en", message=text))
     return status
 
 
 def _bad_request(refused: Refused) -> error_details_pb2.BadRequest:
+    """Return as many violations as fit, the first ones."""
     bad_request = error_details_pb2.BadRequest()
-    for field, text in refused.violations[:MAX_VIOLATIONS]:
-        bad_request.field_violations.add(
-            field=_cut(field, MAX_TEXT_LENGTH), description=_cut(text, MAX_TEXT_LENGTH)
+    for field, text in refused.violations:
+        violation = bad_request.field_violations.add(
+            field=_cut(field, MAX_TEXT_BYTES), description=_cut(text, MAX_TEXT_BYTES)
         )
+        if bad_request.ByteSize() > MAX_VIOLATIONS_BYTES:
+            bad_request.field_violations.remove(violation)
+            break
     return bad_request
 
 
@@ -62,8 +65,11 @@ def _add(status: status_pb2.Status, detail: Message) -> None:
     status.details.add().Pack(detail)
 
 
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+def _cut(text: str, length_bytes: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= length_bytes:
+        return text
+    return encoded[: length_bytes - len("…".encode())].decode(errors="ignore") + "…"
 
 
 def refused_of(error: Exception, method: str) -> Refused:
@@ -79,4 +85,3 @@ def refused_of(error: Exception, method: str) -> Refused:
         api.REFUSAL_REASON_INTERNAL,
         f"a mistake of the service, not of the request: report incident {incident}; it is in the service's log",
     )
-

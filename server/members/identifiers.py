@@ -29,7 +29,7 @@ PHONES_REMEMBERED: Final = 8192
 ASK_OTHER_CARD: Final = "This is another shop's card. Ask for ours or the phone number."
 SCAN_AGAIN: Final = "Scan the card again or type the number anew."
 ASK_PHONE_AGAIN: Final = "This phone number does not exist. Ask the shopper to say it again, with its area code."
-ASK_TOKEN_AGAIN: Final = "Ask the shopper to open the digital card again and scan it anew."
+SCAN_DIGITAL_CARD_AGAIN: Final = "Ask the shopper to open the digital card again and scan it anew."
 
 
 class NormalIdentifier(NamedTuple):
@@ -81,7 +81,7 @@ _CHECKS: Final[Mapping[CardCheck, Callable[[str], bool]]] = {
     CardCheck.EAN: _ean_check,
     CardCheck.VERHOEFF: stdnum.verhoeff.is_valid,
     CardCheck.ISO7064_MOD11_10: stdnum.iso7064.mod_11_10.is_valid,
-    CardCheck.NONE: lambda number: True,
+    CardCheck.NONE: bool,
 }
 
 
@@ -166,7 +166,7 @@ class IdentifierReader:
             raise Refused(
                 api.REFUSAL_REASON_INVALID_REQUEST,
                 f"{field} is not a token: it needs 8 to 128 printable ASCII characters without spaces",
-                cashier_text=ASK_TOKEN_AGAIN,
+                cashier_text=SCAN_DIGITAL_CARD_AGAIN,
                 violations=[(field, "needs 8 to 128 printable ASCII characters without spaces")],
             )
         return NormalIdentifier(api.IDENTIFIER_KIND_DIGITAL_TOKEN, text)

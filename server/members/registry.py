@@ -121,8 +121,8 @@ class Draft:
     id_given: bool
 
 
-class _Raced(Exception):  # noqa: N818  - not an error: decide again with what the other one wrote
-    """Somebody else took an identifier or a member id while this change was being decided."""
+class _Raced(Exception):
+    """Somebody else took an identifier or a member id meanwhile: decide again, with what they wrote."""
 
 
 class Registry:
@@ -156,10 +156,10 @@ class Registry:
             Refused: IDENTIFIER_TAKEN, ALREADY_EXISTS for a given id, MESSAGE_ID_REUSED, or what is wrong with the
                 person's data.
         """
-        draft = self.draft(person, now, "member")
+        draft = self.draft(person, now, "member.")
 
         async def work(conn: Connection) -> MemberChange:
-            outcome = (await self._place(conn, draft.row.book, [draft]))[0]
+            outcome = (await self._place(conn, [draft]))[0]
             if isinstance(outcome, Refused):
                 raise outcome
             if outcome is not draft:
@@ -206,11 +206,10 @@ class Registry:
 
         return await self._once(message, member_id, now, work)
 
-    async def import_members(
-        self, people: Sequence[member_pb2.NewMember], now: datetime
-    ) -> list[UUID | Refused]:
+    async def import_members(self, people: Sequence[member_pb2.NewMember], now: datetime) -> list[UUID | Refused]:
         """Register many people, each by itself; return a member id or a refusal for each, in order.
 
+        Refusals name their fields from the person on, such as "phone".
         Somebody whose identifiers all belong to one member already is that member, and nothing changes. Rows of
         one book are written in one transaction. A row that shares an identifier with an earlier one waits for it.
 
@@ -221,7 +220,7 @@ class Registry:
         waiting: dict[int, Draft] = {}
         for index, person in enumerate(people):
             try:
-                waiting[index] = self._importable(self.draft(person, now, f"members[{index}]"))
+                waiting[index] = self._importable(self.draft(person, now))
             except Refused as refusal:
                 results[index] = refusal
         while waiting:
@@ -233,19 +232,20 @@ class Registry:
             waiting = {index: draft for index, draft in waiting.items() if index not in round_}
         return [results[index] for index in range(len(people))]
 
-    def draft(self, person: member_pb2.NewMember, now: datetime, field: str) -> Draft:
-        """Check and normalise somebody's data; `field` is the path of the person in the request.
+    def draft(self, person: member_pb2.NewMember, now: datetime, path: str = "") -> Draft:
+        """Check and normalise somebody's data; `path` leads to the person in the request, such as "member.".
 
         Raises:
             Refused: what is wrong with the first identifier at fault, or all that is wrong with the rest.
         """
-        registered_at = _registered_at(person, now, field)
-        birthday = _birthday(person.profile.birthday, now, f"{field}.profile.birthday")
-        language = _language(person.profile.language, f"{field}.profile.language")
-        phone = self._reader.phone(person.phone, f"{field}.phone") if person.phone else None
-        token = self._reader.digital_token(person.digital_token, f"{field}.digital_token") if person.digital_token else None
-        cards = [self._reader.card(number, f"{field}.card_numbers[{i}]") for i, number in enumerate(person.card_numbers)]
-        member_id = read_member_id(person.member_id, f"{field}.member_id") if person.member_id else uuid4()
+        registered_at = _registered_at(person, now, path)
+        birthday = _birthday(person.profile.birthday, now, f"{path}profile.birthday")
+        language = _language(person.profile.language, f"{path}profile.language")
+        phone = self._reader.phone(person.phone, f"{path}phone") if person.phone else None
+        token_field, card_field = f"{path}digital_token", f"{path}card_numbers"
+        token = self._reader.digital_token(person.digital_token, token_field) if person.digital_token else None
+        cards = [self._reader.card(text, f"{card_field}[{i}]") for i, text in enumerate(person.card_numbers)]
+        member_id = read_member_id(person.member_id, f"{path}member_id") if person.member_id else uuid4()
         row = MemberRow(
             book=book_of_member(member_id, self._books),
             member_id=member_id,
@@ -255,14 +255,14 @@ class Registry:
             language=language,
             phone=phone.value if phone else None,
             digital_token=token.value if token else None,
-            cards=tuple(Card(number, member_pb2.CARD_STATUS_ACTIVE) for number in dict.fromkeys(c.value for c in cards)),
+            cards=tuple(Card(card.value, member_pb2.CARD_STATUS_ACTIVE) for card in dict.fromkeys(cards)),
             registered_at=registered_at,
             version=1,
         )
-        named = [*((f"{field}.card_numbers[{i}]", card) for i, card in enumerate(cards))]
-        named += [(f"{field}.phone", phone)] if phone else []
-        named += [(f"{field}.digital_token", token)] if token else []
-        claims = {one.value: Claim(path, one.kind, self._hashes.of_identifier(one)) for path, one in named}
+        named = [(f"{card_field}[{i}]", card) for i, card in enumerate(cards)]
+        named += [(f"{path}phone", phone)] if phone else []
+        named += [(token_field, token)] if token else []
+        claims = {one: Claim(field, one.kind, self._hashes.of_identifier(one)) for field, one in named}
         return Draft(row, tuple(claims.values()), id_given=bool(person.member_id))
 
     @staticmethod
@@ -278,7 +278,7 @@ class Registry:
         for _ in range(ATTEMPTS):
             try:
                 async with transaction(self._pool) as conn:
-                    outcomes = await self._place(conn, book, drafts)
+                    outcomes = await self._place(conn, drafts)
                     new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
                     if new:
                         await self._insert(conn, book, new)
@@ -329,7 +329,7 @@ class Registry:
             )
         return UUID(str(earlier["member_id"]))
 
-    async def _place(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> list[Draft | UUID | Refused]:
+    async def _place(self, conn: Connection, drafts: Sequence[Draft]) -> list[Draft | UUID | Refused]:
         hashes = sorted({claim.hash for draft in drafts for claim in draft.claims})
         owners = {record["identifier_hash"]: record["member_id"] for record in await conn.fetch(READ_OWNERS, hashes)}
         given = [draft.row.member_id for draft in drafts if draft.id_given]
@@ -453,15 +453,15 @@ def _without_old(cards: Iterable[Card], old: NormalIdentifier | None) -> list[Ca
     return list(kept.values())
 
 
-def _registered_at(person: member_pb2.NewMember, now: datetime, field: str) -> datetime:
+def _registered_at(person: member_pb2.NewMember, now: datetime, path: str) -> datetime:
     if not person.HasField("registered_at"):
         return now
     try:
         registered_at = person.registered_at.ToDatetime(tzinfo=UTC)
     except ValueError:
-        raise _invalid(f"{field}.registered_at", "is not a time between the years 1 and 9999") from None
+        raise _invalid(f"{path}registered_at", "is not a time between the years 1 and 9999") from None
     if registered_at > now:
-        raise _invalid(f"{field}.registered_at", "lies in the future; leave it out for now")
+        raise _invalid(f"{path}registered_at", "lies in the future; leave it out for now")
     return registered_at
 
 
@@ -484,9 +484,7 @@ def _language(text: str, field: str) -> str:
 
 
 def _invalid(field: str, description: str) -> Refused:
-    return Refused(
-        api.REFUSAL_REASON_INVALID_REQUEST, f"{field} {description}", violations=[(field, description)]
-    )
+    return Refused(api.REFUSAL_REASON_INVALID_REQUEST, f"{field} {description}", violations=[(field, description)])
 
 
 def _taken(field: str) -> Refused:

@@ -43,7 +43,7 @@ from server.promotions.model import (
 )
 
 BASE_RANK = -1
-LIVE_SETS_KEPT = 8
+LIVE_SETS_KEPT = 4
 """Spans of days whose indexes are kept; late receipts seldom reach further back."""
 PRODUCTS_REMEMBERED = 100_000
 """Products remembered in one live set; then it starts anew, so memory is bounded."""
@@ -133,8 +133,8 @@ class ReceiptPointsRule(NamedTuple):
 class Candidates(NamedTuple):
     """All that may happen to a product: what the index found, by step, in rank order.
 
-    `line_formulas` and `points_formulas` are those of the rules next to them if no condition, group,
-    exclusivity or compounding has to be looked at, else None.
+    `*_contested` says that the rules stand in each other's way (a shared group, exclusivity, compounding).
+    `*_formulas` are those of the rules if they are neither contested nor conditional, else None.
     """
 
     no_discount: bool
@@ -142,9 +142,11 @@ class Candidates(NamedTuple):
     no_spending: bool
     line_rules: tuple[LineRule, ...]
     line_formulas: tuple[LineFormula, ...] | None
+    line_contested: bool
     basket_rules: tuple[BasketRule, ...]
     points_rules: tuple[PointsRule, ...]
     points_formulas: tuple[PointsFormula, ...] | None
+    points_contested: bool
     receipt_points_rules: tuple[ReceiptPointsRule, ...]
 
 
@@ -272,56 +274,78 @@ class LiveSet:
         self.baskets = Gated(c.basket for c in unscoped if c.basket is not None)
         self.receipt_points = Gated(c.receipt_points for c in unscoped if c.receipt_points is not None)
         self.memory: dict[tuple[str, str, str, tuple[str, ...]], Candidates] = {}
+        self._shared: dict[_Found, Candidates] = {}
 
     def find(self, line: ReceiptLine) -> Candidates:
         """What may happen to the line's product; remembered by SKU, category, brand and tags."""
-        rules, exclusions = self._rules, self._rules.programme.exclusions
-        no_discount = exclusions.no_discount is not None and selects(exclusions.no_discount, line)
-        no_earning = exclusions.no_earning is not None and selects(exclusions.no_earning, line)
-        no_points = exclusions.no_points_payment
-        found = [rules.compiled(rank) for rank in rules.ranks_for(line) if rank in self._live]
+        exclusions = self._rules.programme.exclusions
+        found = _Found(
+            no_discount=_is_excluded(exclusions.no_discount, line),
+            no_earning=_is_excluded(exclusions.no_earning, line),
+            no_spending=_is_excluded(exclusions.no_points_payment, line),
+            ranks=tuple(rank for rank in self._rules.ranks_for(line) if rank in self._live),
+        )
+        if len(self.memory) >= PRODUCTS_REMEMBERED:
+            self.memory.clear()
+            self._shared.clear()
+        candidates = self._shared.get(found)
+        if candidates is None:
+            candidates = self._shared[found] = self._candidates(found)
+        self.memory[line.sku, line.category, line.brand, line.tags] = candidates
+        return candidates
+
+    def _candidates(self, found: _Found) -> Candidates:
+        promotions = [self._rules.compiled(rank) for rank in found.ranks]
         line_rules: tuple[LineRule, ...] = ()
         basket_rules: tuple[BasketRule, ...] = ()
         points_rules: tuple[PointsRule, ...] = ()
         receipt_points: tuple[ReceiptPointsRule, ...] = ()
-        if not no_discount:
-            line_rules = tuple(c.line for c in found if c.line)
-            basket_rules = tuple(c.basket for c in found if c.basket and c.basket.is_scoped)
-        if not no_earning:
-            base = (rules.base_rule,) if rules.base_rule else ()
-            points_rules = base + tuple(c.points for c in found if c.points)
+        if not found.no_discount:
+            line_rules = tuple(c.line for c in promotions if c.line)
+            basket_rules = tuple(c.basket for c in promotions if c.basket and c.basket.is_scoped)
+        if not found.no_earning:
+            base = (self._rules.base_rule,) if self._rules.base_rule else ()
+            points_rules = base + tuple(c.points for c in promotions if c.points)
             receipt_points = tuple(
-                c.receipt_points for c in found if c.receipt_points and c.receipt_points.is_scoped
+                c.receipt_points for c in promotions if c.receipt_points and c.receipt_points.is_scoped
             )
-        candidates = Candidates(
-            no_discount=no_discount,
-            no_earning=no_earning,
-            no_spending=no_points is not None and selects(no_points, line),
+        line_contested = _share_a_group(line_rules) or any(r.exclusive for r in line_rules)
+        points_contested = _share_a_group(points_rules) or any(
+            r.exclusive or r.compound for r in points_rules
+        )
+        line_fixed = not line_contested and all(r.condition is None for r in line_rules)
+        points_fixed = not points_contested and all(r.condition is None for r in points_rules)
+        return Candidates(
+            no_discount=found.no_discount,
+            no_earning=found.no_earning,
+            no_spending=found.no_spending,
             line_rules=line_rules,
-            line_formulas=_formulas_if_plain(line_rules),
+            line_formulas=tuple(r.formula for r in line_rules) if line_fixed else None,
+            line_contested=line_contested,
             basket_rules=basket_rules,
             points_rules=points_rules,
-            points_formulas=_points_formulas_if_plain(points_rules),
+            points_formulas=tuple(r.formula for r in points_rules) if points_fixed else None,
+            points_contested=points_contested,
             receipt_points_rules=receipt_points,
         )
-        if len(self.memory) >= PRODUCTS_REMEMBERED:
-            self.memory.clear()
-        self.memory[line.sku, line.category, line.brand, line.tags] = candidates
-        return candidates
 
 
-def _formulas_if_plain(rules: Sequence[LineRule]) -> tuple[LineFormula, ...] | None:
-    if any(rule.group or rule.exclusive or rule.condition for rule in rules):
-        return None
-    return tuple(rule.formula for rule in rules)
+class _Found(NamedTuple):
+    """What tells one product's candidates from another's; most products share theirs with many."""
+
+    no_discount: bool
+    no_earning: bool
+    no_spending: bool
+    ranks: tuple[int, ...]
 
 
-def _points_formulas_if_plain(rules: Sequence[PointsRule]) -> tuple[PointsFormula, ...] | None:
-    for rule in rules:
-        has_rivals = rule.group is not None and rule.rank != BASE_RANK
-        if has_rivals or rule.exclusive or rule.condition or rule.compound:
-            return None
-    return tuple(rule.formula for rule in rules)
+def _is_excluded(selector: Selector | None, line: ReceiptLine) -> bool:
+    return selector is not None and selects(selector, line)
+
+
+def _share_a_group(rules: Sequence[LineRule] | Sequence[PointsRule]) -> bool:
+    groups = [rule.group for rule in rules if rule.group is not None]
+    return len(groups) != len(set(groups))
 
 
 def is_valid_on(promotion: Promotion, day: date) -> bool:

@@ -277,6 +277,8 @@ def _alternatives(rules: Sequence[_R]) -> list[list[_R]]:
     Ordered by the rank of their first promotion, so that the first of equals is the right one. The base
     percent is no promotion in this sense: it stays in every stack.
     """
+    if not any(rule.exclusive for rule in rules):
+        return [list(rules)]
     base = [rule for rule in rules if rule.rank == BASE_RANK]
     promotions = [rule for rule in rules if rule.rank != BASE_RANK]
     shared = [rule for rule in promotions if not rule.exclusive]
@@ -307,14 +309,16 @@ def _discount_lines(work: _Work) -> None:
         rules = candidates.line_rules
         if not rules:
             continue
-        formulas = candidates.line_formulas
+        formulas: Iterable[LineFormula] | None = candidates.line_formulas
         if formulas is None:
             if step is None:
                 step = _Step(work, list(left), lambda rule: _lines_naming(work, rule))
-            chosen = [rule for rule in rules if step.holds(rule)]
-            discounts[i], left[i], cuts[i] = _best_on_line(work, i, chosen)
-        else:
-            discounts[i], left[i], cuts[i] = _stack_line(formulas, work.lines[i])
+            chosen = [rule for rule in rules if rule.condition is None or step.holds(rule)]
+            if candidates.line_contested:
+                discounts[i], left[i], cuts[i] = _best_on_line(work, i, chosen)
+                continue
+            formulas = [rule.formula for rule in chosen]
+        discounts[i], left[i], cuts[i] = _stack_line(formulas, work.lines[i])
 
 
 def _lines_naming(work: _Work, rule: _AnyRule) -> list[int]:
@@ -390,7 +394,7 @@ def _discount_basket(work: _Work) -> None:
         return
     scopes = {rule.rank: _basket_scope(work, rule) for rule in rules}
     step = _Step(work, list(work.left), lambda rule: scopes[rule.rank])
-    chosen = [rule for rule in rules if step.holds(rule)]
+    chosen = [rule for rule in rules if rule.condition is None or step.holds(rule)]
     best: _BasketStack | None = None
     for alternative in _alternatives(chosen):
         stack = _BasketStack(work, scopes)
@@ -412,14 +416,16 @@ def _reachable_baskets(work: _Work, total_minor: int) -> list[BasketRule]:
 
 def _basket_scope(work: _Work, rule: BasketRule) -> list[int]:
     """Positions of the lines that a basket discount may fall on."""
-    return [
+    scope = [
         i
         for i, candidates in enumerate(work.candidates)
-        if not candidates.no_discount
-        and i not in work.locked
-        and not (rule.exclusive and work.discounts[i])
-        and (not rule.is_scoped or rule in candidates.basket_rules)
+        if (rule in candidates.basket_rules if rule.is_scoped else not candidates.no_discount)
     ]
+    if work.locked:
+        scope = [i for i in scope if i not in work.locked]
+    if rule.exclusive:
+        scope = [i for i in scope if not work.discounts[i]]
+    return scope
 
 
 class _BasketStack:
@@ -455,11 +461,13 @@ class _BasketStack:
         base = sum(lines[i].list_amount_minor for i in scope) if rule.from_list else payable
         total = min(rule.reduce(base, rule.numerator, rule.denominator), payable)
         wanted = spread_largest_remainder(total, weights)
-        parts = [
-            min(part, max(0, self._left[i] - lines[i].floor_amount_minor))
-            for i, part in zip(scope, wanted, strict=True)
-        ]
-        return parts, [want - part for want, part in zip(wanted, parts, strict=True)]
+        parts, cuts = [], []
+        for i, weight, part in zip(scope, weights, wanted, strict=True):
+            room = weight - lines[i].floor_amount_minor
+            kept = part if part <= room else max(0, room)
+            parts.append(kept)
+            cuts.append(part - kept)
+        return parts, cuts
 
     def settle(self) -> None:
         """Write the outcome into the evaluation."""
@@ -549,19 +557,20 @@ def _earn(work: _Work, points_money: Sequence[int]) -> list[list[Accrual]]:
         bases = [left - paid for left, paid in zip(bases, points_money, strict=True)]
     accruals: list[list[Accrual]] = []
     step: _Step | None = None
-    for i, candidates in enumerate(work.candidates):
-        base = bases[i]
-        rules: Sequence[PointsRule] = candidates.points_rules
-        formulas = candidates.points_formulas
-        if base <= 0 or not rules:
+    in_force: dict[int, list[PointsFormula]] = {}  # by id of the candidates, which many lines share
+    for line, candidates, base in zip(work.lines, work.candidates, bases, strict=True):
+        formulas = candidates.points_formulas or in_force.get(id(candidates))
+        if base <= 0 or not candidates.points_rules:
             accruals.append([])
-        elif formulas is not None:
-            accruals.append(_stack_points(formulas, base, work.lines[i]))
-        else:
-            if step is None:
-                step = _Step(work, work.left, lambda rule: _lines_naming(work, rule))
-            chosen = [rule for rule in rules if step.holds(rule)]
-            accruals.append(_best_points(work, chosen, base, work.lines[i]))
+            continue
+        if formulas is None:
+            step = step or _Step(work, work.left, lambda rule: _lines_naming(work, rule))
+            chosen = [rule for rule in candidates.points_rules if step.holds(rule)]
+            if candidates.points_contested:
+                accruals.append(_best_points(work, chosen, base, line))
+                continue
+            formulas = in_force[id(candidates)] = [rule.formula for rule in chosen]
+        accruals.append(_stack_points(formulas, base, line))
     _earn_once(work, bases, accruals)
     return accruals
 

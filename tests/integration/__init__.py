@@ -1,0 +1,1 @@
+"""Tests of parts together with a real PostgreSQL or a real process."""

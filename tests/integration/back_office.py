@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import asyncpg
 from tallypoint.v1 import common_pb2 as api
-from tallypoint.v1 import member_pb2
+from tallypoint.v1 import journal_pb2, member_pb2
 
 from ledger.books import open_books
 from ledger.journal import read_entries
@@ -18,6 +18,8 @@ from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.records import MemberRow
 from server.members.registry import AdminMessage, Registry
+
+Connect = Callable[[], "Awaitable[asyncpg.Connection[asyncpg.Record]]"]
 
 BOOKS = 4
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -76,9 +78,9 @@ class BackOffice:
         return versions
 
     @asynccontextmanager
-    async def directory(self) -> AsyncIterator[Directory]:
-        """Open a directory as a worker does."""
-        directory = Directory(lambda: connect_writer(self.dsn), READER, HASHES, BOOKS)
+    async def directory(self, connect: Connect | None = None) -> AsyncIterator[Directory]:
+        """Open a directory as a worker does, perhaps with another way to connect."""
+        directory = Directory(connect or (lambda: connect_writer(self.dsn)), READER, HASHES, BOOKS)
         try:
             yield directory
         finally:
@@ -96,13 +98,9 @@ async def back_office_over(dsn: str) -> AsyncIterator[BackOffice]:
     owner = await asyncpg.connect(dsn)
     await open_books(owner, BOOKS)
     await owner.close()
-    async with asyncpg.create_pool(
-        dsn, min_size=0, max_size=16, server_settings={"role": "tallypoint_writer"}
-    ) as pool:
+    async with asyncpg.create_pool(dsn, min_size=0, max_size=16, server_settings={"role": "tallypoint_writer"}) as pool:
         yield BackOffice(dsn, pool, Registry(pool, READER, HASHES, BOOKS))
 
 
 def _version(payload: bytes) -> int:
-    from tallypoint.v1 import journal_pb2
-
     return journal_pb2.Event.FromString(payload).member_change.version

@@ -44,7 +44,7 @@ async def test_a_file_that_fails_leaves_nothing_behind(empty_dsn: str, tmp_path:
     """The failing file is named, what it began is undone, and the lock is free again."""
     folder = _write(tmp_path, f0001_good="CREATE TABLE a (x int)", f0002_bad="CREATE TABLE b (x int); SELECT 1/0")
     conn = await asyncpg.connect(empty_dsn)
-    with pytest.raises(MigrationError, match="0002_bad.sql of 'things' failed: division by zero"):
+    with pytest.raises(MigrationError, match=r"0002_bad\.sql of 'things' failed: division by zero"):
         await migrate(conn, "things", folder)
     assert await conn.fetchval("SELECT to_regclass('b')") is None
     _write(folder, f0002_bad="CREATE TABLE b (x int)")

@@ -1,0 +1,1 @@
+"""What tests share: databases, running servers, certificates, commands."""

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.storage import migrate_database
 from server.postgres import EmbeddedPostgres
+from server.storage import migrate_database
 
 
 class DatabaseFactory:

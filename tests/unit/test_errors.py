@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 import re
+from pathlib import Path
+from typing import cast
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2
 from tallypoint.v1 import common_pb2 as api
 
-from server.edge.status import MAX_VIOLATIONS, rpc_status
+from server.edge.status import MAX_METADATA_BYTES, rpc_status
 from server.errors import STATUS_CODE_OF_REASON, Refused, reason_name, refusal_message
 
 PROTO = Path(__file__).parents[2] / "proto/tallypoint/v1/common.proto"
@@ -37,7 +38,7 @@ def test_every_reason_but_unspecified_has_a_code() -> None:
 @pytest.mark.parametrize(("name", "code"), _promised_codes().items())
 def test_codes_are_those_that_the_proto_file_promises(name: str, code: str) -> None:
     """The comment beside the reason is the contract."""
-    assert STATUS_CODE_OF_REASON[api.RefusalReason.Value(name)] is grpc.StatusCode[code]
+    assert STATUS_CODE_OF_REASON[cast("api.RefusalReason", api.RefusalReason.Value(name))] is grpc.StatusCode[code]
 
 
 def test_the_proto_file_promises_a_code_for_every_reason() -> None:
@@ -74,15 +75,21 @@ def test_a_refusal_says_the_same_in_a_batch_as_in_a_status() -> None:
     assert localized.message == message.cashier_text == "Wait a moment."
 
 
-def test_a_status_stays_small_enough_for_a_header() -> None:
+@pytest.mark.parametrize("letter", ["x", "ї", "漢"])
+def test_a_status_stays_small_enough_for_a_header(letter: str) -> None:
     """Clients drop calls whose trailing metadata exceed 8 KiB."""
-    violations = [(f"receipt.lines[{number}].{'x' * 500}", "y" * 500) for number in range(1000)]
-    status = rpc_status(
-        Refused(api.REFUSAL_REASON_INVALID_REQUEST, "z" * 10_000, violations=violations, cashier_text="c" * 10_000)
+    violations = [(f"receipt.lines[{number}].sku", letter * 1000) for number in range(1000)]
+    long = letter * 10_000
+    refused = Refused(
+        api.REFUSAL_REASON_INVALID_REQUEST, long, violations=violations, cashier_text=long, retry_after_seconds=1
     )
+    status = rpc_status(refused)
     bad_request = error_details_pb2.BadRequest.FromString(status.details[1].value)
-    assert 0 < len(bad_request.field_violations) <= MAX_VIOLATIONS
-    assert len(status.SerializeToString()) * 4 / 3 + len(status.message) * 3 < 8 * 1024
+    assert bad_request.field_violations[0].field == "receipt.lines[0].sku"
+    assert len(bad_request.field_violations) > 1
+    sent_message_bytes = 3 * len(status.message.encode())
+    sent_details_bytes = 4 / 3 * status.ByteSize()
+    assert sent_message_bytes + sent_details_bytes < MAX_METADATA_BYTES - 200  # grpc adds some of its own
 
 
 def test_reason_names_have_no_prefix() -> None:

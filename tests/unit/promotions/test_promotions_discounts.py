@@ -229,6 +229,18 @@ def test_dates_are_inclusive(on: str, applies: bool) -> None:
     assert bool(effects.discount_minor) is applies
 
 
+def test_one_compiled_version_follows_the_calendar() -> None:
+    compiled = rules(
+        promotions(
+            "id: p, name: P, valid: {from: 2026-03-02, until: 2026-03-02}, line_discount: {percent: 1}"
+        )
+    )
+    taken = [
+        quote(compiled, receipt(100, on=date(2026, 3, day)), None).discount_minor for day in (1, 2, 3, 2, 1)
+    ]
+    assert taken == [0, 1, 0, 1, 0]
+
+
 def test_excluded_goods_get_no_discount_and_take_no_part_of_the_baskets() -> None:
     compiled = rules(
         "exclusions: {no_discount: {tags: [tobacco]}}\n"

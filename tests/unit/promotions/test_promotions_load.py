@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import textwrap
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
@@ -52,6 +54,18 @@ def test_examples_load(name: str) -> None:
     loaded = load_programme((EXAMPLES / f"{name}.yaml").read_bytes())
     assert isinstance(loaded, Programme)
     assert loaded.code == name
+
+
+_GUIDE = (Path(__file__).parents[3] / "docs" / "programme.md").read_text()
+_SNIPPETS = re.findall(r"^```yaml\n(.*?)^```", _GUIDE, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("snippet", _SNIPPETS)
+def test_the_guides_examples_load(snippet: str) -> None:
+    if snippet.startswith("- id:"):
+        snippet = "promotions:\n" + textwrap.indent(snippet, "  ")
+    text = snippet if snippet.startswith("programme:") else HEAD + POINT + snippet
+    assert isinstance(load_programme(text), Programme)
 
 
 def test_the_novus_programme() -> None:

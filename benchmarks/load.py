@@ -1,0 +1,253 @@
+"""The clients of the benchmarks: processes that send prepared requests as fast as the answers come.
+
+A client sends bytes and keeps bytes; requests are made before a turn and answers checked after it, so that the
+client costs the same whoever answers. Its connections are spread evenly over the server's processes: the kernel
+gives each new connection to a process at random, and an uneven draw would be measured as slowness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import multiprocessing
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, Final, Literal, NamedTuple
+
+import grpc
+import grpc.aio
+import psutil
+import uvloop
+from tallypoint.v1 import checkout_pb2
+
+COMMIT: Final = "/tallypoint.v1.CheckoutService/Commit"
+SESSION: Final = "/tallypoint.v1.CheckoutService/Session"
+TIMEOUT_SECONDS: Final = 30.0
+_ATTEMPTS_PER_CONNECTION: Final = 20
+_CHANNEL_OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1),)  # a connection for each channel
+_NANOSECONDS: Final = 1e-9
+_spawn: Final = multiprocessing.get_context("spawn")
+
+Kind = Literal["unary", "stream"]
+Answer = bytes | str
+"""A serialised response; or, as text, why there is none."""
+
+
+class Target(NamedTuple):
+    """A server: its address, the keys of its lanes, and how many processes share the address."""
+
+    address: str
+    keys: Sequence[str]
+    workers: int
+
+
+class Sent(NamedTuple):
+    """What came of the requests of one turn, in their order."""
+
+    seconds: float
+    answers: list[Answer]
+    latencies_nanoseconds: array[int]
+
+
+class _Orders(NamedTuple):
+    target: str
+    kind: Kind
+    requests: list[bytes]
+    in_flight: int
+
+
+class _Report(NamedTuple):
+    begun_nanoseconds: int
+    ended_nanoseconds: int
+    answers: list[Answer]
+    latencies_nanoseconds: array[int]
+
+
+class Clients:
+    """Client processes with open connections to some targets; made by `clients`."""
+
+    def __init__(self, pipes: Sequence[Connection], pids: Sequence[int]) -> None:
+        self._pipes = pipes
+        self._pids = pids
+
+    @property
+    def count(self) -> int:
+        """How many there are; request i of a turn is sent by client i modulo this."""
+        return len(self._pipes)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the processes."""
+        return [psutil.Process(pid) for pid in self._pids]
+
+    def send(self, target: str, kind: Kind, requests: Sequence[bytes], in_flight: int) -> Sent:
+        """Send all requests to a target, keeping that many under way in all; return when all are answered."""
+        count = len(self._pipes)
+        for index, pipe in enumerate(self._pipes):
+            pipe.send(_Orders(target, kind, list(requests[index::count]), in_flight // count))
+        for pipe in self._pipes:
+            pipe.recv()  # it has them
+        for pipe in self._pipes:
+            pipe.send("go")
+        reports: list[_Report] = [pipe.recv() for pipe in self._pipes]
+        answers: list[Answer] = [""] * len(requests)
+        latencies = array("q", bytes(8 * len(requests)))
+        for index, report in enumerate(reports):
+            answers[index::count] = report.answers
+            latencies[index::count] = report.latencies_nanoseconds
+        begun = min(report.begun_nanoseconds for report in reports)
+        ended = max(report.ended_nanoseconds for report in reports)
+        return Sent((ended - begun) * _NANOSECONDS, answers, latencies)
+
+
+@contextmanager
+def clients(count: int, connections: int, targets: Mapping[str, Target]) -> Iterator[Clients]:
+    """Start client processes, each with its share of that many connections to each target; end them afterwards."""
+    processes, pipes = [], []
+    try:
+        for _ in range(count):
+            ours, theirs = _spawn.Pipe()
+            process = _spawn.Process(
+                target=_run_client, args=(theirs, connections // count, dict(targets)), name="client", daemon=True
+            )
+            process.start()
+            theirs.close()
+            processes.append(process)
+            pipes.append(ours)
+        for pipe in pipes:
+            pipe.recv()  # connected
+        yield Clients(pipes, [process.pid or 0 for process in processes])
+    finally:
+        for pipe in pipes:
+            pipe.close()  # which ends the client
+        for process in processes:
+            process.join(10)
+            process.kill()
+
+
+class _Lane(NamedTuple):
+    """One connection and the metadata of its calls."""
+
+    channel: grpc.aio.Channel
+    metadata: tuple[tuple[str, str], ...]
+
+
+def _run_client(parent: Connection, connections: int, targets: Mapping[str, Target]) -> None:
+    """Do what the parent orders until it is gone. The entry point of a client process."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_client(parent, connections, targets))
+
+
+async def _client(parent: Connection, connections: int, targets: Mapping[str, Target]) -> None:
+    lanes = {name: await _open_lanes(target, connections) for name, target in targets.items()}
+    parent.send("connected")
+    while True:
+        try:
+            orders: _Orders = parent.recv()
+        except EOFError:
+            break
+        drive = _drive_unary if orders.kind == "unary" else _drive_streams
+        gc.collect()
+        gc.disable()
+        parent.send("loaded")
+        parent.recv()
+        parent.send(await drive(lanes[orders.target], orders.requests, orders.in_flight))
+        gc.enable()
+    for lane in itertools.chain.from_iterable(lanes.values()):
+        await lane.channel.close()
+
+
+async def _open_lanes(target: Target, connections: int) -> list[_Lane]:
+    """Open connections until every process of the target has its share; surplus ones are closed."""
+    share = -(-connections // target.workers)
+    taken: Counter[int] = Counter()
+    lanes: list[_Lane] = []
+    for _ in range(_ATTEMPTS_PER_CONNECTION * connections):
+        if len(lanes) == connections:
+            return lanes
+        before = _local_ports()
+        channel = grpc.aio.insecure_channel(target.address, options=_CHANNEL_OPTIONS)
+        await asyncio.wait_for(channel.channel_ready(), TIMEOUT_SECONDS)
+        worker = _process_behind(target.address, _local_ports() - before)
+        if taken[worker] >= share:
+            await channel.close()
+            continue
+        taken[worker] += 1
+        key = target.keys[len(lanes) % len(target.keys)]
+        lanes.append(_Lane(channel, (("authorization", f"Bearer {key}"),)))
+    raise RuntimeError(f"{target.address} has fewer than {target.workers} processes that take connections: {taken}")
+
+
+def _local_ports() -> set[int]:
+    return {each.laddr.port for each in psutil.Process().net_connections("tcp") if each.laddr and each.raddr}
+
+
+def _process_behind(address: str, client_ports: set[int]) -> int:
+    """Return the process that took the connection from one of these ports."""
+    port = int(address.rpartition(":")[2])
+    for each in psutil.net_connections("tcp"):
+        if each.laddr and each.raddr and each.laddr.port == port and each.raddr.port in client_ports:
+            return each.pid or 0
+    return 0
+
+
+async def _drive_unary(lanes: Sequence[_Lane], requests: Sequence[bytes], in_flight: int) -> _Report:
+    answers: list[Answer] = [""] * len(requests)
+    latencies = array("q", bytes(8 * len(requests)))
+    feed = enumerate(requests)
+    now = time.perf_counter_ns
+
+    async def repeat(lane: _Lane) -> None:
+        call: Callable[..., Any] = lane.channel.unary_unary(COMMIT)
+        for index, request in feed:
+            begun = now()
+            try:
+                answers[index] = await call(request, timeout=TIMEOUT_SECONDS, metadata=lane.metadata)
+            except grpc.aio.AioRpcError as error:
+                answers[index] = f"{error.code().name}: {error.details()}"
+            latencies[index] = now() - begun
+
+    begun = time.monotonic_ns()
+    await asyncio.gather(*(repeat(lanes[number % len(lanes)]) for number in range(in_flight)))
+    return _Report(begun, time.monotonic_ns(), answers, latencies)
+
+
+async def _drive_streams(lanes: Sequence[_Lane], requests: Sequence[bytes], in_flight: int) -> _Report:
+    answers: list[Answer] = [""] * len(requests)
+    latencies = array("q", bytes(8 * len(requests)))
+    feed = iter(enumerate(requests))
+    now = time.perf_counter_ns
+    identify = checkout_pb2.SessionResponse.FromString
+
+    async def converse(lane: _Lane, window: int) -> None:
+        call: Any = lane.channel.stream_stream(SESSION)(metadata=lane.metadata)
+        begun: dict[int, int] = {}
+        try:
+            for index, request in itertools.islice(feed, window):
+                begun[index] = now()
+                await call.write(request)
+            while begun:
+                raw = await call.read()
+                if raw is grpc.aio.EOF:
+                    break
+                index = identify(raw).correlation_id
+                latencies[index] = now() - begun.pop(index)
+                answers[index] = raw
+                for index, request in itertools.islice(feed, 1):
+                    begun[index] = now()
+                    await call.write(request)
+            await call.done_writing()
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            for index in begun:
+                answers[index] = f"{error.code().name}: {error.details()}"
+
+    begun = time.monotonic_ns()
+    await asyncio.gather(*(converse(lane, in_flight // len(lanes)) for lane in lanes))
+    return _Report(begun, time.monotonic_ns(), answers, latencies)
+
+

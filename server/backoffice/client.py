@@ -1,0 +1,108 @@
+"""How our own commands call the back office: the address, the key, repeats, and errors that people can read."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import grpc
+import typer
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from server.command import fail
+from server.settings import Settings
+
+KEYS_FILE: Final = "development-keys.json"
+CALL_TIMEOUT_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 60.0
+"""For how long a call is repeated while the service is away or has too much work."""
+FIRST_DELAY_SECONDS: Final = 0.2
+LONGEST_DELAY_SECONDS: Final = 5.0
+_WORTH_REPEATING: Final = frozenset(
+    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+)
+
+Address = Annotated[str | None, typer.Option(help="The back office's host:port; not given means this machine's.")]
+Key = Annotated[
+    str | None,
+    typer.Option(envvar="TALLYPOINT_ADMIN_KEY", help="A back-office key; a development server's is found by itself."),
+]
+TlsCa = Annotated[
+    Path | None, typer.Option(help="Use TLS and trust the certificates in this PEM file.", exists=True, dir_okay=False)
+]
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+
+
+@dataclass(frozen=True, slots=True)
+class BackOfficeClient:
+    """An open channel to the back office, and the key that goes with every call."""
+
+    channel: grpc.Channel
+    key: str
+
+    def call(self, method: Callable[..., Response], request: Request) -> Response:
+        """Call a method of a generated stub, again while the service is away; it must be safe to repeat.
+
+        Raises:
+            typer.Exit: it is refused, or away for too long; the reason was printed.
+        """
+        give_up_at = time.monotonic() + PATIENCE_SECONDS
+        delay_seconds = FIRST_DELAY_SECONDS
+        while True:
+            try:
+                metadata = (("authorization", f"Bearer {self.key}"),)
+                return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
+            except grpc.RpcError as error:
+                if error.code() not in _WORTH_REPEATING or time.monotonic() > give_up_at:
+                    raise fail(describe(error)) from None
+            time.sleep(delay_seconds)
+            delay_seconds = min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+
+
+@contextmanager
+def back_office(
+    settings: Settings, address: str | None, key: str | None, tls_ca: Path | None
+) -> Iterator[BackOfficeClient]:
+    """Open a channel to the back office.
+
+    Raises:
+        typer.Exit: there is no key.
+    """
+    key = key or _development_key(settings.data_dir / KEYS_FILE)
+    if not key:
+        raise fail("no key: give --key, or set TALLYPOINT_ADMIN_KEY to a key with the role admin or crm")
+    target = address or settings.backoffice_listen
+    if tls_ca is None:
+        channel = grpc.insecure_channel(target)
+    else:
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(tls_ca.read_bytes()))
+    with channel:
+        yield BackOfficeClient(channel, key)
+
+
+def describe(error: grpc.RpcError) -> str:
+    """Return what a failed call says: reason, message, and each field at fault on a line of its own."""
+    status = rpc_status.from_call(error)
+    if status is None:
+        return f"{error.code().name}: {error.details()}"
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details:
+        if not detail.Unpack(info):
+            detail.Unpack(bad_request)
+    fields = [f"  {violation.field}: {violation.description}" for violation in bad_request.field_violations]
+    return "\n".join([f"{info.reason or error.code().name}: {status.message}", *fields])
+
+
+def _development_key(path: Path) -> str | None:
+    if not path.exists():
+        return None
+    key = json.loads(path.read_text(encoding="utf-8")).get("admin")
+    return key if isinstance(key, str) else None

@@ -1,0 +1,1 @@
+"""Faults against real processes: what was acknowledged is neither lost nor doubled."""

@@ -1,0 +1,285 @@
+"""The committer on a real PostgreSQL: one answer a key, no overdraft, and each failure by its name."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import pytest
+
+from ledger.books import open_books
+from ledger.committer import CommandFailed, Committer, DeadlinePassed, Overloaded, Silent
+from ledger.journal import read_heads
+from ledger.model import Booked, Grant, Outcome, Refused, Unit
+from ledger.rebuild import rebuild
+from ledger.verify import verify
+from tests.support.commands import member, purchase
+
+BOOKS = 4
+ANNA = member("Anna")
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+
+
+@pytest.fixture
+async def owner(ledger_dsn: str) -> AsyncIterator[Connection]:
+    """A connection of the owner to an open, empty ledger."""
+    conn = await asyncpg.connect(ledger_dsn)
+    await open_books(conn, BOOKS)
+    yield conn
+    await conn.close()
+
+
+@asynccontextmanager
+async def a_committer(dsn: str, **options: Any) -> AsyncIterator[Committer]:
+    """A committer as a worker has it, with the writer's rights only."""
+
+    async def connect() -> Connection:
+        return await asyncpg.connect(dsn, server_settings={"role": "tallypoint_writer"})
+
+    committer = Committer(connect, BOOKS, lambda: datetime.now(UTC), **options)
+    try:
+        yield committer
+    finally:
+        await committer.close()
+
+
+def spent(outcomes: list[Outcome]) -> int:
+    """The points that these answers say were spent."""
+    from tallypoint.v1 import journal_pb2
+
+    assert all(isinstance(outcome, Booked) for outcome in outcomes)
+    return sum(
+        journal_pb2.Event.FromString(outcome.event).settlement.spent_points_minor
+        for outcome in outcomes
+        if isinstance(outcome, Booked)
+    )
+
+
+async def assert_sound(conn: Connection, entries: int) -> None:
+    """Everything verifies, there are this many entries, and all sides of all postings sum to zero."""
+    problems = [report.problem for report in await verify(conn) if report.problem]
+    assert not problems, problems
+    assert sum(head.number for head in (await read_heads(conn)).values()) == entries
+    assert not await conn.fetchval("SELECT sum(points_minor) FROM ledger.posting_side")
+
+
+async def test_sixty_four_tills_spend_one_members_last_points(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as first, a_committer(ledger_dsn) as second:
+        await first.submit(purchase(1, ANNA, books=BOOKS, earn=[1000]))
+        tills = [
+            (first, second)[till % 2].submit(purchase(10 + till, ANNA, books=BOOKS, spend=50)) for till in range(64)
+        ]
+        assert spent(list(await asyncio.gather(*tills))) == 1000
+    await assert_sound(owner, 65)
+
+
+async def test_many_writers_of_the_same_books_leave_no_gap(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as a, a_committer(ledger_dsn) as b, a_committer(ledger_dsn) as c:
+        shoppers = [member(n) for n in range(30)]
+        writers = (a, b, c)
+        calls = [
+            writers[n % 3].submit(purchase(n, shoppers[n % 30], books=BOOKS, earn=[n], spend=n // 3 or None))
+            for n in range(1, 901)
+        ]
+        outcomes = await asyncio.gather(*calls)
+    assert len({(o.book, o.number) for o in outcomes if isinstance(o, Booked)}) == 900
+    await assert_sound(owner, 900)
+
+
+async def test_a_receipt_for_two_cards_at_once_is_booked_for_one(ledger_dsn: str, owner: Connection) -> None:
+    rivals = [member(n) for n in range(8)]
+    async with a_committer(ledger_dsn) as a, a_committer(ledger_dsn) as b:
+        for number in range(1, 21):
+            tries = [
+                (a, b)[n % 2].submit(purchase(number, shopper, books=BOOKS, message=f"{number}/{n}", earn=[10]))
+                for n, shopper in enumerate(rivals)
+            ]
+            outcomes = await asyncio.gather(*tries)
+            assert [isinstance(outcome, Booked) for outcome in outcomes].count(True) == 1
+            assert [isinstance(outcome, Refused) for outcome in outcomes].count(True) == 7
+    await assert_sound(owner, 20)
+
+
+async def test_a_resend_gets_the_stored_answer_to_the_byte(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as committer:
+        command = purchase(1, ANNA, books=BOOKS, earn=[70])
+        answers = [await committer.submit(command) for _ in range(3)]
+        answers += await asyncio.gather(*(committer.submit(purchase(1, ANNA, books=BOOKS, earn=[70], message=f"{n}")) for n in range(5)))
+    assert {(a.book, a.number, a.booked_at, a.event) for a in answers if isinstance(a, Booked)} == {
+        (answers[0].book, 1, answers[0].booked_at, answers[0].event)  # type: ignore[union-attr]  # the first is booked
+    }
+    await assert_sound(owner, 1)
+
+
+async def test_a_full_queue_refuses_before_anything_is_stored(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn, max_queue=5, max_batch=1) as committer:
+        calls = [committer.submit(purchase(n, ANNA, books=BOOKS)) for n in range(1, 41)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        booked = sum(isinstance(outcome, Booked) for outcome in outcomes)
+        refused = [outcome for outcome in outcomes if isinstance(outcome, Overloaded)]
+        assert booked + len(refused) == 40
+        assert refused
+        assert all(error.retry_after_seconds > 0 for error in refused)
+    await assert_sound(owner, booked)
+
+
+async def test_a_passed_deadline_stores_nothing(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as committer:
+        with pytest.raises(DeadlinePassed):
+            await committer.submit(purchase(1, ANNA, books=BOOKS), asyncio.get_running_loop().time() - 0.001)
+    await assert_sound(owner, 0)
+
+
+async def test_a_caller_who_goes_away_does_not_stop_the_batch(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as committer:
+        await owner.execute("BEGIN")
+        await owner.execute("SELECT FROM ledger.book_head FOR UPDATE")  # the batch has to wait for us
+        calls = [asyncio.create_task(committer.submit(purchase(n, ANNA, books=BOOKS, earn=[1]))) for n in range(1, 4)]
+        async with asyncio.timeout(20):
+            while not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+                await asyncio.sleep(0)
+        calls[0].cancel()
+        await owner.execute("COMMIT")
+        rest = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(rest[0], asyncio.CancelledError)
+    assert all(isinstance(outcome, Booked) for outcome in rest[1:])
+    await assert_sound(owner, 3)
+
+
+async def test_only_the_guilty_command_of_a_batch_fails(ledger_dsn: str, owner: Connection) -> None:
+    async with a_committer(ledger_dsn) as committer:
+        good = [purchase(n, ANNA, books=BOOKS, earn=[1]) for n in range(1, 30)]
+        bad = dataclasses.replace(purchase(99, ANNA, books=BOOKS), unit=Unit(99999, "no such", 2), grants=(Grant(5, None, None),))
+        batch = [*good[:11], bad, *good[11:]]
+        outcomes = await asyncio.gather(*(committer.submit(command) for command in batch), return_exceptions=True)
+    assert isinstance(outcomes[11], CommandFailed)
+    assert sum(isinstance(outcome, Booked) for outcome in outcomes) == len(good)
+    await assert_sound(owner, len(good))
+
+
+class Retries(Silent):
+    """Counts why batches ran again."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def retry(self, reason: str) -> None:
+        self.reasons.append(reason)
+
+
+async def test_lost_connections_lose_and_double_nothing(ledger_dsn: str, owner: Connection) -> None:
+    retries = Retries()
+    kill_one = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
+    )
+    patience = asyncio.get_running_loop().time() + 60
+    async with a_committer(ledger_dsn, observer=retries, max_queue=5000, max_batch=8) as committer:
+        calls = [
+            asyncio.create_task(committer.submit(purchase(n, member(n % 7), books=BOOKS, earn=[n], spend=3), patience))
+            for n in range(1, 2001)
+        ]
+        while not all(call.done() for call in calls):
+            await owner.fetchval(kill_one)
+            await asyncio.wait(calls, timeout=0.1)
+        outcomes = await asyncio.gather(*calls)
+    assert "connection" in retries.reasons, "no connection was lost: the test shows nothing"
+    assert all(isinstance(outcome, Booked) for outcome in outcomes)
+    await assert_sound(owner, 2000)
+
+
+@pytest.mark.parametrize("table", ["entry", "posting", "receipt_key"])
+@pytest.mark.parametrize("statement", ["UPDATE {} SET book = book", "DELETE FROM {}", "TRUNCATE {}"])
+async def test_the_writer_may_not_change_the_journal(
+    ledger_dsn: str, owner: Connection, table: str, statement: str
+) -> None:
+    conn = await asyncpg.connect(ledger_dsn, server_settings={"role": "tallypoint_writer"})
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await conn.execute(statement.format(f"ledger.{table}"))
+    finally:
+        await conn.close()
+
+
+TAMPERING = [
+    ("entry", "booked_at = booked_at + interval '1 microsecond'"),
+    ("entry", "event_at = event_at + interval '1 microsecond'"),
+    ("entry", "kind = 2"),
+    ("entry", "member_id = gen_random_uuid()"),
+    ("entry", "message_id = decode('00000000000000000000000000000000', 'hex')"),
+    ("entry", "business_key = NULL"),
+    ("entry", "content_hash = decode(repeat('00', 32), 'hex')"),
+    ("entry", "payload = payload || '\\x00'"),
+    ("entry", "hash = decode(repeat('00', 32), 'hex')"),
+    ("posting", "points_minor = points_minor + 1"),
+    ("posting", "unit = 2"),
+    ("posting", "debit = 12, credit = 11"),
+    ("posting", "lot_number = lot_number + 1"),
+    ("posting", "expires_at = now()"),
+    ("posting", "member_id = gen_random_uuid()"),
+]
+
+
+@pytest.fixture
+async def booked(ledger_dsn: str, owner: Connection) -> Connection:
+    """Forty purchases of Anna in her book."""
+    async with a_committer(ledger_dsn) as committer:
+        for number in range(1, 41):
+            await committer.submit(purchase(number, ANNA, books=BOOKS, earn=[10], spend=4 if number % 3 == 0 else None))
+    return owner
+
+
+@pytest.mark.parametrize(("table", "change"), TAMPERING)
+async def test_verify_names_the_tampered_entry(booked: Connection, table: str, change: str) -> None:
+    book = purchase(1, ANNA, books=BOOKS).book
+    changed = await booked.execute(f"UPDATE ledger.{table} SET {change} WHERE book = $1 AND number = 17", book)
+    assert changed == "UPDATE 1"
+    problems = [report.problem for report in await verify(booked) if report.problem]
+    assert [(problem.book, problem.number) for problem in problems] == [(book, 17)], problems
+
+
+@pytest.mark.parametrize(
+    ("statement", "number"),
+    [
+        ("DELETE FROM ledger.entry WHERE book = $1 AND number = 17", 17),
+        ("DELETE FROM ledger.posting WHERE book = $1 AND number = 17", 17),
+        ("DELETE FROM ledger.entry WHERE book = $1 AND number > 30", 31),
+        ("UPDATE ledger.entry e SET payload = o.payload, hash = o.hash, message_id = o.message_id FROM ledger.entry o "
+         "WHERE e.book = $1 AND o.book = $1 AND e.number IN (17, 40) AND o.number = 57 - e.number", 17),
+        ("UPDATE ledger.book_head SET number = 39 WHERE book = $1", 40),
+        ("INSERT INTO ledger.posting SELECT book, 77, ordinal, unit, debit, credit, lot_ordinal, points_minor, lot_number FROM ledger.posting WHERE book = $1 AND number = 17", 77),
+        ("UPDATE ledger.balance SET available_minor = available_minor + 1 WHERE book = $1", 0),
+        ("DELETE FROM ledger.lot WHERE book = $1 AND number = 30", 0),
+        ("UPDATE ledger.account_total SET debit_minor = debit_minor + 1 WHERE book = $1", 0),
+        ("DELETE FROM ledger.receipt_key WHERE book = $1 AND number = 17", 0),
+        ("UPDATE ledger.message_key SET number = 18 WHERE book = $1 AND number = 17", 0),
+    ],
+)
+async def test_verify_names_what_is_missing_or_moved(booked: Connection, statement: str, number: int) -> None:
+    book = purchase(1, ANNA, books=BOOKS).book
+    await booked.execute(statement, book)
+    problems = [report.problem for report in await verify(booked) if report.problem]
+    assert [(problem.book, problem.number) for problem in problems] == [(book, number)], problems
+
+
+async def test_rebuild_writes_the_caches_that_were_there(booked: Connection) -> None:
+    tables = ("balance", "lot", "account_total", "receipt_key", "message_key")
+
+    async def contents() -> list[list[tuple[object, ...]]]:
+        return [sorted(map(repr, await booked.fetch(f"SELECT * FROM ledger.{table}"))) for table in tables]  # type: ignore[misc]  # texts
+
+    before = await contents()
+    await booked.execute("UPDATE ledger.balance SET available_minor = 1")
+    await booked.execute("DELETE FROM ledger.lot")
+    assert await rebuild(booked) == 40
+    assert await contents() == before
+    await assert_sound(booked, 40)
+
+
