@@ -107,13 +107,11 @@ def _contest(arena: Arena, kind: Kind, rounds: int, seconds: float) -> Contest:
     ours_count = int(arena.warmed_up(arena.ours, kind) * seconds)
     echo_count = int(arena.warmed_up(arena.baseline, kind) * seconds)
     contest = Contest(f"Commit, {kind}: tallypoint (ours) against an echo server (baseline)")
-    contest.play(
-        rounds, ours=lambda: arena.ours(kind, ours_count), baseline=lambda: arena.baseline(kind, echo_count)
-    )
+    contest.play(rounds, ours=lambda: arena.ours(kind, ours_count), baseline=lambda: arena.baseline(kind, echo_count))
     return contest
 
 
-def main(  # noqa: PLR0913  - the options of the command line
+def main(  # noqa: PLR0913, PLR0917  - the options of the command line
     rounds: Annotated[int, typer.Option(help="How often both sides take turns.")] = 3,
     seconds: Annotated[float, typer.Option(help="About how long a turn lasts.")] = 5.0,
     lines: Annotated[int, typer.Option(help="Lines of a receipt.")] = 10,
@@ -133,7 +131,9 @@ def main(  # noqa: PLR0913  - the options of the command line
         "members": members, "clients": clients_count, "connections": connections, "seconds": seconds,
         "machine": machine(),
     }  # fmt: skip
-    wanted: tuple[Kind, ...] = ("unary", "stream") if kinds == "both" else ("unary",) if kinds == "unary" else ("stream",)
+    wanted: tuple[Kind, ...] = (
+        ("unary", "stream") if kinds == "both" else ("unary",) if kinds == "unary" else ("stream",)
+    )
     size = ShopSize(lines, promotions, members, terminals=connections)
     with (
         tempfile.TemporaryDirectory(prefix="tallypoint-bench-") as folder,
@@ -155,7 +155,11 @@ def main(  # noqa: PLR0913  - the options of the command line
     for result in results.values():
         result["errors"] += lost
     first = results[wanted[0]]
-    show(list(contests.values()), settings, {**first, **{k: v for k, v in results.items() if k == "stream"}} if json else None)
+    show(
+        list(contests.values()),
+        settings,
+        {**first, **{k: v for k, v in results.items() if k == "stream"}} if json else None,
+    )
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ async def _serve(parent: Connection, address: str, answer: checkout_pb2.CommitRe
         async for request in requests:
             yield checkout_pb2.SessionResponse(correlation_id=request.correlation_id, commit=answer)
 
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
         COMMIT: grpc.unary_unary_rpc_method_handler(
             commit, checkout_pb2.CommitRequest.FromString, checkout_pb2.CommitResponse.SerializeToString
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import statistics
+import sys
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
-from hdrh.histogram import HdrHistogram  # type: ignore[import-untyped]  # ships no types
+from hdrh.histogram import HdrHistogram
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -26,7 +28,7 @@ _SIGNIFICANT_DIGITS: Final = 3
 _NANOSECONDS_PER_MICROSECOND: Final = 1000
 _MEBIBYTE: Final = 1024 * 1024
 
-narrator: Final = Console(stderr=True, highlight=False)
+narrator: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 """Tells the person at the terminal what goes on; results go to the standard output."""
 
 
@@ -89,18 +91,22 @@ class Contest:
 
     def table(self) -> Table:
         """Return the figures of both sides for people."""
-        table = Table(title=self.name, title_justify="left")
+        table = Table(title=self.name, title_justify="left", box=box.SIMPLE_HEAD)
         for heading in ("", "median/s", "lowest", "highest"):
             table.add_column(heading, justify="right" if heading else "left")
         for percentile in PERCENTILES:
             table.add_column(f"p{percentile:g} ms", justify="right")
-        table.add_column("processor µs each", justify="left")
         for side, turns in (("baseline", self.baseline), ("ours", self.ours)):
-            table.add_row(side, *_speeds(turns), *_latencies(turns), _processor_time(turns))
+            table.add_row(side, *_speeds(turns), *_latencies(turns))
         ratios = self.ratios()
         figures = (statistics.median(ratios), min(ratios), max(ratios))
         table.add_row("ratio", *(f"{figure:.3f}" for figure in figures))
         return table
+
+    def processor_lines(self) -> list[str]:
+        """Return where the processor time of one operation went, in microseconds."""
+        sides = (("baseline", self.baseline), ("ours", self.ours))
+        return [f"{side}, processor µs each: {_processor_time(turns)}" for side, turns in sides]
 
 
 def histogram(turns: Iterable[Turn]) -> HdrHistogram:
@@ -134,7 +140,8 @@ class ProcessorTime:
     """Processor time by part of the system, from its creation to `spent`.
 
     Args:
-        parts: For each part a function that returns its processes now.
+        parts: For each part a function that returns its processes now. The time of a process that ended counts if
+            its parent is among them.
     """
 
     def __init__(self, parts: Mapping[str, Callable[[], Iterable[psutil.Process]]]) -> None:
@@ -142,24 +149,19 @@ class ProcessorTime:
         self._before = self._now()
 
     def spent(self) -> dict[str, float]:
-        """Return the seconds of each part since the beginning; processes that ended meanwhile are left out."""
-        now = self._now()
-        return {
-            part: sum(seconds - self._before[part].get(pid, 0.0) for pid, seconds in processes.items())
-            for part, processes in now.items()
-        }
+        """Return the seconds of each part since the beginning."""
+        return {part: seconds - self._before[part] for part, seconds in self._now().items()}
 
-    def _now(self) -> dict[str, dict[int, float]]:
-        return {part: dict(_times(processes())) for part, processes in self._parts.items()}
+    def _now(self) -> dict[str, float]:
+        return {part: sum(map(_processor_seconds, processes())) for part, processes in self._parts.items()}
 
 
-def _times(processes: Iterable[psutil.Process]) -> Iterable[tuple[int, float]]:
-    for process in processes:
-        try:
-            times = process.cpu_times()
-        except psutil.Error:
-            continue
-        yield process.pid, times.user + times.system
+def _processor_seconds(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def with_children(pid: int | None) -> Callable[[], list[psutil.Process]]:
@@ -200,7 +202,10 @@ def show(contests: Sequence[Contest], settings: Mapping[str, Any], result: Mappi
     console = Console(highlight=False, soft_wrap=True)
     for contest in contests:
         console.print(contest.table())
+        for line in contest.processor_lines():
+            console.print(line)
+        console.print()
     for name, value in settings.items():
         console.print(f"{name}: {value}", markup=False)
     if result is not None:
-        print(json.dumps(result))
+        sys.stdout.write(f"{json.dumps(result)}\n")

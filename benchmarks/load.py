@@ -14,7 +14,7 @@ import multiprocessing
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final, Literal, NamedTuple
@@ -183,16 +183,21 @@ async def _open_lanes(target: Target, connections: int) -> list[_Lane]:
 
 
 def _local_ports() -> set[int]:
-    return {each.laddr.port for each in psutil.Process().net_connections("tcp") if each.laddr and each.raddr}
+    return {port for port, _ in _connected(psutil.Process().net_connections("tcp"))}
 
 
 def _process_behind(address: str, client_ports: set[int]) -> int:
     """Return the process that took the connection from one of these ports."""
     port = int(address.rpartition(":")[2])
     for each in psutil.net_connections("tcp"):
-        if each.laddr and each.raddr and each.laddr.port == port and each.raddr.port in client_ports:
+        if any(ports[0] == port and ports[1] in client_ports for ports in _connected([each])):
             return each.pid or 0
     return 0
+
+
+def _connected(connections: Iterable[Any]) -> Iterator[tuple[int, int]]:
+    """Return the local and the remote port of each connection that has both."""
+    return ((each.laddr.port, each.raddr.port) for each in connections if each.laddr and each.raddr)
 
 
 async def _drive_unary(lanes: Sequence[_Lane], requests: Sequence[bytes], in_flight: int) -> _Report:
@@ -249,5 +254,3 @@ async def _drive_streams(lanes: Sequence[_Lane], requests: Sequence[bytes], in_f
     begun = time.monotonic_ns()
     await asyncio.gather(*(converse(lane, in_flight // len(lanes)) for lane in lanes))
     return _Report(begun, time.monotonic_ns(), answers, latencies)
-
-

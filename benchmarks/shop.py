@@ -150,9 +150,9 @@ async def _seed(server: RunningServer, size: ShopSize) -> tuple[Register, list[s
         members = member_pb2_grpc.MemberServiceStub(channel)
         for start in range(0, len(shoppers), _MEMBERS_PER_CALL):
             some = shoppers[start : start + _MEMBERS_PER_CALL]
-            request = member_pb2.ImportMembersRequest(members=[shopper.registration() for shopper in some])
-            answer = await members.ImportMembers(request, metadata=admin, timeout=_CALL_TIMEOUT_SECONDS)
-            refused = [result.refusal.message for result in answer.results if result.HasField("refusal")]
+            import_ = member_pb2.ImportMembersRequest(members=[shopper.registration() for shopper in some])
+            imported = await members.ImportMembers(import_, metadata=admin, timeout=_CALL_TIMEOUT_SECONDS)
+            refused = [result.refusal.message for result in imported.results if result.HasField("refusal")]
             if refused:
                 raise RuntimeError(f"the server refused members: {refused[0]}")
     event_at = datetime.now(UTC)

@@ -66,20 +66,24 @@ def programme_text(promotions: int) -> str:
         "earning: {base_percent: 1, expiry: {after_months: 12, round_up_to: month}}",
         "spending: {max_share_percent: 50, step_points: 0.01}",
         "promotions:",
+        *(f"  - {{{promotion}}}" for promotion in _promotions(families)),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def _promotions(families: Families) -> Iterator[str]:
+    """Write every promotion as the fields of a mapping."""
     for number in range(families.by_sku):
         skus = ", ".join(_sku(article) for article in range(number, ARTICLES, families.by_sku))
-        percent = 3 + number % 10
-        lines.append(f"  - {{id: sku-{number}, name: Goods of the week, scope: {{skus: [{skus}]}}, "
-                     f"line_discount: {{percent: {percent}}}}}")
+        effect = f"line_discount: {{percent: {3 + number % 10}}}"
+        yield f"id: sku-{number}, name: Goods of the week, scope: {{skus: [{skus}]}}, {effect}"
     for number in range(families.by_brand):
-        lines.append(f"  - {{id: brand-{number}, name: Double points on a brand, scope: {{brands: [brand-{number}]}}, "
-                     "points: {multiplier: 2}}")
+        scope = f"scope: {{brands: [brand-{number}]}}"
+        yield f"id: brand-{number}, name: Double points on a brand, {scope}, points: {{multiplier: 2}}"
     for number in range(families.by_category):
+        scope = f"scope: {{categories: [grocery/section-{number}]}}"
         message = f", messages: {{receipt: You saved in section {number}}}" if number % _MESSAGE_EVERY == 0 else ""
-        lines.append(f"  - {{id: category-{number}, name: Ten kopecks off, "
-                     f"scope: {{categories: [grocery/section-{number}]}}, line_discount: {{amount: 0.10}}{message}}}")
-    return "\n".join(lines) + "\n"
+        yield f"id: category-{number}, name: Ten kopecks off, {scope}, line_discount: {{amount: 0.10}}{message}"
 
 
 def articles(promotions: int) -> list[store_pb2.Product]:

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
+from tallypoint.v1 import journal_pb2
 
 from ledger import model
 from ledger.decide import decide
 from ledger.keys import content_hash
 from ledger.store import lock_head, read_state, write_decision
-from tallypoint.v1 import journal_pb2
 
 _TIMEOUT_SECONDS = 10.0
 

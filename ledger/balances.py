@@ -65,8 +65,6 @@ async def read_balances(
     ):
         available, pending, held, debt, expiring, expires_at = figures
         found[member_id].append(
-            BalanceAt(
-                Unit(unit, code, precision), int(available), int(pending), held, debt, int(expiring), expires_at
-            )
+            BalanceAt(Unit(unit, code, precision), int(available), int(pending), held, debt, int(expiring), expires_at)
         )
     return found

@@ -27,7 +27,7 @@ def book_of_member(member_id: uuid.UUID, books: int) -> int:
 
 
 def book_of_receipt(business_key: bytes, books: int) -> int:
-    """Return the book of a receipt without a member: the last 32 bits of its key, which are a hash's, modulo ``books``."""
+    """Return the book of a receipt without a member: its key's last 32 bits, which are a hash's, modulo ``books``."""
     return int.from_bytes(business_key[-4:], "big") % books
 
 

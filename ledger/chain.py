@@ -23,7 +23,7 @@ def microseconds(moment: datetime) -> int:
     return (moment - _EPOCH) // _MICROSECOND
 
 
-def entry_hash(
+def entry_hash(  # noqa: PLR0913 - an entry's columns
     previous_hash: bytes,
     *,
     book: int,

@@ -210,7 +210,7 @@ class Committer:
                 await asyncio.sleep(_RETRY_DELAYS_SECONDS[min(failures, len(_RETRY_DELAYS_SECONDS) - 1)])
                 failures += 1
                 continue
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one guilty command must not fail the batch
                 await self._drop_connection(lane)
                 await self._isolate(lane, batch, error)
                 return

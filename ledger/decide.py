@@ -4,7 +4,8 @@ The order of checks is part of the contract, one named answer each:
 
 1. the message id was used before: the same content repeats its answer, other content is MESSAGE_ID_REUSED;
 2. the receipt key was booked before: the same content repeats its answer, other content is RECEIPT_KEY_REUSED;
-3. otherwise the command is booked. A paid receipt is never refused for lack of points: what the balance does not
+3. a command that comes with a refusal, for example because its card was blocked since, gets that;
+4. otherwise the command is booked. A paid receipt is never refused for lack of points: what the balance does not
    cover is left out, and the settlement says so.
 
 Inside a purchase, time comes first (points become active or lapse), then spending, then earning, so that a receipt
@@ -17,6 +18,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from google.protobuf.timestamp_pb2 import Timestamp
+from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.chain import entry_hash
 from ledger.model import (
@@ -46,7 +48,6 @@ from ledger.model import (
     Spend,
     Verdict,
 )
-from tallypoint.v1 import common_pb2, journal_pb2
 
 TICK = timedelta(microseconds=1)
 """The least time between two entries of a book."""
@@ -60,7 +61,7 @@ def decide(state: BookState, commands: Sequence[Command], now: datetime) -> Deci
     """
     decision = Decision()
     for command in commands:
-        verdict: Verdict | None = _known(state, command)
+        verdict: Verdict | None = _known(state, command) or command.refusal
         if verdict is None:
             verdict = _book(state, decision, command, max(now, state.head.booked_at + TICK))
         decision.verdicts.append(verdict)
@@ -70,7 +71,7 @@ def decide(state: BookState, commands: Sequence[Command], now: datetime) -> Deci
 def _known(state: BookState, command: Command) -> Repeat | Refused | None:
     """Answer a command whose keys were used before."""
     if command.message_id is not None and (used := state.messages.get(command.message_id)):
-        if used.content_hash == command.content_hash:
+        if _is_same(used, command):
             return Repeat(used.book, used.number)
         return Refused(
             common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED,
@@ -78,7 +79,7 @@ def _known(state: BookState, command: Command) -> Repeat | Refused | None:
             "give every new message an id of its own",
         )
     if command.business_key is not None and (used := state.receipts.get(command.business_key)):
-        if used.content_hash == command.content_hash:
+        if _is_same(used, command):
             return Repeat(used.book, used.number)
         return Refused(
             common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED,
@@ -86,6 +87,10 @@ def _known(state: BookState, command: Command) -> Repeat | Refused | None:
             "content; a receipt counts once, so correct it by a return",
         )
     return None
+
+
+def _is_same(used: KeyRecord, command: Command) -> bool:
+    return used.content_hash == command.content_hash or used.content_hash in command.same_contents
 
 
 def _book(state: BookState, decision: Decision, command: Command, at: datetime) -> Booked:
@@ -182,7 +187,7 @@ class _Movement:
             journal_pb2.Posting(
                 unit=self.unit.number,
                 debit=debit,  # type: ignore[arg-type]  # enum values are ints on the hot path
-                credit=credit,  # type: ignore[arg-type]
+                credit=credit,  # type: ignore[arg-type]  # the same
                 points_minor=points_minor,
                 lot_number=0 if lot.number == self.number else lot.number,
                 lot_ordinal=lot.ordinal,

@@ -82,5 +82,3 @@ async def read_payloads(
         for number, booked_at, payload in await conn.fetch(READ_PAYLOADS, book, numbers, timeout=timeout_seconds):
             found[(book, number)] = Booked(book, number, booked_at, payload, repeated=True)
     return found
-
-

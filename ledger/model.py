@@ -116,12 +116,21 @@ class Spend(NamedTuple):
     forbidden: int = 0
 
 
+class Refused(NamedTuple):
+    """The command was not carried out, and nothing was stored."""
+
+    reason: common_pb2.RefusalReason.ValueType
+    message: str
+
+
 @dataclass(frozen=True, slots=True)
 class Purchase:
     """Book a receipt as paid.
 
     ``event`` is a serialised ``journal_pb2.Event`` with the purchase and nothing else; the settlement and the
-    postings are appended to it when it is booked.
+    postings are appended to it when it is booked. ``same_contents`` are further content hashes under which the
+    receipt may have been booked before, when its card stood for somebody else or for nobody. With ``refusal`` the
+    receipt gets its stored answer if it has one, and is refused otherwise.
     """
 
     book: int
@@ -134,6 +143,8 @@ class Purchase:
     event: bytes
     spend: Spend | None = None
     grants: tuple[Grant, ...] = ()
+    same_contents: tuple[bytes, ...] = ()
+    refusal: Refused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +158,8 @@ class MemberChange:
     event: bytes
     message_id: None = None
     business_key: None = None
+    same_contents: tuple[bytes, ...] = ()
+    refusal: None = None
 
 
 Command = Purchase | MemberChange
@@ -163,13 +176,6 @@ class Booked(NamedTuple):
     booked_at: datetime
     event: bytes
     repeated: bool
-
-
-class Refused(NamedTuple):
-    """The command was not carried out, and nothing was stored."""
-
-    reason: common_pb2.RefusalReason
-    message: str
 
 
 class Repeat(NamedTuple):

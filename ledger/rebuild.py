@@ -7,12 +7,12 @@ import asyncpg
 from ledger.caches import BookCaches
 from ledger.journal import read_entries, read_heads
 from ledger.store import LOCK_HEAD
-from ledger.verify import CHUNK_ENTRIES, Progress, postings_by_number, READ_POSTINGS
+from ledger.verify import CHUNK_ENTRIES, READ_POSTINGS, Progress, postings_by_number
 
 _CACHE_TABLES = ("balance", "lot", "account_total", "receipt_key", "message_key")
 
 
-async def rebuild(conn: asyncpg.Connection, progress: Progress = lambda entries: None) -> int:
+async def rebuild(conn: asyncpg.Connection, progress: Progress = lambda _entries: None) -> int:
     """Rebuild the caches of all books over an owner's connection; return the number of entries read.
 
     Each book is rebuilt in one transaction under its own fence: writers of that book wait meanwhile. Run
@@ -46,7 +46,7 @@ async def _add_up(conn: asyncpg.Connection, book: int, progress: Progress) -> tu
 async def _replace(conn: asyncpg.Connection, caches: BookCaches) -> None:
     book = caches.book
     for table in _CACHE_TABLES:
-        await conn.execute(f"DELETE FROM ledger.{table} WHERE book = $1", book)
+        await conn.execute(f"DELETE FROM ledger.{table} WHERE book = $1", book)  # noqa: S608 - the tables above
     await _copy(
         conn,
         "balance",

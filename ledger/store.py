@@ -146,7 +146,16 @@ def _balances(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
 
 def _new_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
     rows = [
-        (*key, lot.number, lot.ordinal, lot.pending, lot.granted_minor, lot.remaining_minor, lot.active_at, lot.expires_at)
+        (
+            *key,
+            lot.number,
+            lot.ordinal,
+            lot.pending,
+            lot.granted_minor,
+            lot.remaining_minor,
+            lot.active_at,
+            lot.expires_at,
+        )
         for (key, number, _), lot in decision.lots.items()
         if number > read_head.number and lot.remaining_minor > 0
     ]

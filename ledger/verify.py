@@ -91,7 +91,7 @@ Progress = Callable[[int], None]
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
 
 
-async def verify(conn: asyncpg.Connection, progress: Progress = lambda entries: None) -> list[BookReport]:
+async def verify(conn: asyncpg.Connection, progress: Progress = lambda _entries: None) -> list[BookReport]:
     """Verify all books over a connection with the reader's rights; one report a book, in order."""
     ledger_id = await read_ledger_id(conn)
     books = sorted(await read_heads(conn))
@@ -99,7 +99,7 @@ async def verify(conn: asyncpg.Connection, progress: Progress = lambda entries: 
 
 
 async def verify_book(
-    conn: asyncpg.Connection, ledger_id: uuid.UUID, book: int, progress: Progress = lambda entries: None
+    conn: asyncpg.Connection, ledger_id: uuid.UUID, book: int, progress: Progress = lambda _entries: None
 ) -> BookReport:
     """Verify one book in one snapshot."""
     async with conn.transaction(isolation="repeatable_read", readonly=True):
@@ -258,7 +258,7 @@ def _first_difference(name: str, expected: dict[Any, Any], actual: dict[Any, Any
     return None
 
 
-def _parts(key: Any) -> Iterator[Any]:
+def _parts(key: object) -> Iterator[object]:
     if isinstance(key, tuple):
         yield from key
     else:

@@ -90,7 +90,7 @@ class Gatherer(Generic[K, V]):
             found = await self._query(list({waiting.key for waiting in batch}))
         except CONNECTION_LOST as error:
             failure = ledger_unavailable(error)
-        except Exception as error:  # a defect of ours: those who wait must hear of it, later ones get their own query
+        except Exception as error:  # noqa: BLE001 - a defect of ours: those who wait must hear of it
             failure = error
         for waiting in batch:
             if waiting.answer.done():  # the caller went away

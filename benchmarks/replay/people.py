@@ -84,9 +84,7 @@ def card_number(household_id: int, shape: CardShape) -> str:
     """
     body = shape.prefix + str(household_id).zfill(shape.length - 1 - len(shape.prefix))
     if len(body) != shape.length - 1:
-        raise ValueError(
-            f"a card of {shape.length} digits from {shape.prefix} has no room for {household_id}"
-        )
+        raise ValueError(f"a card of {shape.length} digits from {shape.prefix} has no room for {household_id}")
     return body + str(_CHECK_DIGITS[shape.check](body))
 
 

@@ -43,9 +43,7 @@ def databases(data_dir: Path | None) -> Iterator[Dsns | None]:
         yield opened.dsns
 
 
-async def prove(
-    dsns: Dsns, basket_ids: Sequence[int], expected: dict[str, Bought], console: Console
-) -> list[Check]:
+async def prove(dsns: Dsns, basket_ids: Sequence[int], expected: dict[str, Bought], console: Console) -> list[Check]:
     """Verify the ledger, compare the CRM with it line by line, and its receipts with the data set."""
     ledger = await asyncpg.connect(dsns.ledger, server_settings=_READER)
     crm = await asyncpg.connect(dsns.crm, server_settings=_READER)

@@ -87,9 +87,7 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
     dataset = load()
     selection = dataset.select(options.month, options.limit)
     # All households become members, whatever is chosen: so the books begin alike in every run on this ledger.
-    people = {
-        household: person(household, options.card_shape) for household in dataset.households(dataset.select())
-    }
+    people = {household: person(household, options.card_shape) for household in dataset.households(dataset.select())}
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(_channel(target.backoffice_address, options, 0))
         office = BackOffice(channel, target.admin_key, Counters())
@@ -110,9 +108,7 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
         return await _send_and_report(run, stubs)
 
 
-async def _send_and_report(
-    run: _Run, stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub]
-) -> ReplayReport:
+async def _send_and_report(run: _Run, stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub]) -> ReplayReport:
     plan = _plan(run)
     lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan)
     gc.freeze()  # the data set stays: looking for garbage in it would take time from every call
@@ -133,9 +129,7 @@ def _plan(run: _Run) -> Plan:
         plan = Plan(plan.redemption_per_million, Answered.RESEND, plan.new_message_ids, plan.patience)
     if answered:
         verb = "sending them again" if plan.answered is Answered.RESEND else "going on after them"
-        run.console.print(
-            f"{len(answered):,} of {len(run.selection):,} baskets were answered before: {verb}."
-        )
+        run.console.print(f"{len(answered):,} of {len(run.selection):,} baskets were answered before: {verb}.")
     return plan
 
 
@@ -188,9 +182,7 @@ def _points_check(points: control.PointTotals) -> Check:
 async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> list[Check]:
     with proof.databases(run.target.data_dir) as dsns:
         if dsns is None:
-            return [
-                Check(name, None, proof.NOT_FROM_HERE) for name in ("ledger verified", "CRM equals ledger")
-            ]
+            return [Check(name, None, proof.NOT_FROM_HERE) for name in ("ledger verified", "CRM equals ledger")]
         return await proof.prove(dsns, run.basket_ids, expected, run.console)
 
 
@@ -203,9 +195,7 @@ async def _ledger_checks(run: _Run, tally: Tally, expected: dict[str, control.Bo
     total = f"{booked.receipts:,} receipts, {booked.lines:,} lines, {money(booked.turnover_minor)}"
     checks = [
         Check("ledger = data set, member by member", not wrong, "; ".join(wrong) or total),
-        Check(
-            "no receipt is booked twice", not books.twice, f"{len(books.twice):,} of {booked.receipts:,} are"
-        ),
+        Check("no receipt is booked twice", not books.twice, f"{len(books.twice):,} of {booked.receipts:,} are"),
         Check("rules at commit = rules at quote", books.variances == 0, f"{books.variances:,} lines differ"),
     ]
     if tally.skipped == 0 and not tally.failed:

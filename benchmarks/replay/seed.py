@@ -78,9 +78,7 @@ class BackOffice:
                     if result.HasField("refusal"):
                         raise SeedFailed(f"the server refused member {who.name}: {result.refusal.message}")
                     if result.member_id != str(who.member_id):
-                        raise SeedFailed(
-                            f"{who.name} is known to the server as another member, {result.member_id}"
-                        )
+                        raise SeedFailed(f"{who.name} is known to the server as another member, {result.member_id}")
                 advance(len(batch))
 
     async def ledger_name(self) -> str:
@@ -94,9 +92,7 @@ class BackOffice:
         page = await call(self.counters, list_entries, "ListEntries", request)
         return page.entries[0].hash.hex()[:16]
 
-    async def put_catalogue(
-        self, products: Sequence[Product], journal: RegisterJournal, console: Console
-    ) -> None:
+    async def put_catalogue(self, products: Sequence[Product], journal: RegisterJournal, console: Console) -> None:
         """Put the catalogue, unless this very one was put before."""
         digest = sha256(repr(products).encode()).hexdigest()
         if journal.fact(_CATALOGUE_FACT) == digest:
@@ -120,31 +116,31 @@ class BackOffice:
         """
         known = journal.keys()
         missing = [terminal for terminal in terminals if terminal not in known]
+        newest = list(known.values())[-1:]
         if not missing:
-            return list(known.values())[-1:]
+            return newest
+        await self._put_stores(sorted({store_id for store_id, _ in missing}))
+        with progress(console, "Terminals", len(missing), "terminals") as advance:
+            for batch in batches(missing, CALLS_AT_ONCE):
+                newest = await self._issue_keys(batch)
+                journal.put_keys((*terminal, key) for terminal, key in zip(batch, newest, strict=True))
+                advance(len(batch))
+        return newest
+
+    async def _put_stores(self, store_ids: Sequence[str]) -> None:
         stub = store_pb2_grpc.StoreServiceStub(self.channel)
         put_store = bearing(stub.PutStore, self.key, TIMEOUT_SECONDS)
-        issue_key = bearing(stub.IssueTerminalKey, self.key, TIMEOUT_SECONDS)
-        for batch in batches(sorted({store_id for store_id, _ in missing}), CALLS_AT_ONCE):
-            stores = (
-                store_pb2.Store(store_id=store, name=f"Store {store}", time_zone=TIME_ZONE) for store in batch
-            )
+        for batch in batches(store_ids, CALLS_AT_ONCE):
+            stores = (store_pb2.Store(store_id=name, name=f"Store {name}", time_zone=TIME_ZONE) for name in batch)
             requests = (store_pb2.PutStoreRequest(store=store) for store in stores)
             await asyncio.gather(*(call(self.counters, put_store, "PutStore", each) for each in requests))
-        with progress(console, "Terminals", len(missing), "terminals") as advance:
-            for some in batches(missing, CALLS_AT_ONCE):
-                wanted = (
-                    store_pb2.IssueTerminalKeyRequest(store_id=store, terminal_id=name)
-                    for store, name in some
-                )
-                issued = await asyncio.gather(
-                    *(call(self.counters, issue_key, "IssueTerminalKey", each) for each in wanted)
-                )
-                journal.put_keys(
-                    (*terminal, answer.key) for terminal, answer in zip(some, issued, strict=True)
-                )
-                advance(len(some))
-        return [answer.key for answer in issued]
+
+    async def _issue_keys(self, terminals: Sequence[tuple[str, str]]) -> list[str]:
+        stub = store_pb2_grpc.StoreServiceStub(self.channel)
+        issue = bearing(stub.IssueTerminalKey, self.key, TIMEOUT_SECONDS)
+        requests = (store_pb2.IssueTerminalKeyRequest(store_id=store, terminal_id=name) for store, name in terminals)
+        answers = await asyncio.gather(*(call(self.counters, issue, "IssueTerminalKey", each) for each in requests))
+        return [answer.key for answer in answers]
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

@@ -45,18 +45,14 @@ async def _settle_one(stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, key: str
     give_up_at = time.monotonic() + SETTLE_SECONDS
     while (missing := await _missing(stub, key, newest)) is not None:
         if time.monotonic() > give_up_at:
-            raise SeedFailed(
-                f"after {SETTLE_SECONDS:.0f} s a worker does not know what was seeded: {missing}"
-            )
+            raise SeedFailed(f"after {SETTLE_SECONDS:.0f} s a worker does not know what was seeded: {missing}")
         await asyncio.sleep(_SECONDS_BETWEEN_PROBES)
 
 
 async def _missing(stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, key: str, newest: Newest) -> str | None:
     """What a worker does not know yet, in words; None if it knows all."""
     line = common_pb2.ReceiptLine(line_number=1, sku=newest.sku, quantity_milli=1000, list_amount_minor=100)
-    receipt = common_pb2.Receipt(
-        event_at=Timestamp(seconds=newest.event_seconds), currency_code=CURRENCY, lines=[line]
-    )
+    receipt = common_pb2.Receipt(event_at=Timestamp(seconds=newest.event_seconds), currency_code=CURRENCY, lines=[line])
     request = checkout_pb2.QuoteRequest(receipt=receipt)
     try:
         answer = await call(Counters(), bearing(stub.Quote, key), "Quote", request)

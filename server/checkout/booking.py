@@ -11,7 +11,8 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 from ledger.books import book_of_member, book_of_receipt
 from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
 from ledger.keys import business_key, content_hash, message_key
-from ledger.model import Booked, Purchase, Refused as LedgerRefused, Spend, Unit
+from ledger.model import Booked, Purchase, Spend, Unit
+from ledger.model import Refused as LedgerRefused
 from server.checkout.convert import grants_of, invalid, line_messages, notices_of, variance_messages
 from server.errors import Refused
 from server.members.directory import Found
@@ -28,8 +29,22 @@ from server.promotions.arithmetic import spread_largest_remainder
 
 _CASHIER_TEXTS = {
     common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED: "This receipt is already booked. Call the administrator.",
-    common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED: "The register sent a message twice in two forms. Call the administrator.",
+    common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED: "The register sent one message in two forms. Call the administrator.",
 }
+
+
+class Shopper(NamedTuple):
+    """Whom a receipt is for.
+
+    ``found`` is the member for whom it is booked; ``shown`` is the member behind the identifier, who differs from
+    ``found`` when the identifier does not count; ``refusal`` says why it does not. ``booked_without`` means that the
+    programme books such a receipt without a member, as it may for those taken offline.
+    """
+
+    found: Found | None = None
+    shown: Found | None = None
+    refusal: Refused | None = None
+    booked_without: bool = False
 
 
 class CommitContext(NamedTuple):
@@ -40,8 +55,25 @@ class CommitContext(NamedTuple):
     zone: ZoneInfo
     facts: ReceiptFacts
     notices: list[common_pb2.Notice]
-    found: Found | None
-    member: MemberFacts | None
+    shopper: Shopper
+
+    @property
+    def found(self) -> Found | None:
+        """The member for whom the receipt is booked."""
+        return self.shopper.found
+
+    @property
+    def member(self) -> MemberFacts | None:
+        """What promotions may know of that member."""
+        return member_facts(self.shopper.found)
+
+
+def member_facts(found: Found | None) -> MemberFacts | None:
+    """Return what promotions may know of a member."""
+    if found is None:
+        return None
+    member = found.member
+    return MemberFacts(str(member.member_id), member.birthday, can_earn=True, can_spend=member.can_spend)
 
 
 class Booking:
@@ -64,6 +96,7 @@ class Booking:
             raise invalid("receipt_key.business_date", f"is no date of the calendar: {error}") from error
         member_id = context.found.member.member_id if context.found else None
         books = self._committer.books
+        contents = _content_hashes(request, context.shopper)
         effects = _effects_as_paid(request, context) if context.member else _effects_without_member(request, context)
         event_at = context.facts.local_at.astimezone(UTC)
         lots = lots_to_grant(context.rules, effects, context.facts.local_at.date()) if context.member else ()
@@ -71,17 +104,21 @@ class Booking:
             book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
             message_id=message_key(request.message_id),
             business_key=key,
-            content_hash=content_hash(member_id, *_content(request)),
+            content_hash=contents[0],
             event_at=event_at,
             member_id=member_id,
             unit=context.unit,
             event=_event(request, context, effects),
             spend=_spend(request, context),
             grants=grants_of(lots, context.zone),
+            same_contents=contents[1:],
+            refusal=_ledger_refusal(context.shopper),
         )
 
-    async def book(self, command: Purchase, deadline: float | None) -> checkout_pb2.CommitResponse:
-        """Submit a command; return its answer once it is durable.
+    async def book(
+        self, command: Purchase, deadline: float | None, refusal: Refused | None = None
+    ) -> checkout_pb2.CommitResponse:
+        """Submit a command; return its answer once it is durable. ``refusal`` is the one that the command bears.
 
         Raises:
             Refused: by name, if it was not booked or its outcome is unknown.
@@ -95,11 +132,11 @@ class Booking:
         except DeadlinePassed as error:
             raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
         except OutcomeUnknown as error:
-            raise Refused(
-                common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0
-            ) from error
+            raise Refused(common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0) from error
         except CommandFailed:
             raise  # a mistake of ours: the edge answers INTERNAL with an incident id
+        if refusal is not None and outcome is command.refusal:
+            raise refusal
         if isinstance(outcome, LedgerRefused):
             raise Refused(outcome.reason, outcome.message, cashier_text=_CASHIER_TEXTS[outcome.reason])
         return commit_response(outcome)
@@ -140,22 +177,35 @@ def _decimal(points_minor: int, precision: int) -> str:
     return f"{whole}.{fraction:0{precision}d}" if precision else str(whole)
 
 
-def _content(request: checkout_pb2.CommitRequest) -> tuple[bytes, ...]:
-    """Return all that a resent receipt must repeat: everything but the message id and the identifier shown."""
-    return (
+def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tuple[bytes, ...]:
+    """Return the hash of what a resent receipt must repeat, and those under which it may stand in the books.
+
+    The member takes the place of the identifier, so a receipt that showed one may have been booked for the member
+    who is behind it, or, offline, for nobody. All else but the message id is content.
+    """
+    content = (
         request.receipt_key.SerializeToString(deterministic=True),
         request.receipt.SerializeToString(deterministic=True),
         request.spend_points_minor.to_bytes(8, "big"),
         "\n".join(request.coupon_codes).encode(),
         request.checkout_id.encode(),
     )
+    if not request.HasField("identifier"):
+        return (content_hash(None, *content),)
+    without = content_hash(None, *content, b"identifier does not count")
+    members = [content_hash(found.member.member_id, *content) for found in (shopper.found, shopper.shown) if found]
+    return (without, *members) if shopper.booked_without else (*members, without)
+
+
+def _ledger_refusal(shopper: Shopper) -> LedgerRefused | None:
+    if shopper.refusal is None or shopper.booked_without or shopper.found is not None:
+        return None
+    return LedgerRefused(shopper.refusal.reason, shopper.refusal.message)
 
 
 def _effects_as_paid(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
     """Evaluate on the money as paid: the points spent are spread over the lines as a discount is."""
-    discounts = [
-        (line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli
-    ]
+    discounts = [(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
     rules, facts, member = context.rules, context.facts, context.member
     effects = earn_as_paid(rules, facts, member, [PaidLine(number, discount) for number, discount in discounts])
     money_minor = _money_of_points(request.spend_points_minor, rules)
@@ -171,9 +221,7 @@ def _effects_as_paid(request: checkout_pb2.CommitRequest, context: CommitContext
 
 def _effects_without_member(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
     """Evaluate for the discounts and variances only: nobody is there to earn."""
-    paid = [
-        PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli
-    ]
+    paid = [PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
     effects = earn_as_paid(context.rules, context.facts, None, paid)
     lines = tuple(line._replace(accruals=()) for line in effects.lines)
     return effects._replace(lines=lines, accrual_points_minor=0)
@@ -213,5 +261,6 @@ def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects:
         notices=[*notices_of(effects.messages), *context.notices],
         time_zone=context.zone.key,
         coupon_codes=request.coupon_codes,
+        identifier_refused=context.shopper.refusal.reason if context.shopper.refusal else None,
     )
     return journal_pb2.Event(purchase=purchase).SerializeToString()

@@ -31,17 +31,23 @@ class ProductLike(Protocol):
     """What the catalogue knows of an article."""
 
     @property
-    def category(self) -> str: ...
+    def category(self) -> str:
+        """The category as a path."""
+
     @property
-    def brand(self) -> str: ...
+    def brand(self) -> str:
+        """The brand."""
+
     @property
-    def tags(self) -> tuple[str, ...]: ...
+    def tags(self) -> tuple[str, ...]:
+        """Marks such as "alcohol"."""
 
 
 class CatalogueLike(Protocol):
     """The catalogue: articles by SKU."""
 
-    def get(self, sku: str) -> ProductLike | None: ...
+    def get(self, sku: str) -> ProductLike | None:
+        """Return an article; None if it is unknown."""
 
 
 def invalid(field: str, description: str) -> Refused:
@@ -115,9 +121,7 @@ def line_message(line: LineEffects) -> common_pb2.LineEffects:
         payable_minor=line.payable_minor,
         spendable_minor=line.spendable_minor,
         points_money_minor=line.points_money_minor,
-        accruals=[
-            common_pb2.AccrualPart(promotion_id=a[0], base_minor=a[1], points_minor=a[2]) for a in line.accruals
-        ],
+        accruals=[common_pb2.AccrualPart(promotion_id=a[0], base_minor=a[1], points_minor=a[2]) for a in line.accruals],
     )
 
 
@@ -127,9 +131,7 @@ def line_messages(receipt: common_pb2.Receipt, effects: Effects) -> list[common_
     messages = []
     for line in receipt.lines:
         effect = by_number.get(line.line_number)
-        messages.append(
-            line_message(effect) if effect else common_pb2.LineEffects(line_number=line.line_number)
-        )
+        messages.append(line_message(effect) if effect else common_pb2.LineEffects(line_number=line.line_number))
     return messages
 
 

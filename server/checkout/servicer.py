@@ -18,7 +18,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.balances import BalanceAt
 from ledger.committer import Committer
-from server.checkout.booking import Booking, CommitContext
+from server.checkout.booking import Booking, CommitContext, Shopper, member_facts
 from server.checkout.convert import (
     CatalogueLike,
     balance_message,
@@ -28,12 +28,12 @@ from server.checkout.convert import (
     notices_of,
     unknown_sku_notice,
 )
-from server.checkout.session import serve_session
+from server.checkout.session import Call, serve_session
 from server.edge import Caller, check
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
 from server.members.directory import Directory, Found
-from server.promotions import MemberFacts, OfflineAction, ReceiptError, ReceiptFacts, Rules, quote
+from server.promotions import OfflineAction, ReceiptError, ReceiptFacts, Rules, quote
 from server.rules import RulesBook
 
 BalanceReader = Gatherer[tuple[int, uuid.UUID], list[BalanceAt]]
@@ -54,7 +54,8 @@ _OFFLINE_CASES: Mapping[common_pb2.RefusalReason, str] = {
 class StoresLike(Protocol):
     """The stores and their time zones."""
 
-    def time_zone(self, store_id: str) -> ZoneInfo | None: ...
+    def time_zone(self, store_id: str) -> ZoneInfo | None:
+        """Return a store's time zone; None if there is no such store."""
 
 
 class Sale(NamedTuple):
@@ -91,9 +92,7 @@ class CheckoutServicer:
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    async def identify(
-        self, request: checkout_pb2.IdentifyRequest, caller: Caller
-    ) -> checkout_pb2.IdentifyResponse:
+    async def identify(self, request: checkout_pb2.IdentifyRequest, caller: Caller) -> checkout_pb2.IdentifyResponse:
         """Find the member behind an identifier."""
         found = await self._member(request.identifier)
         balances = await self._balances_of(found)
@@ -120,7 +119,7 @@ class CheckoutServicer:
             balances = await self._balances_of(found)
         available = _available(balances, sale.rules)
         wanted = request.spend_points_minor if found is None else min(request.spend_points_minor, available)
-        effects = _evaluated(lambda: quote(sale.rules, sale.facts, _member_facts(found), wanted))
+        effects = _evaluated(lambda: quote(sale.rules, sale.facts, member_facts(found), wanted))
         spending = sale.rules.programme.spending
         most_points = effects.max_spend_points_minor
         if found is not None:
@@ -146,8 +145,7 @@ class CheckoutServicer:
 
     async def commit(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse:
         """Book a receipt as paid."""
-        found = await self._member(request.identifier) if request.HasField("identifier") else None
-        return await self._commit(request, caller, found)
+        return await self._commit(request, caller, await self._shopper(request))
 
     async def commit_batch(
         self, request: checkout_pb2.CommitBatchRequest, caller: Caller
@@ -156,18 +154,16 @@ class CheckoutServicer:
         results = await asyncio.gather(*(self._commit_offline(commit, caller) for commit in request.commits))
         return checkout_pb2.CommitBatchResponse(results=results)
 
-    async def _commit_offline(
-        self, request: checkout_pb2.CommitRequest, caller: Caller
-    ) -> checkout_pb2.CommitResult:
+    async def _commit_offline(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResult:
         try:
             check(request)
-            found = await self._member_offline(request)
-            return checkout_pb2.CommitResult(committed=await self._commit(request, caller, found))
+            shopper = await self._shopper_offline(request)
+            return checkout_pb2.CommitResult(committed=await self._commit(request, caller, shopper))
         except Refused as refused:
             return checkout_pb2.CommitResult(refusal=refusal_message(refused))
 
     async def _commit(
-        self, request: checkout_pb2.CommitRequest, caller: Caller, found: Found | None
+        self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper
     ) -> checkout_pb2.CommitResponse:
         _check_store(request.receipt_key.store_id, caller)
         sale = self._sale(request.receipt, request.receipt_key.store_id)
@@ -177,11 +173,10 @@ class CheckoutServicer:
             zone=sale.zone,
             facts=sale.facts,
             notices=unknown_sku_notice(sale.unknown_skus),
-            found=found,
-            member=_member_facts(found),
+            shopper=shopper,
         )
         command = _evaluated(lambda: self._booking.command(request, context))
-        return await self._booking.book(command, caller.deadline)
+        return await self._booking.book(command, caller.deadline, shopper.refusal)
 
     async def hold(self, request: checkout_pb2.HoldRequest, caller: Caller) -> checkout_pb2.HoldResponse:
         """Answer that holds come with a later release."""
@@ -199,7 +194,7 @@ class CheckoutServicer:
         self, requests: AsyncIterator[checkout_pb2.SessionRequest], caller: Caller
     ) -> AsyncIterator[checkout_pb2.SessionResponse]:
         """Serve many calls over one stream."""
-        calls = {
+        calls: dict[str, Call] = {
             "identify": self.identify,
             "quote": self.quote,
             "hold": self.hold,
@@ -217,21 +212,34 @@ class CheckoutServicer:
             raise answer
         return answer
 
-    async def _member_offline(self, request: checkout_pb2.CommitRequest) -> Found | None:
-        """Find the member of a receipt taken offline; the programme says what becomes of refused identifiers."""
+    async def _shopper(self, request: checkout_pb2.CommitRequest) -> Shopper:
+        """Find whom a receipt is for. One whose card was blocked or replaced since may still repeat its answer."""
         if not request.HasField("identifier"):
-            return None
+            return Shopper()
         found, refusal = await self._directory.look_up(request.identifier)
         if refusal is None:
-            return found
+            return Shopper(found, found)
+        if found is None:
+            raise refusal
+        return Shopper(None, found, refusal)
+
+    async def _shopper_offline(self, request: checkout_pb2.CommitRequest) -> Shopper:
+        """Find whom a receipt taken offline is for; the programme says what becomes of refused identifiers."""
+        if not request.HasField("identifier"):
+            return Shopper()
+        found, refusal = await self._directory.look_up(request.identifier)
+        if refusal is None:
+            return Shopper(found, found)
         case = _OFFLINE_CASES.get(refusal.reason)
         rules = self._rules.at(_moment(request.receipt.event_at))
         if case is None or rules is None:
             raise refusal
         action: OfflineAction = getattr(rules.programme.offline, case)
-        if action is OfflineAction.REFUSE:
+        if action is OfflineAction.BOOK_WITHOUT_MEMBER:
+            return Shopper(None, found, refusal, booked_without=True)
+        if found is None:
             raise refusal
-        return None if action is OfflineAction.BOOK_WITHOUT_MEMBER else found
+        return Shopper(None, found, refusal) if action is OfflineAction.REFUSE else Shopper(found, found)
 
     async def _balances_of(self, found: Found) -> list[BalanceAt]:
         return await self._balances.get((found.member.book, found.member.member_id)) or []
@@ -271,13 +279,6 @@ def _check_store(store_id: str, caller: Caller) -> None:
             cashier_text="This register is set up for another store. Call the administrator.",
             violations=[("receipt_key.store_id", f"must be {caller.store_id}")],
         )
-
-
-def _member_facts(found: Found | None) -> MemberFacts | None:
-    if found is None:
-        return None
-    member = found.member
-    return MemberFacts(str(member.member_id), member.birthday, can_earn=True, can_spend=member.can_spend)
 
 
 def _available(balances: list[BalanceAt], rules: Rules) -> int:

@@ -78,7 +78,7 @@ async def _answer(
         check(request)
         result = await calls[name](getattr(request, name), caller._replace(deadline=started + timeout_seconds))
         getattr(response, name).CopyFrom(result)
-    except Exception as error:  # the outermost wrapper of a call on a stream: nothing may end the others
+    except Exception as error:  # noqa: BLE001 - the outermost wrapper of a call on a stream; the others go on
         refused = refused_of(error, f"Session/{name}")
         code = refused.code.name
         response.refusal.CopyFrom(refusal_message(refused))

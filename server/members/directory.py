@@ -6,7 +6,6 @@ Look-ups that arrive while a query is in flight travel together in the next one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
@@ -46,8 +45,7 @@ JOIN server.member m ON m.book = wanted.book AND m.member_id = wanted.member_id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MemberRecord:
+class MemberRecord(NamedTuple):
     """What a checkout needs to know of a member; `status` is the API's MemberStatus."""
 
     member_id: UUID
@@ -68,8 +66,7 @@ class MemberRecord:
         return api.MemberSummary(member_id=str(self.member_id), masked_name=self.masked_name, status=self.status)
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """The member behind an identifier, and by what kind of identifier they were found."""
 
     member: MemberRecord
@@ -112,7 +109,7 @@ class Directory:
         lookup = await self.look_up(identifier)
         if lookup.refusal is not None:
             return lookup.refusal
-        assert lookup.found is not None, "a look-up without a refusal has a member"  # noqa: S101 - our own promise
+        assert lookup.found is not None, "a look-up without a refusal has a member"
         return lookup.found
 
     async def look_up(self, identifier: api.Identifier) -> Lookup:

@@ -216,13 +216,7 @@ async def test_identifiers_are_refused_by_name(
 
 async def test_a_blocked_member_is_refused_by_name(till: Till) -> None:
     member = await till.enrol()
-    change = member_pb2.SetMemberStatusRequest(
-        message_id=str(uuid.uuid4()),
-        member_id=member.member_id,
-        status=common_pb2.MEMBER_STATUS_BLOCKED,
-        reason="fraud",
-    )
-    await till.members.SetMemberStatus(change, metadata=till.office("crm"))
+    await till.block(member)
     answer = await till.refused(till.commit_request([("milk", 100)], card(member.cards[0].card_number)))
     assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MEMBER_BLOCKED")
 
@@ -359,6 +353,35 @@ async def test_a_journal_is_booked_item_by_item_and_again_without_effect(till: T
         commit.message_id = str(uuid.uuid4())
     again = await till.pos.CommitBatch(journal, metadata=till.auth)
     assert [r.committed for r in again.results] == [r.committed for r in first.results]
+
+
+async def test_an_offline_receipt_of_an_unknown_card_keeps_its_answer_when_the_card_becomes_known(till: Till) -> None:
+    number = new_card()
+    request = till.commit_request([("milk", 10000)], card(number))
+    journal = checkout_pb2.CommitBatchRequest(commits=[request])
+    first = (await till.pos.CommitBatch(journal, metadata=till.auth)).results[0].committed
+    member = await till.enrol(card_numbers=[number])
+    again = (await till.pos.CommitBatch(journal, metadata=till.auth)).results[0]
+    assert again.committed == first
+    assert await till.commit(request) == first
+    request.ClearField("identifier")
+    assert (await till.refused(request)).reason == "MESSAGE_ID_REUSED"
+    assert await balance_of(till, common_pb2.Identifier(member_id=member.member_id)) == 0
+
+
+async def test_a_booked_receipt_keeps_its_answer_when_its_member_is_blocked(till: Till) -> None:
+    member = await till.enrol()
+    shopper = card(member.cards[0].card_number)
+    request = till.commit_request([("milk", 10000)], shopper)
+    first = await till.commit(request)
+    await till.block(member)
+    request.message_id = str(uuid.uuid4())
+    assert await till.commit(request) == first
+    journal = checkout_pb2.CommitBatchRequest(commits=[request, till.commit_request([("milk", 100)], shopper)])
+    again, new = (await till.pos.CommitBatch(journal, metadata=till.auth)).results
+    assert again.committed == first
+    assert new.committed.member_id == "", "booked without the member, as the programme says by default"
+    assert (await till.refused(till.commit_request([("milk", 100)], shopper))).reason == "MEMBER_BLOCKED"
 
 
 async def test_a_session_answers_every_call_by_its_number(till: Till) -> None:

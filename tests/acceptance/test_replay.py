@@ -73,9 +73,7 @@ def test_the_second_replay_sends_all_again_and_adds_nothing(
     assert second.points == first.points
 
 
-def test_receipts_in_new_messages_add_nothing_either(
-    first: ReplayReport, target: Target, journal_dir: Path
-) -> None:
+def test_receipts_in_new_messages_add_nothing_either(first: ReplayReport, target: Target, journal_dir: Path) -> None:
     plan = Plan(redemption_per_million=500_000, new_message_ids=True)
     again = _replay(target, Options(month=MONTH, limit=BASKETS, plan=plan), journal_dir)
     assert again.clean, _text(again)
@@ -112,10 +110,8 @@ def test_an_interrupted_replay_is_finished_by_the_next(tmp_path: Path) -> None:
     options = Options(month="2017-06", limit=BASKETS, plan=OPTIONS.plan)
 
     async def interrupted(target: Target) -> None:
-        running = asyncio.create_task(
-            replay(target, options, tmp_path / "journal", Console(file=io.StringIO()))
-        )
-        while not running.done() and _answered(tmp_path / "journal") < BASKETS // 4:  # noqa: ASYNC110  - a file, no event
+        running = asyncio.create_task(replay(target, options, tmp_path / "journal", Console(file=io.StringIO())))
+        while not running.done() and _answered(tmp_path / "journal") < BASKETS // 4:
             await asyncio.sleep(0.01)
         assert not running.done(), "the replay ended before it could be interrupted"
         running.cancel()

@@ -14,6 +14,7 @@ from tallypoint.v1 import journal_pb2, member_pb2
 
 from ledger.books import open_books
 from ledger.journal import read_entries
+from server.database import connection
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.records import MemberRow
@@ -71,7 +72,7 @@ class BackOffice:
     async def changes(self) -> dict[str, list[int]]:
         """Return the versions that the ledger tells of, by member, in the order of the books."""
         versions: dict[str, list[int]] = {}
-        async with self.pool.acquire() as conn:
+        async with connection(self.pool) as conn:
             for book in range(BOOKS):
                 for entry in await read_entries(conn, book, 0, 100_000):
                     versions.setdefault(str(entry.member_id), []).append(_version(entry.payload))

@@ -168,7 +168,7 @@ def test_role_reaches_its_own_calls_only(
     channel: grpc.Channel, tallypoint: RunningServer, role: str, reachable: list[str]
 ) -> None:
     client = Client(channel, tallypoint.keys[role])
-    calls = {
+    calls: dict[str, tuple[Callable[..., Any], Any]] = {
         "members": (client.members.GetMember, member_pb2.GetMemberRequest()),
         "stores": (client.stores.ListStores, store_pb2.ListStoresRequest()),
         "programmes": (client.programmes.ListProgrammeVersions, programme_pb2.ListProgrammeVersionsRequest()),

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import asyncpg
 import pytest
 
 from server.crm import compare as compare_module
-from server.crm.compare import compare
+from server.crm.compare import Comparison, compare
 from server.crm.source import connect_ledger
 from server.crm.store import ForeignLedgerError, connect_crm
-from server.storage import LEDGER_MIGRATIONS
+from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.crm import caught_up, comparison, streaming
 from tests.support.database import DatabaseFactory
@@ -31,15 +34,59 @@ class Pair:
     crm_dsn: str
 
 
+async def fill(books: BooksUnderTest, crm_dsn: str) -> None:
+    """Append members and receipts, and let a stream apply them all."""
+    await books.register(9)
+    await books.buy(60)
+    async with streaming(books.dsn, crm_dsn):
+        await caught_up(books.dsn, crm_dsn)
+
+
 @pytest.fixture
 async def pair(ledger_dsn: str, crm_dsn: str) -> AsyncIterator[Pair]:
-    """A ledger with members and receipts, all applied."""
+    """A ledger with members and receipts, all applied, for one test."""
     async with open_test_books(ledger_dsn) as books:
-        await books.register(9)
-        await books.buy(60)
-        async with streaming(ledger_dsn, crm_dsn):
-            await caught_up(ledger_dsn, crm_dsn)
+        await fill(books, crm_dsn)
         yield Pair(books, crm_dsn)
+
+
+class SharedPair(NamedTuple):
+    """The databases of ``shared_pair``, and the ledger's members."""
+
+    ledger_dsn: str
+    crm_dsn: str
+    members: list[uuid.UUID]
+
+
+@pytest.fixture(scope="module")
+def shared_pair(databases: DatabaseFactory) -> Iterator[SharedPair]:
+    """The same for tests that leave it as it is."""
+
+    async def build(ledger_dsn: str, crm_dsn: str) -> SharedPair:
+        async with open_test_books(ledger_dsn) as books:
+            await fill(books, crm_dsn)
+            return SharedPair(ledger_dsn, crm_dsn, books.members)
+
+    with databases.fresh(LEDGER_MIGRATIONS) as ledger_dsn, databases.fresh(CRM_MIGRATIONS) as crm_dsn:
+        yield asyncio.run(build(ledger_dsn, crm_dsn))
+
+
+class _UndoError(Exception):
+    """Rolls a transaction back."""
+
+
+async def comparison_with(pair: SharedPair, damage: str, *values: object) -> Comparison:
+    """Compare while something is wrong in the CRM database, then undo it."""
+    ledger, crm = await connect_ledger(pair.ledger_dsn), await connect_crm(pair.crm_dsn)
+    result = Comparison()
+    with contextlib.suppress(_UndoError):
+        async with crm.transaction(isolation="repeatable_read"):
+            assert await crm.execute(damage, *values) not in ("UPDATE 0", "DELETE 0", "INSERT 0 0")
+            result = await compare(ledger, crm, patience_seconds=0)
+            raise _UndoError
+    await ledger.close()
+    await crm.close()
+    return result
 
 
 async def execute(dsn: str, sql: str) -> None:
@@ -108,11 +155,10 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("planted", PLANTED)
-async def test_names_a_planted_difference(pair: Pair, planted: str) -> None:
+async def test_names_a_planted_difference(shared_pair: SharedPair, planted: str) -> None:
     """The difference is named by book, entry and field."""
     damage, field = PLANTED[planted]
-    await execute(pair.crm_dsn, damage)
-    result = await comparison(pair.books.dsn, pair.crm_dsn)
+    result = await comparison_with(shared_pair, damage)
     assert field in [difference.field for difference in result.differences]
     assert {difference.book for difference in result.differences} == {1}
 
@@ -127,38 +173,36 @@ async def test_names_a_planted_difference(pair: Pair, planted: str) -> None:
         pytest.param("DELETE FROM crm.member WHERE member_id = $1", "", id="missing"),
     ],
 )
-async def test_names_a_difference_in_a_member_without_personal_data(pair: Pair, damage: str, field: str) -> None:
+async def test_names_a_difference_in_a_member_without_personal_data(
+    shared_pair: SharedPair, damage: str, field: str
+) -> None:
     """The member's id and field are named, what stands in the field is not shown."""
-    member_id = pair.books.members[3]
-    conn = await asyncpg.connect(pair.crm_dsn)
-    await conn.execute(damage, member_id)
-    await conn.close()
-    result = await comparison(pair.books.dsn, pair.crm_dsn)
+    member_id = shared_pair.members[3]
+    result = await comparison_with(shared_pair, damage, member_id)
     assert [difference.field for difference in result.differences] == [f"member[{member_id}]{field}"]
     assert "Olena" not in str(result)
     assert "Somebody" not in str(result)
 
 
-async def test_finds_a_member_that_the_ledger_side_does_not_know(pair: Pair) -> None:
+async def test_finds_a_member_that_the_ledger_side_does_not_know(shared_pair: SharedPair) -> None:
     """An invented member is found, also after the last of the ledger's members."""
     invented = uuid.UUID(int=2**128 - 2)
-    await execute(
-        pair.crm_dsn,
-        f"INSERT INTO crm.member SELECT book, '{invented}', version, status, name, phone, birthday, language, "  # noqa: S608
+    result = await comparison_with(
+        shared_pair,
+        "INSERT INTO crm.member SELECT book, $1, version, status, name, phone, birthday, language, "
         "card_numbers, card_statuses, registered_at FROM crm.member LIMIT 1",
+        invented,
     )
-    result = await comparison(pair.books.dsn, pair.crm_dsn)
     assert [difference.field for difference in result.differences] == [f"member[{invented}]"]
 
 
-async def test_finds_rows_of_books_that_do_not_exist(pair: Pair) -> None:
+async def test_finds_rows_of_books_that_do_not_exist(shared_pair: SharedPair) -> None:
     """Rows outside the ledger's books are found."""
-    await execute(
-        pair.crm_dsn,
+    result = await comparison_with(
+        shared_pair,
         "INSERT INTO crm.points_movement SELECT 77, number, ordinal, booked_at, member_id, unit, debit, credit, "
         "points_minor, lot_number, lot_ordinal, active_at, expires_at FROM crm.points_movement LIMIT 1",
     )
-    result = await comparison(pair.books.dsn, pair.crm_dsn)
     assert [(difference.book, difference.field) for difference in result.differences] == [(77, "points_movement")]
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from server.database import connection
 from server.errors import Refused
 from server.rules import ProgrammeStore, RulesBook
 from tests.integration.back_office import NOW, BackOffice, back_office_over
@@ -84,7 +85,7 @@ async def test_version_in_effect_follows_the_receipts_time(programmes: Programme
     for date in ("2026-03-01", "2026-06-01", "2026-01-01", "2026-03-01"):
         await programmes.publish(programme(date, base_percent=str(len(await programmes.list_versions()))), "", NOW)
     book = RulesBook()
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await book.load(conn)
     second = timedelta(seconds=1)
     expected = {
@@ -104,7 +105,7 @@ async def test_worker_adds_new_versions_and_keeps_the_compiled_ones(
     programmes: ProgrammeStore, office: BackOffice
 ) -> None:
     book, moment = RulesBook(), datetime(2026, 7, 1, tzinfo=UTC)
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await book.load(conn)
         assert book.at(moment) is None
         await programmes.publish(programme("2026-01-01"), "p.yaml", NOW)

@@ -10,6 +10,7 @@ import pytest
 from tallypoint.v1 import store_pb2
 
 from server.catalogue import Catalogue, Product, ProductRegistry
+from server.database import connection
 from server.edge import Role
 from server.errors import Refused
 from server.reload import Reloader
@@ -34,7 +35,7 @@ async def stores(office: BackOffice) -> StoreRegistry:
 async def loaded_keys(office: BackOffice) -> KeyRing:
     """Return the keys as a worker that starts now knows them."""
     ring = KeyRing(HASHES)
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await ring.load(conn)
     return ring
 
@@ -45,7 +46,7 @@ async def test_put_store_is_listed_and_changed(stores: StoreRegistry, office: Ba
     listed = [(store.store_id, store.name, store.time_zone.key) for store in await stores.list_stores()]
     assert listed == [("almaty-1", "Abay", "Asia/Almaty"), ("kyiv-1", "Khreshchatyk 2", "Europe/Kyiv")]
     in_memory = Stores()
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await in_memory.load(conn)
     assert str(in_memory.time_zone("almaty-1")) == "Asia/Almaty"
     assert in_memory.time_zone("nowhere") is None
@@ -146,7 +147,7 @@ async def test_article_named_twice_stores_nothing(office: BackOffice) -> None:
 async def test_catalogue_reads_only_what_changed(office: BackOffice) -> None:
     products, catalogue = ProductRegistry(office.pool), Catalogue()
     await products.put_products([MILK, BEER])
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await catalogue.load(conn)
         assert catalogue.get("1") == Product("dairy/milk", "Own", ("eco", "fresh"))
         await conn.execute("UPDATE server.product SET brand = 'behind our back' WHERE sku = '2'")
@@ -161,7 +162,7 @@ async def test_alike_articles_share_their_memory(office: BackOffice) -> None:
     catalogue = Catalogue()
     alike = [store_pb2.Product(sku=str(n), category="dairy/milk", brand="Own", tags=["fresh"]) for n in range(50)]
     await ProductRegistry(office.pool).put_products(alike)
-    async with office.pool.acquire() as conn:
+    async with connection(office.pool) as conn:
         await catalogue.load(conn)
     assert len({id(catalogue.get(str(n))) for n in range(50)}) == 1
 

@@ -16,7 +16,7 @@ from ledger.caches import BookCaches, postings_of
 from ledger.decide import decide
 from ledger.journal import EntryRecord
 from ledger.model import Account, Booked, BookState, Grant, Head, Lot, Purchase, Repeat
-from tests.support.commands import BONUS, NOON, member, purchase
+from tests.support.commands import NOON, member, purchase
 
 SHOPPERS = [member(n) for n in range(3)]
 
@@ -88,7 +88,7 @@ class Books(RuleBasedStateMachine):
     @rule(pick=st.integers(0))
     def resend(self, pick: int) -> None:
         if self.sent:
-            shopper, command, number = self.sent[pick % len(self.sent)]
+            _, command, number = self.sent[pick % len(self.sent)]
             decision = decide(self._state([command]), [command], self.now)
             assert decision.verdicts == [Repeat(0, number)]
             assert not decision.entries, "a resend writes nothing"
@@ -161,7 +161,11 @@ class Books(RuleBasedStateMachine):
             copied.lots = self._lots_of(key) if key[0] in spenders or due else None
             accounts[key] = copied
         return BookState(
-            0, self.head, dict(self.caches.messages), dict(self.caches.receipts), accounts  # type: ignore[arg-type]  # keys
+            0,
+            self.head,
+            dict(self.caches.messages),
+            dict(self.caches.receipts),
+            accounts,  # type: ignore[arg-type]  # keys
         )
 
     def _lots_of(self, key: object) -> list[Lot]:

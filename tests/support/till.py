@@ -136,17 +136,27 @@ class Till:
 
     async def enrol(self, **person: object) -> member_pb2.Member:
         """Make a member with a new card."""
-        number = new_card()
+        numbers = person.pop("card_numbers", [new_card()])
         birthday = str(person.pop("birthday", ""))
         request = member_pb2.RegisterMemberRequest(
             message_id=str(uuid.uuid4()),
             member=member_pb2.NewMember(
                 profile=member_pb2.Profile(name="Olena Koval", birthday=birthday),
-                card_numbers=[number],
+                card_numbers=numbers,  # type: ignore[arg-type]  # a list of texts
                 **person,  # type: ignore[arg-type]  # the message's own fields
             ),
         )
         return (await self.members.RegisterMember(request, metadata=self.office("crm"))).member
+
+    async def block(self, member: member_pb2.Member) -> None:
+        """Block a member."""
+        change = member_pb2.SetMemberStatusRequest(
+            message_id=str(uuid.uuid4()),
+            member_id=member.member_id,
+            status=common_pb2.MEMBER_STATUS_BLOCKED,
+            reason="fraud",
+        )
+        await self.members.SetMemberStatus(change, metadata=self.office("crm"))
 
     def receipt(self, basket: Basket, event_at: datetime = NOON) -> common_pb2.Receipt:
         """Return a receipt of single pieces."""

@@ -71,12 +71,12 @@ def moves(decision: Decision) -> list[tuple[int, int, int, int]]:
         pytest.param([lot(1, 500)], 300, [(1, 300)], id="part of one lot"),
         pytest.param([lot(1, 500)], 500, [(1, 500)], id="the whole lot"),
         pytest.param([lot(1, 500)], 900, [(1, 500)], id="no more than there is"),
-        pytest.param([lot(1, 5, NOW + 9 * DAY), lot(2, 5, NOW + DAY)], 7, [(2, 5), (1, 2)], id="soonest to lapse first"),
+        pytest.param(
+            [lot(1, 5, NOW + 9 * DAY), lot(2, 5, NOW + DAY)], 7, [(2, 5), (1, 2)], id="soonest to lapse first"
+        ),
         pytest.param([lot(1, 5), lot(2, 5, NOW + DAY)], 7, [(2, 5), (1, 2)], id="never-lapsing last"),
         pytest.param([lot(2, 5), lot(1, 5)], 7, [(1, 5), (2, 2)], id="older first among never-lapsing"),
-        pytest.param(
-            [lot(2, 5, NOW + DAY), lot(1, 5, NOW + DAY)], 7, [(1, 5), (2, 2)], id="older first among equals"
-        ),
+        pytest.param([lot(2, 5, NOW + DAY), lot(1, 5, NOW + DAY)], 7, [(1, 5), (2, 2)], id="older first among equals"),
         pytest.param([lot(1, 5, active=NOW + DAY), lot(2, 3)], 7, [(2, 3)], id="pending points stay"),
         pytest.param([], 7, [], id="nothing there"),
     ],
@@ -97,7 +97,11 @@ def test_spending_takes_lots_in_order(lots: list[Lot], asked: int, taken: list[t
         pytest.param(Spend(300, 1, 1, 10), 300, 30, "UNSPECIFIED", id="ten points pay one"),
         pytest.param(Spend(300, 1, 5, 1), 300, 1500, "UNSPECIFIED", id="one point pays five"),
         pytest.param(
-            Spend(300, 1, 1, 1, int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)), 0, 0, "SPENDING_FORBIDDEN", id="earn-only"
+            Spend(300, 1, 1, 1, int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)),
+            0,
+            0,
+            "SPENDING_FORBIDDEN",
+            id="earn-only",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import grpc.aio
 import pytest
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships no types
+from google.rpc import error_details_pb2, status_pb2
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 
 from benchmarks.replay.client import CallFailed, Counters, Patience, bearing, call
@@ -91,9 +91,7 @@ async def test_faults_that_pass_are_repeated_and_counted_by_reason() -> None:
 @pytest.mark.parametrize(
     ("code", "details", "reason"),
     [
-        pytest.param(
-            Code.NOT_FOUND, _details("IDENTIFIER_UNKNOWN"), "IDENTIFIER_UNKNOWN", id="refused by name"
-        ),
+        pytest.param(Code.NOT_FOUND, _details("IDENTIFIER_UNKNOWN"), "IDENTIFIER_UNKNOWN", id="refused by name"),
         pytest.param(Code.UNAUTHENTICATED, b"", "UNAUTHENTICATED", id="without details"),
         pytest.param(Code.INTERNAL, b"\xff\xff", "INTERNAL", id="details that cannot be read"),
     ],

@@ -75,9 +75,7 @@ def test_percentiles(durations: list[int], expected: list[int]) -> None:
     assert latencies.percentiles() == expected
 
 
-@pytest.mark.parametrize(
-    ("minor", "text"), [(123_456, "1,234.56"), (5, "0.05"), (-250, "-2.50"), (0, "0.00")]
-)
+@pytest.mark.parametrize(("minor", "text"), [(123_456, "1,234.56"), (5, "0.05"), (-250, "-2.50"), (0, "0.00")])
 def test_money(minor: int, text: str) -> None:
     assert money(minor) == text
 

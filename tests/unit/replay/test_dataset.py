@@ -43,22 +43,16 @@ def test_every_line_is_in_one_basket_in_its_published_order(
 ) -> None:
     transactions, _ = published
     ordered = transactions.sort_values(["transaction_timestamp", "basket_id"], kind="stable")
-    assert np.array_equal(
-        np.repeat(data.basket_id, np.diff(data.line_start)), ordered["basket_id"].to_numpy()
-    )
+    assert np.array_equal(np.repeat(data.basket_id, np.diff(data.line_start)), ordered["basket_id"].to_numpy())
     assert np.array_equal(data.line_product, ordered["product_id"].to_numpy())
-    assert np.array_equal(
-        np.repeat(data.household_id, np.diff(data.line_start)), ordered["household_id"].to_numpy()
-    )
+    assert np.array_equal(np.repeat(data.household_id, np.diff(data.line_start)), ordered["household_id"].to_numpy())
 
 
 def test_turnover_equals_the_published_sum_to_the_cent(
     data: Dataset, published: tuple[pd.DataFrame, pd.DataFrame]
 ) -> None:
     transactions, _ = published
-    by_basket = (
-        (transactions["sales_value"] * 100).round().astype("int64").groupby(transactions["basket_id"]).sum()
-    )
+    by_basket = (transactions["sales_value"] * 100).round().astype("int64").groupby(transactions["basket_id"]).sum()
     ours = pd.Series(np.add.reduceat(data.line_amount_minor, data.line_start[:-1]), index=data.basket_id)
     assert by_basket.equals(ours.sort_index().rename_axis("basket_id").rename("sales_value"))
     assert int(data.line_amount_minor.sum()) == 459_603_958

@@ -16,9 +16,7 @@ async def test_a_receipt_is_in_the_file_before_it_may_be_sent(tmp_path: Path) ->
     async with RegisterJournal(path) as journal:
         await journal.put_receipt(7, b"receipt")
         with sqlite3.connect(path) as other:
-            assert other.execute("SELECT request, answer_sha256 FROM receipt").fetchall() == [
-                (b"receipt", None)
-            ]
+            assert other.execute("SELECT request, answer_sha256 FROM receipt").fetchall() == [(b"receipt", None)]
 
 
 async def test_everything_is_there_after_closing_and_opening(tmp_path: Path) -> None:
