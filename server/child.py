@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -34,8 +35,15 @@ ChildMain = Callable[[ChildTask, Callable[[], None], asyncio.Event], Awaitable[N
 """A child's work: its task, a function to call when it is ready, an event that is set when it must end."""
 
 
-def run_child(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:
-    """Run a child until SIGTERM, or until the supervisor is gone. The entry point of the process."""
+def run_child(main_name: str, task: ChildTask, supervisor: Connection) -> None:
+    """Run a child until SIGTERM, or until the supervisor is gone. The entry point of the process.
+
+    Args:
+        main_name: Module and name of a `ChildMain`, such as ``server.worker:pos_worker_main``; a name, so that a
+            process loads its own parts and nobody else's.
+        task: What it is told.
+        supervisor: The pipe on which it says that it is ready; its end is the supervisor's.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
     configure_logs(task.name, task.settings.log_level, show_error_texts=task.settings.development)
     log = structlog.get_logger("tallypoint.child")
@@ -46,10 +54,16 @@ def run_child(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:
         loop_factory = uvloop.new_event_loop
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(_run(main, task, supervisor))
+            runner.run(_run(_load(main_name), task, supervisor))
     except Exception as error:  # noqa: BLE001 - the last line of defence: log it as an event and die
         log.error("child_failed", **describe_error(error))  # noqa: TRY400 - describe_error has the place
         raise SystemExit(1) from None
+
+
+def _load(main_name: str) -> ChildMain:
+    module, _, name = main_name.partition(":")
+    main: ChildMain = getattr(importlib.import_module(module), name)
+    return main
 
 
 async def _run(main: ChildMain, task: ChildTask, supervisor: Connection) -> None:

@@ -25,10 +25,12 @@ class Mounted(NamedTuple):
 MOUNTED: Final = {
     "crm": Mounted("server.crm.cli", "Show how far the CRM database is behind the ledger."),
     "demo": Mounted("benchmarks.replay.cli", "Start everything, replay a month of real receipts, print a report."),
+    "keys": Mounted("server.keys_cli", "Issue and revoke keys of the back office."),
     "ledger": Mounted("server.ledger_cli", "Verify the books; rebuild what is computed from them."),
     "members": Mounted("server.members.cli", "Import members from a CSV file."),
     "programme": Mounted("server.programme_cli", "Check and publish programme files."),
     "replay": Mounted("benchmarks.replay.cli", "Replay real receipts through the API and prove the result."),
+    "stores": Mounted("server.stores_cli", "Stores, and the keys of their terminals."),
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import grpc
@@ -12,7 +13,7 @@ from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
-from server.edge import Edge, MethodHandlers
+from server.edge import Authenticator, Edge, MethodHandlers
 from server.settings import Settings
 
 KEEPALIVE_MILLISECONDS: Final = 30_000
@@ -61,6 +62,23 @@ class Port:
         await self._health.enter_graceful_shutdown()
         self._edge.drain()
         await self._server.stop(self._grace_seconds)
+
+
+def edge_of(settings: Settings, authenticator: Authenticator) -> Edge:
+    """Return what the calls of a process share, by the settings."""
+    return Edge(
+        authenticator,
+        max_concurrent_calls=settings.max_concurrent_calls,
+        default_timeout_seconds=settings.default_timeout_seconds,
+    )
+
+
+async def answer_until(stop: asyncio.Event, port: Port, ready: Callable[[], None]) -> None:
+    """Answer calls until the event, then drain. What the calls use is closed after it, by the caller."""
+    await port.start()
+    ready()
+    await stop.wait()
+    await port.drain()
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:

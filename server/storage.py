@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from pydantic import SecretStr
 
 import ledger
-from ledger.books import open_books
+from ledger.books import open_books, read_book_count
 from ledger.migrate import migrate
 from server.postgres import EmbeddedPostgres
 from server.settings import Settings
 
 LEDGER_DATABASE: Final = "tallypoint_ledger"
 CRM_DATABASE: Final = "tallypoint_crm"
+CONNECT_TIMEOUT_SECONDS: Final = 5.0
+COMMAND_TIMEOUT_SECONDS: Final = 30.0
+POOL_SIZE: Final = 10
 _SERVER_FOLDER: Final = Path(__file__).parent
 
 LEDGER_MIGRATIONS: Final = (
@@ -28,6 +32,8 @@ LEDGER_MIGRATIONS: Final = (
 """The migration sets of the ledger database, in the order in which they are applied."""
 CRM_MIGRATIONS: Final = (("crm", _SERVER_FOLDER / "crm" / "migrations"),)
 """The migration sets of the CRM database."""
+
+Connect = Callable[[], Coroutine[Any, Any, "asyncpg.Connection[asyncpg.Record]"]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +115,37 @@ async def migrate_database(dsn: str, migration_sets: tuple[tuple[str, Path], ...
         return applied
     finally:
         await conn.close()
+
+
+def writer_connect(dsn: str, application_name: str) -> Connect:
+    """Return a function that opens a connection with the writer's rights, and no more."""
+    return functools.partial(asyncpg.connect, dsn, **_as_writer(application_name))
+
+
+def writer_pool(dsn: str, application_name: str) -> asyncpg.Pool[asyncpg.Record]:
+    """Return a pool, to be entered, of connections with the writer's rights."""
+    return asyncpg.create_pool(dsn, min_size=1, max_size=POOL_SIZE, **_as_writer(application_name))
+
+
+async def read_books(connect: Connect) -> int:
+    """Return the number of books of the ledger.
+
+    Raises:
+        LookupError: The ledger has not been opened; `tallypoint migrate` opens it.
+    """
+    conn = await connect()
+    try:
+        return await read_book_count(conn)
+    finally:
+        await conn.close()
+
+
+def _as_writer(application_name: str) -> dict[str, Any]:
+    return {
+        "timeout": CONNECT_TIMEOUT_SECONDS,
+        "command_timeout": COMMAND_TIMEOUT_SECONDS,
+        "server_settings": {"role": "tallypoint_writer", "application_name": application_name},
+    }
 
 
 def _plain(dsn: SecretStr) -> str:

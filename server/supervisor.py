@@ -21,14 +21,13 @@ from typing import Final
 import structlog
 
 from server import metrics
-from server.child import ChildMain, ChildTask, run_child
+from server.child import ChildTask, run_child
 from server.development import DevelopmentKeys, development_keys, install_development_keys
 from server.logs import configure_logs, describe_error
 from server.metrics_directory import remove_old_directories
 from server.postgres import EmbeddedPostgres, PostgresError
 from server.settings import Settings, StartRefusedError, check_production, split_address
 from server.storage import Dsns, migrate_all, open_databases
-from server.worker import backoffice_main, crm_main, pos_worker_main
 
 BACKOFF_FIRST_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 10.0
@@ -53,10 +52,10 @@ class Ports:
 class KeptChild:
     """One child process that is started again whenever it dies."""
 
-    def __init__(self, main: ChildMain, task: ChildTask) -> None:
+    def __init__(self, main_name: str, task: ChildTask) -> None:
         self.name = task.name
         self.ready = asyncio.Event()
-        self._main = main
+        self._main_name = main_name
         self._task = task
         self._process: BaseProcess | None = None
         self._stopping = asyncio.Event()
@@ -96,7 +95,7 @@ class KeptChild:
         """Run the child once and return its exit code and process id."""
         ours, theirs = _spawn.Pipe()
         process = self._process = _spawn.Process(
-            target=run_child, args=(self._main, self._task, theirs), name=self.name, daemon=True
+            target=run_child, args=(self._main_name, self._task, theirs), name=self.name, daemon=True
         )
         process.start()
         theirs.close()
@@ -215,11 +214,15 @@ async def _supervise(
 
 
 def _children(settings: Settings, dsns: Dsns, ports: Ports) -> list[KeptChild]:
-    def child(name: str, main: ChildMain) -> KeptChild:
-        return KeptChild(main, ChildTask(name, settings, dsns, ports.pos, ports.backoffice))
+    def child(name: str, main_name: str) -> KeptChild:
+        return KeptChild(main_name, ChildTask(name, settings, dsns, ports.pos, ports.backoffice))
 
-    workers = [child(f"worker-{number}", pos_worker_main) for number in range(1, settings.workers + 1)]
-    return [*workers, child("backoffice", backoffice_main), child("crm-stream", crm_main)]
+    workers = [child(f"worker-{number}", "server.worker:pos_worker_main") for number in range(1, settings.workers + 1)]
+    return [
+        *workers,
+        child("backoffice", "server.backoffice.process:backoffice_main"),
+        child("crm-stream", "server.crm.process:crm_main"),
+    ]
 
 
 def _watch_signals(children: Sequence[KeptChild]) -> asyncio.Event:

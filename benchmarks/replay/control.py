@@ -42,7 +42,10 @@ class Books:
     variances: int = 0
     """Lines on which the register gave another discount than the rules."""
     discount_minor: int = 0
-    spent_money_minor: int = 0
+    accrual_points_minor: int = 0
+    """Points that all receipts' answers said were earned, the other receipts included."""
+    spent_points_minor: int = 0
+    """Points that all receipts' answers said were spent, the other receipts included."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,8 @@ def summed(bought: dict[str, Bought]) -> Bought:
 def _add(books: Books, event: journal_pb2.Event, wanted: frozenset[int], seen: set[int]) -> None:
     purchase = event.purchase
     basket_id = purchase.receipt_key.receipt_number
+    books.accrual_points_minor += event.settlement.accrual_points_minor
+    books.spent_points_minor += event.settlement.spent_points_minor
     if basket_id not in wanted:
         books.other_receipts += 1
         return
@@ -166,4 +171,3 @@ def _add(books: Books, event: journal_pb2.Event, wanted: frozenset[int], seen: s
     )
     books.variances += len(purchase.variances)
     books.discount_minor += sum(line.discount_minor for line in lines)
-    books.spent_money_minor += event.settlement.spent_money_minor

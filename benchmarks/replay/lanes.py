@@ -50,6 +50,9 @@ class Tally:
     lines: int = 0
     skipped: int = 0
     resent: int = 0
+    """Receipts sent again that were answered before."""
+    unsettled: int = 0
+    """Receipts sent again of which no answer had come, so that nobody knows whether they were booked."""
     spending_receipts: int = 0
     discount_minor: int = 0
     spent_points_minor: int = 0
@@ -128,7 +131,6 @@ class Lanes:
             return
         else:
             request = checkout_pb2.CommitRequest.FromString(stored.request)
-            self.tally.resent += 1
             if self._plan.new_message_ids:
                 request = checkout.with_new_message_id(request)
         response = await self._commit(stub, request)
@@ -173,6 +175,8 @@ class Lanes:
             self.tally.different_answers.append(basket_id)
         settlement = response.settlement
         self.tally.receipts += 1
+        self.tally.resent += stored is not None and stored.answer_sha256 is not None
+        self.tally.unsettled += stored is not None and stored.answer_sha256 is None
         self.tally.lines += len(request.receipt.lines)
         self.tally.spending_receipts += settlement.spent_points_minor > 0
         self.tally.discount_minor += sum(line.discount_minor for line in request.receipt.lines)

@@ -67,6 +67,7 @@ def _receipts(report: ReplayReport) -> Table:
         ("discounts given in this run", money(tally.discount_minor)),
         ("answered in this run", f"{tally.receipts:,}"),
         ("  of them sent again", f"{tally.resent:,}"),
+        ("  of them interrupted in an earlier run", f"{tally.unsettled:,}"),
         ("skipped, answered in an earlier run", f"{tally.skipped:,}"),
         ("failed", f"{len(tally.failed):,}"),
         ("new entries in the ledger", f"{report.new_entries:,}"),

@@ -149,21 +149,24 @@ async def _report(run: _Run, lanes: Lanes, new_entries: int, seconds: float) -> 
         points=points,
         new_entries=new_entries,
         seconds=seconds,
-        checks=[*_resend_checks(lanes.tally, new_entries), _points_check(points)],
+        checks=_resend_checks(lanes.tally, new_entries),
     )
     if run.options.prove:
-        report.checks += await _ledger_checks(run, lanes.tally, expected)
+        report.checks += await _ledger_checks(run, report, expected)
         report.checks += await _database_checks(run, expected)
     return report
 
 
 def _resend_checks(tally: Tally, new_entries: int) -> list[Check]:
-    fresh = tally.receipts - tally.resent
+    fresh = tally.receipts - tally.resent - tally.unsettled
+    detail = f"{fresh:,} new receipts, {tally.resent:,} repeated, {new_entries:,} new entries"
+    if tally.unsettled:
+        detail += f" ({tally.unsettled:,} receipts were interrupted before)"
     checks = [
         Check(
             "every new receipt is one entry, a repeated one none",
-            fresh <= new_entries <= fresh + tally.resent if fresh else new_entries == 0,
-            f"{fresh:,} new receipts, {tally.resent:,} sent again, {new_entries:,} new entries",
+            fresh <= new_entries <= fresh + tally.unsettled,
+            detail,
         )
     ]
     if tally.resent:
@@ -173,10 +176,16 @@ def _resend_checks(tally: Tally, new_entries: int) -> list[Check]:
     return checks
 
 
-def _points_check(points: control.PointTotals) -> Check:
+def _points_checks(points: control.PointTotals, books: control.Books) -> list[Check]:
+    """The programme's totals come of postings; the receipts' answers must have said the same."""
     rest = points.issued - points.redeemed - points.expired
-    detail = f"{points.issued:,} - {points.redeemed:,} - {points.expired:,} = {points.outstanding:,}"
-    return Check("earned - spent - expired = outstanding", rest == points.outstanding, detail)
+    sums = f"{points.issued:,} - {points.redeemed:,} - {points.expired:,} = {points.outstanding:,}"
+    answered = f"earned {books.accrual_points_minor:,}, spent {books.spent_points_minor:,}"
+    same = (points.issued, points.redeemed) == (books.accrual_points_minor, books.spent_points_minor)
+    return [
+        Check("points: earned - spent - expired = outstanding", rest == points.outstanding, sums),
+        Check("points: programme's totals = receipts' answers", same, answered),
+    ]
 
 
 async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> list[Check]:
@@ -186,7 +195,7 @@ async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> li
         return await proof.prove(dsns, run.basket_ids, expected, run.console)
 
 
-async def _ledger_checks(run: _Run, tally: Tally, expected: dict[str, control.Bought]) -> list[Check]:
+async def _ledger_checks(run: _Run, report: ReplayReport, expected: dict[str, control.Bought]) -> list[Check]:
     """Compare the data set's control totals with the ledger's entries."""
     entries = await control.entry_count(run.office)
     with progress(run.console, "Reading the ledger", entries, "entries") as advance:
@@ -197,7 +206,9 @@ async def _ledger_checks(run: _Run, tally: Tally, expected: dict[str, control.Bo
         Check("ledger = data set, member by member", not wrong, "; ".join(wrong) or total),
         Check("no receipt is booked twice", not books.twice, f"{len(books.twice):,} of {booked.receipts:,} are"),
         Check("rules at commit = rules at quote", books.variances == 0, f"{books.variances:,} lines differ"),
+        *_points_checks(report.points, books),
     ]
+    tally = report.tally
     if tally.skipped == 0 and not tally.failed:
         same = tally.discount_minor == books.discount_minor
         detail = f"{money(books.discount_minor)} booked, {money(tally.discount_minor)} given at the registers"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Annotated, Final, TypeVar
 
 import grpc
 import typer
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -20,13 +20,23 @@ from server.settings import Settings
 
 KEYS_FILE: Final = "development-keys.json"
 CALL_TIMEOUT_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 60.0
-"""For how long a call is repeated while the service is away or has too much work."""
-FIRST_DELAY_SECONDS: Final = 0.2
-LONGEST_DELAY_SECONDS: Final = 5.0
-_WORTH_REPEATING: Final = frozenset(
-    {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
+SERVICE_CONFIG: Final = json.dumps(
+    {
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 5,
+                    "initialBackoff": "0.5s",
+                    "maxBackoff": "5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                },
+            }
+        ]
+    }
 )
+"""gRPC itself repeats calls while the service restarts or has too much work; all that we send may be repeated."""
 
 Address = Annotated[str | None, typer.Option(help="The back office's host:port; not given means this machine's.")]
 Key = Annotated[
@@ -37,7 +47,6 @@ TlsCa = Annotated[
     Path | None, typer.Option(help="Use TLS and trust the certificates in this PEM file.", exists=True, dir_okay=False)
 ]
 
-Request = TypeVar("Request")
 Response = TypeVar("Response")
 
 
@@ -48,23 +57,16 @@ class BackOfficeClient:
     channel: grpc.Channel
     key: str
 
-    def call(self, method: Callable[..., Response], request: Request) -> Response:
-        """Call a method of a generated stub, again while the service is away; it must be safe to repeat.
+    def call(self, method: Callable[..., Response], request: Message) -> Response:
+        """Call a method of a generated stub.
 
         Raises:
-            typer.Exit: it is refused, or away for too long; the reason was printed.
+            typer.Exit: it is refused, or the service cannot be reached; the reason was printed.
         """
-        give_up_at = time.monotonic() + PATIENCE_SECONDS
-        delay_seconds = FIRST_DELAY_SECONDS
-        while True:
-            try:
-                metadata = (("authorization", f"Bearer {self.key}"),)
-                return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=metadata)
-            except grpc.RpcError as error:
-                if error.code() not in _WORTH_REPEATING or time.monotonic() > give_up_at:
-                    raise fail(describe(error)) from None
-            time.sleep(delay_seconds)
-            delay_seconds = min(delay_seconds * 2, LONGEST_DELAY_SECONDS)
+        try:
+            return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=(("authorization", f"Bearer {self.key}"),))
+        except grpc.RpcError as error:
+            raise fail(describe(error)) from None
 
 
 @contextmanager
@@ -80,10 +82,11 @@ def back_office(
     if not key:
         raise fail("no key: give --key, or set TALLYPOINT_ADMIN_KEY to a key with the role admin or crm")
     target = address or settings.backoffice_listen
+    options = [("grpc.service_config", SERVICE_CONFIG)]
     if tls_ca is None:
-        channel = grpc.insecure_channel(target)
+        channel = grpc.insecure_channel(target, options)
     else:
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(tls_ca.read_bytes()))
+        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(tls_ca.read_bytes()), options)
     with channel:
         yield BackOfficeClient(channel, key)
 

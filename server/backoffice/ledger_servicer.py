@@ -14,9 +14,9 @@ from ledger.balances import read_balances
 from ledger.books import book_of_member
 from ledger.journal import EntryRecord, read_entries, read_heads
 from ledger.keys import business_key
-from server.backoffice.clock import Clock, utc_now
 from server.backoffice.ledger_messages import entry_message, head_message, lot_message
 from server.checkout.convert import balance_message
+from server.clock import Clock, utc_now
 from server.database import connection
 from server.edge import Caller, Role
 from server.errors import Refused

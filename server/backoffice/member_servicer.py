@@ -10,8 +10,8 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
 from ledger.balances import read_balances
-from server.backoffice.clock import Clock, utc_now
 from server.checkout.convert import balance_message
+from server.clock import Clock, utc_now
 from server.database import connection
 from server.edge import Caller, Role, check
 from server.errors import Refused, refusal_message

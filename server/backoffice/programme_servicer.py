@@ -7,7 +7,7 @@ from typing import Final
 
 from tallypoint.v1 import programme_pb2
 
-from server.backoffice.clock import Clock, utc_now
+from server.clock import Clock, utc_now
 from server.edge import Caller, Role
 from server.rules import ProgrammeStore, ProgrammeVersion
 

@@ -7,8 +7,8 @@ from typing import Final
 
 from tallypoint.v1 import store_pb2
 
-from server.backoffice.clock import Clock, utc_now
 from server.catalogue import ProductRegistry
+from server.clock import Clock, utc_now
 from server.edge import Caller, Role
 from server.stores import StoreRegistry
 

@@ -263,4 +263,20 @@ def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects:
         coupon_codes=request.coupon_codes,
         identifier_refused=context.shopper.refusal.reason if context.shopper.refusal else None,
     )
+    _complete_lines(purchase.receipt, context.facts)
     return journal_pb2.Event(purchase=purchase).SerializeToString()
+
+
+def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:
+    """Write down what the catalogue knew, so that the receipt can be explained when the catalogue has changed."""
+    judged = {line.line_number: line for line in facts.lines}
+    for line in receipt.lines:
+        seen = judged.get(line.line_number)
+        if seen is None:
+            continue
+        if not line.category and seen.category:
+            line.category = seen.category
+        if not line.brand and seen.brand:
+            line.brand = seen.brand
+        if len(seen.tags) > len(line.tags):
+            line.tags[:] = seen.tags

@@ -61,7 +61,10 @@ class BookStatus:
 
 @app.command()
 def status(
-    ledger_dsn: LedgerOption = None, crm_dsn: CrmOption = None, data_dir: DataDirOption = None, as_json: JsonOption = False
+    ledger_dsn: LedgerOption = None,
+    crm_dsn: CrmOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the ledger's head, the CRM's cursor and the lag of every book. Exit code 1 if a book has stopped."""
     books = _with_both(ledger_dsn, crm_dsn, data_dir, read_status)

@@ -45,15 +45,14 @@ _PERSONAL: Final = frozenset(("name", "phone", "birthday", "card_numbers"))
 
 
 def _select(table: str, columns: Sequence[str], order: str) -> str:
-    return (
-        f"SELECT {', '.join(columns)} FROM {table} WHERE book = $1 AND number > $2 AND number <= $3 ORDER BY number{order}"
-    )
+    names = ", ".join(columns)
+    return f"SELECT {names} FROM {table} WHERE book = $1 AND number > $2 AND number <= $3 ORDER BY {order}"  # noqa: S608 - our own names
 
 
 # Read a stretch of one book's rows from the CRM database, in order.
-READ_RECEIPTS: Final = _select("crm.receipt", ReceiptRow._fields, "")
-READ_LINES: Final = _select("crm.receipt_line", LineRow._fields, ", line_number")
-READ_MOVEMENTS: Final = _select("crm.points_movement", MovementRow._fields, ", ordinal")
+READ_RECEIPTS: Final = _select("crm.receipt", ReceiptRow._fields, "number")
+READ_LINES: Final = _select("crm.receipt_line", LineRow._fields, "number, line_number")
+READ_MOVEMENTS: Final = _select("crm.points_movement", MovementRow._fields, "number, ordinal")
 
 # Read a stretch of one book's postings from the ledger, in order, as movements.
 READ_POSTINGS: Final = """
@@ -74,14 +73,15 @@ PAGE_OF_LEDGER: Final = """
 SELECT member_id, version, status, name, phone, birthday, language, card_numbers, card_statuses, registered_at
 FROM server.member WHERE book = $1 AND member_id > $2 ORDER BY member_id LIMIT $3
 """
-PAGE_OF_CRM: Final = f"""
-SELECT {", ".join(MemberRow._fields)} FROM crm.member
-WHERE book = $1 AND member_id > $2 AND member_id <= $3 ORDER BY member_id
+PAGE_OF_CRM: Final = """
+SELECT member_id, version, status, name, phone, birthday, language, card_numbers, card_statuses, registered_at
+FROM crm.member WHERE book = $1 AND member_id > $2 AND member_id <= $3 ORDER BY member_id
 """
 
 # Read some of one book's members from the CRM database.
-MEMBERS_OF_CRM: Final = f"""
-SELECT {", ".join(MemberRow._fields)} FROM crm.member WHERE book = $1 AND member_id = ANY ($2::uuid[])
+MEMBERS_OF_CRM: Final = """
+SELECT member_id, version, status, name, phone, birthday, language, card_numbers, card_statuses, registered_at
+FROM crm.member WHERE book = $1 AND member_id = ANY ($2::uuid[])
 """
 
 _FIRST_ID: Final = uuid.UUID(int=0)
@@ -276,9 +276,7 @@ def _compare_rows(
                 result.differs(book, key[0], f"{name}.{column}", a, b)
 
 
-async def _find_strays(
-    result: Comparison, crm_conn: Connection, book: int, cursor: Cursor | None, books: int
-) -> None:
+async def _find_strays(result: Comparison, crm_conn: Connection, book: int, cursor: Cursor | None, books: int) -> None:
     """Find rows that no entry has made."""
     number = cursor.number if cursor is not None else 0
     for table in ("receipt", "receipt_line", "points_movement"):
@@ -311,7 +309,8 @@ def _pairs(
 ) -> list[tuple[uuid.UUID, MemberRow | None, MemberRow | None]]:
     ours = {row.member_id: row for row in ledger}
     theirs = {row.member_id: row for row in crm}
-    return [(member_id, ours.get(member_id), theirs.get(member_id)) for member_id in sorted(ours.keys() | theirs.keys())]
+    ids = sorted(ours.keys() | theirs.keys())
+    return [(member_id, ours.get(member_id), theirs.get(member_id)) for member_id in ids]
 
 
 async def _recheck_members(
@@ -326,7 +325,8 @@ async def _recheck_members(
     The ledger's record is read first, then its head, then the CRM's record once that head is applied: so the CRM must
     have at least that version. Where it has a newer one, the record changed once more, and is looked at again.
     """
-    for book, ids in suspects.items():
+    for book, differing in suspects.items():
+        ids = differing
         for attempt in range(1, _RECHECKS + 1):
             if not ids:
                 break
@@ -334,12 +334,13 @@ async def _recheck_members(
             head = (await read_heads(ledger_conn))[book]
             await _wait_for(crm_conn, {book: head.number}, patience_seconds)
             crm = [MemberRow(*record) for record in await crm_conn.fetch(MEMBERS_OF_CRM, book, ids)]
-            different = [(member_id, a, b) for member_id, a, b in _pairs(ledger, crm) if a != b]
-            newer = [member_id for member_id, a, b in different if b is not None and (a is None or b.version > a.version)]
-            ids = newer if attempt < _RECHECKS else []
-            for member_id, a, b in different:
-                if member_id not in ids:
-                    _name_member_differences(result, book, member_id, a, b)
+            ids = []
+            for member_id, ours, theirs in _pairs(ledger, crm):
+                newer = theirs is not None and (ours is None or theirs.version > ours.version)
+                if newer and attempt < _RECHECKS:
+                    ids.append(member_id)
+                elif ours != theirs:
+                    _name_member_differences(result, book, member_id, ours, theirs)
 
 
 def _name_member_differences(

@@ -235,9 +235,7 @@ def _add_purchase(
     )
 
 
-def _line(
-    number: int, line: common_pb2.ReceiptLine, effects: common_pb2.LineEffects, has_member: bool
-) -> LineRow:
+def _line(number: int, line: common_pb2.ReceiptLine, effects: common_pb2.LineEffects, has_member: bool) -> LineRow:
     """Return a line's row. Without a member nobody earned what the rules would have granted."""
     # Written by hand, ten times as fast as a general encoder; the keys stand in the order that PostgreSQL gives them,
     # so that a text read back is mostly the same text.

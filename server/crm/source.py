@@ -72,7 +72,7 @@ async def read_identity(conn: Connection) -> Identity:
 async def read_oldest_waiting(conn: Connection, positions: Mapping[int, int]) -> dict[int, datetime]:
     """Return when the first entry after each position (book to number) was booked; books without one are missing."""
     rows = await conn.fetch(READ_OLDEST_WAITING, list(positions), list(positions.values()))
-    return {book: booked_at for book, booked_at in rows}
+    return {row["book"]: row["booked_at"] for row in rows}
 
 
 async def read_members(conn: Connection, book: int, member_ids: Collection[uuid.UUID]) -> list[MemberRow]:

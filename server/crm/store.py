@@ -143,9 +143,7 @@ def check_identity(cursors: dict[int, Cursor], identity: Identity) -> None:
             )
 
 
-async def apply(
-    conn: Connection, before: Cursor, after: Cursor, rows: Rows, members: Sequence[MemberRow]
-) -> bool:
+async def apply(conn: Connection, before: Cursor, after: Cursor, rows: Rows, members: Sequence[MemberRow]) -> bool:
     """Write rows and move the cursor in one transaction.
 
     Args:

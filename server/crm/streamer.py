@@ -87,9 +87,7 @@ class Progress:
         CRM_CONNECTED.set(len(self.connected) == LANES)
 
 
-async def run(
-    ledger_dsn: str, crm_dsn: str, stop: asyncio.Event, *, clock: Callable[[], datetime] = _now
-) -> None:
+async def run(ledger_dsn: str, crm_dsn: str, stop: asyncio.Event, *, clock: Callable[[], datetime] = _now) -> None:
     """Follow the ledger until ``stop`` is set; losing either database never ends it.
 
     Args:
@@ -170,9 +168,7 @@ class Lane:
             wait_seconds = BUSY_PAUSE_SECONDS if applied else min(2 * wait_seconds, IDLE_PAUSE_SECONDS)
             await pause(self._stop, wait_seconds)
 
-    async def _advance(
-        self, ledger: Connection, crm: Connection, book: int, head: Head | None
-    ) -> tuple[int, bool]:
+    async def _advance(self, ledger: Connection, crm: Connection, book: int, head: Head | None) -> tuple[int, bool]:
         """Apply one batch of a book; return how many entries it had, and whether more may be waiting."""
         now = asyncio.get_running_loop().time()
         if self._rechecks.get(book, now) > now:
@@ -219,9 +215,7 @@ class Lane:
         CRM_ENTRIES.labels(str(before.book)).inc(len(entries))
         return True
 
-    async def _refuse(
-        self, crm: Connection, cursor: Cursor, entries: list[EntryRecord], error: Exception
-    ) -> None:
+    async def _refuse(self, crm: Connection, cursor: Cursor, entries: list[EntryRecord], error: Exception) -> None:
         """Stop a book and say why."""
         reason = str(error)
         if isinstance(error, asyncpg.PostgresError):  # its text may quote a row
@@ -256,9 +250,7 @@ async def pause(stop: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(stop.wait(), seconds)
 
 
-async def _measure(
-    ledger_dsn: str, stop: asyncio.Event, progress: Progress, clock: Callable[[], datetime]
-) -> None:
+async def _measure(ledger_dsn: str, stop: asyncio.Event, progress: Progress, clock: Callable[[], datetime]) -> None:
     """Keep the lag in the metrics up to date, also while the CRM database is away."""
     conn: Connection | None = None
     while not stop.is_set():
@@ -281,7 +273,5 @@ def lag_of(
 ) -> tuple[dict[int, int], dict[int, float]]:
     """Return the lag of each book: entries that wait, and the age in seconds of the oldest of them (0 if none)."""
     entries = {book: max(0, heads[book].number - number) for book, number in positions.items() if book in heads}
-    seconds = {
-        book: max(0.0, (now - oldest[book]).total_seconds()) if book in oldest else 0.0 for book in positions
-    }
+    seconds = {book: max(0.0, (now - oldest[book]).total_seconds()) if book in oldest else 0.0 for book in positions}
     return entries, seconds

@@ -122,6 +122,17 @@ async def test_an_unknown_article_is_sold_and_noticed(till: Till) -> None:
     assert "moon-rock" in booked.notices[0].text
 
 
+async def test_the_journal_keeps_what_the_rules_saw(till: Till) -> None:
+    request = till.commit_request([("cigarettes", 9000), ("milk", 100)])
+    request.receipt.lines[1].category = "own/category"
+    await till.commit(request)
+    found = await till.ledger.FindReceipt(
+        ledger_pb2.FindReceiptRequest(receipt_key=request.receipt_key), metadata=till.office("finance")
+    )
+    lines = found.entry.event.purchase.receipt.lines
+    assert [(line.category, list(line.tags)) for line in lines] == [("tobacco", ["tobacco"]), ("own/category", [])]
+
+
 async def test_a_receipt_of_two_thousand_lines(till: Till) -> None:
     shopper = card((await till.enrol()).cards[0].card_number)
     basket = [("brie" if n % 2 else "bread", 1000) for n in range(2000)]

@@ -87,7 +87,10 @@ async def test_a_connection_lost_after_any_statement_changes_nothing(
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 async def test_backends_killed_at_random_moments_while_receipts_come(
-    books: BooksUnderTest, crm_dsn: str, monkeypatch: pytest.MonkeyPatch, seed: int,
+    books: BooksUnderTest,
+    crm_dsn: str,
+    monkeypatch: pytest.MonkeyPatch,
+    seed: int,
 ) -> None:
     """Both databases lose the stream's backends again and again; two streams even work side by side."""
     monkeypatch.setattr(streamer, "BATCH_ENTRIES", 20)
@@ -125,7 +128,7 @@ async def test_the_crm_database_away_for_a_while(books: BooksUnderTest, crm_dsn:
         await books.buy(RECEIPTS_MEANWHILE)
 
         async def lag_is_seen() -> bool:
-            values = [CRM_LAG_ENTRIES.labels(str(book))._value.get() for book in range(books.count)]
+            values: list[float] = [CRM_LAG_ENTRIES.labels(str(book))._value.get() for book in range(books.count)]
             return sum(values) == RECEIPTS_MEANWHILE
 
         await eventually(lag_is_seen, "the lag is in the metrics")

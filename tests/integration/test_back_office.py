@@ -312,6 +312,14 @@ def test_commands_with_a_wrong_key_say_so(tallypoint: RunningServer, tmp_path: P
     assert "UNAUTHENTICATED" in done.stderr
 
 
+def test_command_without_a_server_says_so(tallypoint: RunningServer, tmp_path: Path) -> None:
+    file = tmp_path / "members.csv"
+    file.write_text(f"card_numbers\n{card()}\n")
+    done = run(tallypoint, "members", "import", str(file), "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "UNAVAILABLE" in done.stderr
+
+
 PROGRAMME = """\
 programme: demo
 name: Test programme

@@ -112,7 +112,6 @@ async def test_counts_what_it_compared(pair: Pair, monkeypatch: pytest.MonkeyPat
     await crm.close()
 
 
-
 IN_BOOK_1 = "book = 1 AND number = (SELECT min(number) FROM crm.receipt WHERE book = 1 AND points_earned_minor > 0)"
 PLANTED = {
     "receipt-amount": (f"UPDATE crm.receipt SET net_amount_minor = 1 WHERE {IN_BOOK_1}", "receipt.net_amount_minor"),

@@ -36,7 +36,11 @@ class SteppingClock:
 
 
 def purchase_event(
-    member_id: uuid.UUID | None, receipt_number: int, lines: int = 3, *, points_minor: int = 100,
+    member_id: uuid.UUID | None,
+    receipt_number: int,
+    lines: int = 3,
+    *,
+    points_minor: int = 100,
 ) -> journal_pb2.Event:
     """Return an event as the checkout makes it: lines of 10.00 with a discount of 1.00 each, points on the first."""
     event = journal_pb2.Event()
@@ -68,7 +72,11 @@ def purchase_event(
 
 
 def purchase_command(
-    books: int, unit: Unit, event: journal_pb2.Event, *, spend_points_minor: int = 0,
+    books: int,
+    unit: Unit,
+    event: journal_pb2.Event,
+    *,
+    spend_points_minor: int = 0,
 ) -> Purchase:
     """Return the ledger's command for an event of `purchase_event`, granting what its accruals say."""
     purchase = event.purchase

@@ -1,4 +1,4 @@
-"""The time at which the back office writes, as an argument of whoever needs it."""
+"""This machine's time. Whatever needs it takes a `Clock` as an argument; a process hands in `utc_now`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,71 @@
+"""`tallypoint keys`: the first keys of a deployment, written straight into the ledger database.
+
+Every call of the API needs a key, so the first ones cannot come from the API. Who runs this has the database and the
+service's secret, and so has more already than any key gives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Final, TypeVar
+
+import typer
+
+from server.clock import utc_now
+from server.command import load_settings, readable_errors
+from server.development import with_development_secret
+from server.edge import Role
+from server.members.identifiers import KeyedHash
+from server.storage import open_databases, writer_pool
+from server.stores import StoreRegistry, new_key
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, help="Keys of the back office.")
+
+
+class BackOfficeRole(Enum):
+    """The roles that a key may have; a terminal's key belongs to a store and is issued by StoreService."""
+
+    ADMIN = "admin"
+    CRM = "crm"
+    FINANCE = "finance"
+
+
+Name = Annotated[str, typer.Argument(help="Who calls, for the logs: a system or a person.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the embedded databases are, when no DSN is set.")]
+ROLE_OF: Final = {role: Role[role.name] for role in BackOfficeRole}
+
+
+@app.command()
+def issue(
+    name: Name,
+    role: Annotated[BackOfficeRole, typer.Option(help="What the key reaches.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Make a key, print it once, and keep only its keyed hash. It works within a second; older ones stay."""
+    key = new_key()
+    _with_registry(data_dir, lambda registry: registry.put_backoffice_key(key, ROLE_OF[role], name, utc_now()))
+    typer.echo(f"The key of {name} with the role {role.value}; it cannot be shown again:", err=True)
+    typer.echo(key)
+
+
+@app.command()
+def revoke(name: Name, data_dir: DataDir = None) -> None:
+    """Take all keys of a caller away. They stop working within a second."""
+    _with_registry(data_dir, lambda registry: registry.revoke_backoffice_keys(name, utc_now()))
+    typer.echo(f"{name} has no key now.")
+
+
+def _with_registry(data_dir: Path | None, work: Callable[[StoreRegistry], Awaitable[T]]) -> T:
+    settings = with_development_secret(load_settings(data_dir=data_dir))
+
+    async def run(dsn: str) -> T:
+        async with writer_pool(dsn, "tallypoint keys") as pool:
+            return await work(StoreRegistry(pool, KeyedHash(settings.secret_bytes)))
+
+    with readable_errors(), open_databases(settings) as databases:
+        return asyncio.run(run(databases.dsns.ledger))

@@ -1,0 +1,91 @@
+"""`tallypoint stores`: stores and their terminals' keys, for administrators, as a client of the back office."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tallypoint.v1 import store_pb2, store_pb2_grpc
+
+from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
+from server.command import load_settings
+
+app = typer.Typer(no_args_is_help=True, help="Stores and terminals.")
+
+Store = Annotated[str, typer.Argument(help="The store's id, as it stands in receipt keys.")]
+Terminal = Annotated[str, typer.Argument(help="The terminal's id inside the store.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
+
+
+@app.command()
+def put(
+    store_id: Store,
+    time_zone: Annotated[str, typer.Option(help='The IANA name of its time zone, such as "Europe/Kyiv".')],
+    name: Annotated[str, typer.Option(help="Its name for people.")] = "",
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a store, or change its name and time zone."""
+    store = store_pb2.Store(store_id=store_id, name=name, time_zone=time_zone)
+    with _stores(data_dir, address, key, tls_ca) as (client, stub):
+        client.call(stub.PutStore, store_pb2.PutStoreRequest(store=store))
+    typer.echo(f"Store {store_id} is kept.")
+
+
+@app.command("list")
+def list_stores(address: Address = None, key: Key = None, tls_ca: TlsCa = None, data_dir: DataDir = None) -> None:
+    """Show all stores."""
+    with _stores(data_dir, address, key, tls_ca) as (client, stub):
+        response = client.call(stub.ListStores, store_pb2.ListStoresRequest())
+    table = Table("store", "name", "time zone")
+    for store in response.stores:
+        table.add_row(store.store_id, store.name, store.time_zone)
+    Console().print(table)
+
+
+@app.command()
+def issue_key(
+    store_id: Store,
+    terminal_id: Terminal,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a terminal a new key, print it once; the terminal's key before stops working within a second."""
+    request = store_pb2.IssueTerminalKeyRequest(store_id=store_id, terminal_id=terminal_id)
+    with _stores(data_dir, address, key, tls_ca) as (client, stub):
+        response = client.call(stub.IssueTerminalKey, request)
+    typer.echo(f"The key of terminal {terminal_id} of store {store_id}; it cannot be shown again:", err=True)
+    typer.echo(response.key)
+
+
+@app.command()
+def revoke_key(
+    store_id: Store,
+    terminal_id: Terminal,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Take a terminal's key away; it stops working within a second."""
+    request = store_pb2.RevokeTerminalKeyRequest(store_id=store_id, terminal_id=terminal_id)
+    with _stores(data_dir, address, key, tls_ca) as (client, stub):
+        client.call(stub.RevokeTerminalKey, request)
+    typer.echo(f"Terminal {terminal_id} of store {store_id} has no key now.")
+
+
+@contextmanager
+def _stores(
+    data_dir: Path | None, address: str | None, key: str | None, tls_ca: Path | None
+) -> Iterator[tuple[BackOfficeClient, store_pb2_grpc.StoreServiceStub]]:
+    with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
+        yield client, store_pb2_grpc.StoreServiceStub(client.channel)
