@@ -77,7 +77,7 @@ def _run_worker(parent: Connection, address: str, answer: bytes) -> None:
 
 
 async def _serve(parent: Connection, address: str, answer: checkout_pb2.CommitResponse) -> None:
-    async def commit(request: checkout_pb2.CommitRequest, context: Any) -> checkout_pb2.CommitResponse:  # noqa: ANN401, ARG001
+    async def commit(request: checkout_pb2.CommitRequest, context: Any) -> checkout_pb2.CommitResponse:  # noqa: ANN401, ARG001 - grpc's shape
         return answer
 
     async def session(

@@ -119,7 +119,7 @@ class Spend(NamedTuple):
 class Refused(NamedTuple):
     """The command was not carried out, and nothing was stored."""
 
-    reason: common_pb2.RefusalReason.ValueType
+    reason: common_pb2.RefusalReason
     message: str
 
 

@@ -59,7 +59,7 @@ async def read_state(
         row, "balance_members", "balance_units", "available", "pending", "held", "debt", "next_changes"
     ):
         lots: list[Lot] | None = [] if member in spenders else None
-        state.accounts[(member, unit)] = Account(*figures, lots)
+        state.accounts[(member, unit)] = Account(*figures, lots=lots)
     _attach_lots(state, row)
     return state
 

@@ -86,9 +86,11 @@ else:
     class GenerateApi(BuildHookInterface[Any]):
         """The build hook: generates the API before a wheel or an editable install is put together."""
 
-        def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the hook's shape
-            """Generate into ``.generated`` of the source tree."""
+        def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+            """Generate into ``.generated``; a wheel gets a copy, an editable install imports it from there."""
             generate()
+            if version == "standard":
+                build_data["force_include"] |= {str(OUTPUT_DIR / name): name for name in ("tallypoint", "buf")}
 
 
 if __name__ == "__main__":

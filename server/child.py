@@ -83,3 +83,5 @@ async def _run(main: ChildMain, task: ChildTask, supervisor: Connection) -> None
         supervisor.send(READY)
 
     await main(task, ready, stop)
+    # The loop takes its handler along when it closes; a second SIGTERM must not kill what is as good as over.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

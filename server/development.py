@@ -10,13 +10,13 @@ import json
 import os
 import secrets
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 from pydantic import SecretStr
 
+from server.clock import utc_now
 from server.database import connection
 from server.edge import Role
 from server.members.identifiers import KeyedHash
@@ -90,7 +90,7 @@ async def install_development_keys(settings: Settings, dsns: Dsns, keys: Develop
     """Make the store, the terminal and the callers of development mode known to the database."""
     hashes = KeyedHash(settings.secret_bytes)
     ring = KeyRing(hashes)
-    now = datetime.now(UTC)
+    now = utc_now()
     async with asyncpg.create_pool(dsns.ledger, min_size=1, max_size=1) as pool:
         registry = StoreRegistry(pool, hashes)
         async with connection(pool) as conn:

@@ -47,7 +47,7 @@ def configure_logs(process: str, level: str = "info", *, show_error_texts: bool 
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
 
 
-def _event_first(logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001
+def _event_first(logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001 - structlog's shape
     """Order the fields for people who read the lines as they are."""
     first = {name: event.pop(name, "") for name in ("timestamp", "level", "process", "event")}
     return {**first, **event}

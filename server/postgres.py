@@ -165,6 +165,9 @@ class EmbeddedPostgres:
     def _ensure_running(self) -> None:
         if self.pid is not None:
             return
+        if self._account is not None:
+            _make_reachable(self.data_dir)
+            _make_reachable(self.bin_dir)
         if not (self.data_dir / "PG_VERSION").exists():
             self._initialise()
         self._check_version()
@@ -212,9 +215,6 @@ class EmbeddedPostgres:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir.chmod(0o700)
         self._give_to_account(self.data_dir)
-        if self._account is not None:
-            _make_reachable(self.data_dir)
-            _make_reachable(self.bin_dir)
         # initdb insists on an empty directory or a missing one, and our parent may belong to root.
         encoding = ("--encoding=UTF8", "--no-locale", "--auth=trust", f"--username={SUPERUSER}")
         try:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import structlog
 
@@ -147,6 +147,7 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
         MigrationError: The database does not fit this version.
     """
     configure_logs("supervisor", settings.log_level, show_error_texts=settings.development)
+    signal.signal(signal.SIGTERM, _end_while_starting)
     for name in unknown_variables:
         _log.warning("unknown_setting", variable=name, text="this variable is no setting and changes nothing")
     check_production(settings)
@@ -167,6 +168,11 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
             runner.run(_supervise(settings, databases.dsns, databases.embedded, ports, endpoint))
     _log.info("stopped")
     return 0
+
+
+def _end_while_starting(number: int, frame: object) -> NoReturn:  # noqa: ARG001 - a signal handler's shape
+    """End in order, by the ExitStack, when SIGTERM comes before the children are there."""
+    raise SystemExit(128 + number)
 
 
 async def _prepare(settings: Settings, dsns: Dsns, keys: DevelopmentKeys | None) -> None:
@@ -208,6 +214,8 @@ async def _supervise(
         for child in children:
             child.stop(force=True)
         await asyncio.gather(*lives)
+        # The loop takes its handlers along; another signal must not keep PostgreSQL from being stopped.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     finally:
         for child in children:
             child.stop(force=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +12,20 @@ from server.postgres import EmbeddedPostgres
 from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.server_process import RunningServer, running_server
+
+_OWN_TEMP = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give every run a folder of its own: PostgreSQL's account must keep its way in when another run starts."""
+    if not config.option.basetemp:
+        config.option.basetemp = config.stash[_OWN_TEMP] = tempfile.mkdtemp(prefix="tallypoint-tests-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove that folder."""
+    if _OWN_TEMP in config.stash:
+        shutil.rmtree(config.stash[_OWN_TEMP], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

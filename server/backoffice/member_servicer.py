@@ -29,6 +29,7 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     "GetMember": _MEMBER_KEEPERS,
     "SetMemberStatus": _MEMBER_KEEPERS,
     "ReplaceCard": _MEMBER_KEEPERS,
+    "SetCardStatus": _MEMBER_KEEPERS,
     "ImportMembers": _MEMBER_KEEPERS,
 }
 BATCH_METHODS: Final = frozenset({"ImportMembers"})
@@ -76,6 +77,17 @@ class MemberServicer:
             message, member_id, request.old_card_number, request.new_card_number, self._clock()
         )
         return member_pb2.ReplaceCardResponse(member=await self._shown(row))
+
+    async def set_card_status(
+        self, request: member_pb2.SetCardStatusRequest, caller: Caller
+    ) -> member_pb2.SetCardStatusResponse:
+        """Block a card, or make it count again."""
+        message = AdminMessage.of(request.message_id, request)
+        member_id = read_member_id(request.member_id, "member_id")
+        row = await self._registry.set_card_status(
+            message, member_id, request.card_number, request.status, self._clock()
+        )
+        return member_pb2.SetCardStatusResponse(member=await self._shown(row))
 
     async def import_members(
         self, request: member_pb2.ImportMembersRequest, caller: Caller

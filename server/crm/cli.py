@@ -7,7 +7,6 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
@@ -16,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ledger.journal import read_heads
+from server.clock import utc_now
 from server.command import load_settings, readable_errors
 from server.crm import source, store
 from server.crm.compare import PATIENCE_SECONDS, Comparison
@@ -129,7 +129,7 @@ async def read_status(ledger_conn: Connection, crm_conn: Connection) -> list[Boo
         store.check_identity(cursors, identity)
     except ForeignLedgerError as error:
         foreign = str(error)
-    now = datetime.now(UTC)
+    now = utc_now()
     return [
         BookStatus(
             book=book,

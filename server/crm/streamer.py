@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -26,6 +25,7 @@ import structlog
 from prometheus_client import Gauge
 
 from ledger.journal import EntryRecord, read_entries, read_heads
+from server.clock import Clock, utc_now
 from server.crm import source, store
 from server.crm.rows import UnreadableEntryError, rows_of
 from server.crm.source import SourceRefusedError
@@ -40,7 +40,9 @@ if TYPE_CHECKING:
 LANES: Final = 2
 """Books are shared by this many lanes: while one waits for PostgreSQL, the other computes."""
 BATCH_ENTRIES: Final = 500
-"""Entries in one transaction; more gain nothing and would hold the memory of thousands of receipt lines."""
+"""Entries in one transaction; more gain nothing."""
+BATCH_BYTES: Final = 2 * 1024 * 1024
+"""Events in one transaction, unless a single one is larger; receipts of a thousand lines come in smaller batches."""
 BUSY_PAUSE_SECONDS: Final = 0.05
 """The pause after entries came: long enough for the next ones to come as a batch."""
 IDLE_PAUSE_SECONDS: Final = 0.2
@@ -69,10 +71,6 @@ _DOES_NOT_FIT: Final = (
 _log = structlog.get_logger()
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass
 class Progress:
     """What the stream knows of the books, shared by its lanes."""
@@ -87,7 +85,7 @@ class Progress:
         CRM_CONNECTED.set(len(self.connected) == LANES)
 
 
-async def run(ledger_dsn: str, crm_dsn: str, stop: asyncio.Event, *, clock: Callable[[], datetime] = _now) -> None:
+async def run(ledger_dsn: str, crm_dsn: str, stop: asyncio.Event, *, clock: Clock = utc_now) -> None:
     """Follow the ledger until ``stop`` is set; losing either database never ends it.
 
     Args:
@@ -97,15 +95,13 @@ async def run(ledger_dsn: str, crm_dsn: str, stop: asyncio.Event, *, clock: Call
         clock: Tells the time for the measure of lag in seconds.
     """
     progress = Progress()
-    work = [Lane(number, ledger_dsn, crm_dsn, stop, progress).run() for number in range(LANES)]
-    tasks = [asyncio.ensure_future(one) for one in (*work, _measure(ledger_dsn, stop, progress, clock))]
-    try:
+    async with asyncio.TaskGroup() as group:
+        lanes = [Lane(number, ledger_dsn, crm_dsn, stop, progress).run() for number in range(LANES)]
+        tasks = [group.create_task(one) for one in (*lanes, _measure(ledger_dsn, stop, progress, clock))]
         await stop.wait()
         await asyncio.wait(tasks, timeout=DRAIN_SECONDS)
-    finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class Lane:
@@ -180,7 +176,7 @@ class Lane:
                 raise SourceRefusedError(f"the ledger has no book {book}")
             source.check_head(cursor, head)
             if head.number > cursor.number:
-                entries = await read_entries(ledger, book, cursor.number, limit)
+                entries = within_bytes(await read_entries(ledger, book, cursor.number, limit))
                 after = source.check_chain(cursor, entries, expected=True)
                 applied = await self._apply(ledger, crm, cursor, after, entries)
             else:
@@ -196,7 +192,7 @@ class Lane:
             return 0, True
         await self._go_on(crm, book)
         self._limits[book] = min(2 * limit, BATCH_ENTRIES)
-        return len(entries), len(entries) == limit
+        return len(entries), self._progress.cursors[book].number < head.number
 
     async def _apply(
         self, ledger: Connection, crm: Connection, before: Cursor, after: Cursor, entries: list[EntryRecord]
@@ -244,13 +240,23 @@ class Lane:
             REFUSED.labels(str(book)).set(0)
 
 
+def within_bytes(entries: list[EntryRecord]) -> list[EntryRecord]:
+    """Return as many of the first entries as one batch may have by their size, and one at least."""
+    total = 0
+    for index, entry in enumerate(entries):
+        total += len(entry.payload)
+        if total > BATCH_BYTES:
+            return entries[: max(1, index)]
+    return entries
+
+
 async def pause(stop: asyncio.Event, seconds: float) -> None:
     """Wait, but not longer than until ``stop`` is set."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)
 
 
-async def _measure(ledger_dsn: str, stop: asyncio.Event, progress: Progress, clock: Callable[[], datetime]) -> None:
+async def _measure(ledger_dsn: str, stop: asyncio.Event, progress: Progress, clock: Clock) -> None:
     """Keep the lag in the metrics up to date, also while the CRM database is away."""
     conn: Connection | None = None
     while not stop.is_set():

@@ -232,7 +232,7 @@ def _stream_wrapper(
     label = _label(method)
     meter = StreamMeter(label)
 
-    async def handle(raw: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401
+    async def handle(raw: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - no useful stub
         code = "CANCELLED"
         refused = None
         requests = edge.requests_of(raw, parse)

@@ -206,6 +206,27 @@ class Registry:
 
         return await self._once(message, member_id, now, work)
 
+    async def set_card_status(
+        self, message: AdminMessage, member_id: UUID, number: str, status: member_pb2.CardStatus, now: datetime
+    ) -> MemberRow:
+        """Block a card or make it count again.
+
+        Raises:
+            Refused: NOT_FOUND if there is no such member or card, CARD_REPLACED if it was replaced.
+        """
+        card = self._reader.card(number, "card_number")
+
+        async def work(conn: Connection) -> MemberChange | None:
+            row = await self._locked(conn, member_id)
+            cards = _with_status(row.cards, card, status, "card_number")
+            if cards == list(row.cards):
+                return None
+            await conn.execute(UPDATE_IDENTIFIER, self._hashes.of_identifier(card), status)
+            await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
+            return MemberChange(member_id, row.version + 1, now)
+
+        return await self._once(message, member_id, now, work)
+
     async def import_members(self, people: Sequence[member_pb2.NewMember], now: datetime) -> list[UUID | Refused]:
         """Register many people, each by itself; return a member id or a refusal for each, in order.
 
@@ -435,21 +456,28 @@ def _without_old(cards: Iterable[Card], old: NormalIdentifier | None) -> list[Ca
     """Return the cards with the old one marked as replaced; Refused if it is not there or was replaced before."""
     if old is None:
         return list(cards)
+    return _with_status(cards, old, member_pb2.CARD_STATUS_REPLACED, "old_card_number")
+
+
+def _with_status(
+    cards: Iterable[Card], wanted: NormalIdentifier, status: member_pb2.CardStatus, field: str
+) -> list[Card]:
+    """Return the cards with one of them changed; Refused if it is not there or was replaced before."""
     kept = {card.number: card for card in cards}
-    card = kept.get(old.value)
+    card = kept.get(wanted.value)
     if card is None:
         raise Refused(
             api.REFUSAL_REASON_NOT_FOUND,
-            "the old card is not a card of this member",
-            violations=[("old_card_number", "is not a card of this member")],
+            f"{field} is not a card of this member",
+            violations=[(field, "is not a card of this member")],
         )
     if card.status == member_pb2.CARD_STATUS_REPLACED:
         raise Refused(
             api.REFUSAL_REASON_CARD_REPLACED,
-            "the old card was replaced before; leave it out to give the member a further card",
-            violations=[("old_card_number", "was replaced before")],
+            f"{field} was replaced before; give the member a further card with ReplaceCard",
+            violations=[(field, "was replaced before")],
         )
-    kept[old.value] = card._replace(status=member_pb2.CARD_STATUS_REPLACED)
+    kept[wanted.value] = card._replace(status=status)
     return list(kept.values())
 
 

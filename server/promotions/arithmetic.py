@@ -19,9 +19,7 @@ def half_up_div(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def spread_largest_remainder(
-    total: int, weights: Sequence[int], limits: Sequence[int] | None = None
-) -> list[int]:
+def spread_largest_remainder(total: int, weights: Sequence[int], limits: Sequence[int] | None = None) -> list[int]:
     """Split `total` in proportion to `weights` by largest remainder, ties to the earlier position.
 
     With `limits` no part exceeds its limit; what a limit turns away goes to the others, again in

@@ -223,9 +223,7 @@ class Rules:
         self.promotions = tuple(sorted(programme.promotions, key=lambda p: (p.priority, p.id)))
         self.rank_of = {promotion.id: rank for rank, promotion in enumerate(self.promotions)}
         self.messages = {p.id: p.messages for p in self.promotions if p.messages}
-        self.terms: dict[str, LotTerms] = {
-            p.id: p.points.terms for p in self.promotions if p.points and p.points.terms
-        }
+        self.terms: dict[str, LotTerms] = {p.id: p.points.terms for p in self.promotions if p.points and p.points.terms}
         self.settings = _named_settings(programme)
         share = programme.spending.max_share
         self.max_share = (share.numerator, share.denominator)
@@ -310,9 +308,7 @@ class LiveSet:
                 c.receipt_points for c in promotions if c.receipt_points and c.receipt_points.is_scoped
             )
         line_contested = _share_a_group(line_rules) or any(r.exclusive for r in line_rules)
-        points_contested = _share_a_group(points_rules) or any(
-            r.exclusive or r.compound for r in points_rules
-        )
+        points_contested = _share_a_group(points_rules) or any(r.exclusive or r.compound for r in points_rules)
         line_fixed = not line_contested and all(r.condition is None for r in line_rules)
         points_fixed = not points_contested and all(r.condition is None for r in points_rules)
         return Candidates(

@@ -84,9 +84,7 @@ def quote(
     return _effects(work, limits, max_steps, points_money, accruals)
 
 
-def earn_as_paid(
-    rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, paid: Sequence[PaidLine]
-) -> Effects:
+def earn_as_paid(rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, paid: Sequence[PaidLine]) -> Effects:
     """The effects of a receipt as the register charged it; lines missing from `paid` were charged in full.
 
     Earning is computed on the money really paid. A line that was charged another discount than the rules
@@ -122,8 +120,7 @@ def lots_to_grant(rules: Rules, effects: Effects, on: date) -> tuple[LotGrant, .
             points[dates] = points.get(dates, 0) + accrual.points_minor
             sources.setdefault(dates, {})[accrual.promotion_id] = None
     return tuple(
-        LotGrant(amount, dates.active_from, dates.expires_on, tuple(sources[dates]))
-        for dates, amount in points.items()
+        LotGrant(amount, dates.active_from, dates.expires_on, tuple(sources[dates])) for dates, amount in points.items()
     )
 
 
@@ -190,9 +187,7 @@ class _Step:
 
     __slots__ = ("_answers", "_scope_lines", "amounts", "total_minor", "work")
 
-    def __init__(
-        self, work: _Work, amounts: list[int], scope_lines: Callable[[_AnyRule], Iterable[int]]
-    ) -> None:
+    def __init__(self, work: _Work, amounts: list[int], scope_lines: Callable[[_AnyRule], Iterable[int]]) -> None:
         self.work = work
         self.amounts = amounts
         self.total_minor = sum(amounts)
@@ -496,7 +491,7 @@ def _spending_limits(work: _Work) -> tuple[list[int], int]:
             continue
         payable += left
         limit = left - line[7] if respect_floor else left
-        limits.append(limit if limit > 0 else 0)
+        limits.append(max(0, limit))
     if work.member is not None and not work.member.can_spend:
         return limits, 0
     numerator, denominator = work.rules.max_share
@@ -518,9 +513,7 @@ def _charge(work: _Work, paid: Sequence[PaidLine]) -> tuple[Sequence[int], tuple
     unknown = by_number.keys() - {line.line_number for line in work.lines}
     if unknown or len(by_number) != len(paid):
         numbers = sorted(unknown) or [entry.line_number for entry in paid]
-        raise ReceiptError(
-            f"paid lines {numbers}: each has to name a line of the receipt, once", "paid", numbers[0]
-        )
+        raise ReceiptError(f"paid lines {numbers}: each has to name a line of the receipt, once", "paid", numbers[0])
     variances = []
     points_money = []
     for i, line in enumerate(work.lines):
@@ -592,9 +585,7 @@ def _units(line: ReceiptLine) -> int:
     return counted_units(line.quantity_milli, line.is_weighed)
 
 
-def _best_points(
-    work: _Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine
-) -> list[Accrual]:
+def _best_points(work: _Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[Accrual]:
     """The stack of promotions that grants most on a line."""
     best: list[Accrual] = []
     best_gain = 0
@@ -673,7 +664,7 @@ def _points_scope(work: _Work, rule: ReceiptPointsRule, bases: Sequence[int]) ->
 # --- the answer -------------------------------------------------------------------------------------------
 
 
-def _effects(  # noqa: PLR0913, PLR0917 - the columns of one table, gathered in one place
+def _effects(
     work: _Work,
     limits: list[int],
     max_steps: int,

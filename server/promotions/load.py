@@ -116,9 +116,7 @@ def load_programme(text: str | bytes, file: str = "programme.yaml") -> Programme
         if programme is not None and not faults.found and not document.problems:
             return programme
     errors = [
-        ProgrammeError(
-            file, problem.line, problem.column, _dotted(problem.path), problem.message, problem.hint
-        )
+        ProgrammeError(file, problem.line, problem.column, _dotted(problem.path), problem.message, problem.hint)
         for problem in document.problems
     ]
     for path, message, hint in faults.found:
@@ -200,9 +198,7 @@ def _validated(model: type[_M], data: Plain, path: Path, faults: _Faults) -> _M 
         return None
 
 
-def _add_detail(
-    model: type[BaseModel], path: Path, location: Path, detail: ErrorDetails, faults: _Faults
-) -> None:
+def _add_detail(model: type[BaseModel], path: Path, location: Path, detail: ErrorDetails, faults: _Faults) -> None:
     kind = detail["type"]
     if kind == "extra_forbidden":
         known = _fields_at(model, location[:-1])
@@ -217,9 +213,7 @@ def _add_detail(
     elif kind in {"enum", "literal_error"}:
         _add_choice(path + location, detail, faults)
     elif kind == "string_pattern_mismatch":
-        wanted = (
-            "3 capital letters" if location[-1] == "currency" else "small letters, digits, . _ - (at most 64)"
-        )
+        wanted = "3 capital letters" if location[-1] == "currency" else "small letters, digits, . _ - (at most 64)"
         faults.add(path + location, f"{detail['input']!r:.60} does not fit", f"write {wanted}")
     else:
         faults.add(path + location, str(detail["msg"]).removeprefix("Input "), "correct the value")
@@ -260,9 +254,7 @@ def _check_ids(promotions: Plain, faults: _Faults) -> None:
         path: Path = ("promotions", number, "id")
         if code in seen:
             line, _ = _position(faults.document, ("promotions", seen[code], "id"))
-            faults.add(
-                path, f"promotion `{code}` is defined twice, first in line {line}", "rename one of them"
-            )
+            faults.add(path, f"promotion `{code}` is defined twice, first in line {line}", "rename one of them")
         seen.setdefault(code, number)
         if code in RESERVED_IDS:
             faults.add(path, f"`{code}` is reserved", "choose another id")
@@ -300,8 +292,7 @@ class _Builder:
             ),
             offline=Offline(**offline),
             promotions=tuple(
-                self.promotion(promotion, ("promotions", number))
-                for number, promotion in enumerate(section.promotions)
+                self.promotion(promotion, ("promotions", number)) for number, promotion in enumerate(section.promotions)
             ),
         )
         self.check_groups(dict(enumerate(section.promotions)), section.earning.base_group)
@@ -410,9 +401,7 @@ class _Builder:
             priority=section.priority,
             group=section.group,
             exclusive=section.exclusive,
-            messages=tuple(
-                Message(audience, section.id, text) for audience, text in _sorted_messages(section)
-            ),
+            messages=tuple(Message(audience, section.id, text) for audience, text in _sorted_messages(section)),
         )
 
     def _when(self, section: WhenSection | None, path: Path) -> Condition | None:
@@ -445,9 +434,7 @@ class _Builder:
         if at_least is None and below is None:
             self._faults.add(path, "states no amount", "give at_least or below")
         if at_least is not None and below is not None and below <= at_least:
-            self._faults.add(
-                (*path, "below"), "is not above at_least", "no receipt fits; correct one of them"
-            )
+            self._faults.add((*path, "below"), "is not above at_least", "no receipt fits; correct one of them")
         return at_least, below
 
     def _one_of(self, section: BaseModel, names: tuple[str, ...], path: Path) -> None:
@@ -495,9 +482,7 @@ class _Builder:
             kind = PointsFixed(points or 0, section.per or "receipt")
         if section.pending_days is None and section.expiry is None:
             return Points(kind)
-        return Points(
-            kind, LotTerms(section.pending_days or 0, self._expiry(section.expiry, (*path, "expiry")))
-        )
+        return Points(kind, LotTerms(section.pending_days or 0, self._expiry(section.expiry, (*path, "expiry"))))
 
     def check_groups(self, sections: dict[int, PromotionSection], base_group: str | None) -> None:
         """A group chooses among like effects, so its members must all work in the same step."""

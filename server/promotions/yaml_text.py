@@ -205,7 +205,5 @@ class _Reader:
             # JSON writes characters beyond the first 65,536 as two escapes; join them.
             return value.encode("utf-16", "surrogatepass").decode("utf-16")
         except UnicodeDecodeError:
-            self._refuse(
-                place, "half a character (a lone `\\ud800`-like escape)", "write the character itself"
-            )
+            self._refuse(place, "half a character (a lone `\\ud800`-like escape)", "write the character itself")
             return ""

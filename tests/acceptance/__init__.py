@@ -1,0 +1,1 @@
+"""Whole stories, from the register to the CRM database, against running servers."""

@@ -232,6 +232,22 @@ async def test_a_blocked_member_is_refused_by_name(till: Till) -> None:
     assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "MEMBER_BLOCKED")
 
 
+async def test_a_lost_card_is_refused_until_it_is_found(till: Till) -> None:
+    member = await till.enrol()
+    number = member.cards[0].card_number
+    for status, reason in ((member_pb2.CARD_STATUS_BLOCKED, "CARD_BLOCKED"), (member_pb2.CARD_STATUS_ACTIVE, "")):
+        change = member_pb2.SetCardStatusRequest(
+            message_id=str(uuid.uuid4()), member_id=member.member_id, card_number=number, status=status
+        )
+        changed = (await till.members.SetCardStatus(change, metadata=till.office("crm"))).member
+        assert changed.cards[0].status == status
+        request = till.commit_request([("milk", 100)], card(number))
+        if reason:
+            assert (await till.refused(request)).reason == reason
+        else:
+            assert (await till.commit(request)).member_id == member.member_id
+
+
 async def test_a_replaced_card_is_refused_and_the_new_one_works(till: Till) -> None:
     member, new = await till.enrol(), new_card()
     old = member.cards[0].card_number

@@ -111,7 +111,8 @@ async def test_a_resend_gets_the_stored_answer_to_the_byte(ledger_dsn: str, owne
     async with a_committer(ledger_dsn) as committer:
         command = purchase(1, ANNA, books=BOOKS, earn=[70])
         answers = [await committer.submit(command) for _ in range(3)]
-        answers += await asyncio.gather(*(committer.submit(purchase(1, ANNA, books=BOOKS, earn=[70], message=f"{n}")) for n in range(5)))
+        resent = [purchase(1, ANNA, books=BOOKS, earn=[70], message=f"{n}") for n in range(5)]
+        answers += await asyncio.gather(*(committer.submit(command) for command in resent))
     assert {(a.book, a.number, a.booked_at, a.event) for a in answers if isinstance(a, Booked)} == {
         (answers[0].book, 1, answers[0].booked_at, answers[0].event)  # type: ignore[union-attr]  # the first is booked
     }
@@ -156,7 +157,8 @@ async def test_a_caller_who_goes_away_does_not_stop_the_batch(ledger_dsn: str, o
 async def test_only_the_guilty_command_of_a_batch_fails(ledger_dsn: str, owner: Connection) -> None:
     async with a_committer(ledger_dsn) as committer:
         good = [purchase(n, ANNA, books=BOOKS, earn=[1]) for n in range(1, 30)]
-        bad = dataclasses.replace(purchase(99, ANNA, books=BOOKS), unit=Unit(99999, "no such", 2), grants=(Grant(5, None, None),))
+        unit, grants = Unit(99999, "no such", 2), (Grant(5, None, None),)
+        bad = dataclasses.replace(purchase(99, ANNA, books=BOOKS), unit=unit, grants=grants)
         batch = [*good[:11], bad, *good[11:]]
         outcomes = await asyncio.gather(*(committer.submit(command) for command in batch), return_exceptions=True)
     assert isinstance(outcomes[11], CommandFailed)
@@ -251,10 +253,21 @@ async def test_verify_names_the_tampered_entry(booked: Connection, table: str, c
         ("DELETE FROM ledger.entry WHERE book = $1 AND number = 17", 17),
         ("DELETE FROM ledger.posting WHERE book = $1 AND number = 17", 17),
         ("DELETE FROM ledger.entry WHERE book = $1 AND number > 30", 31),
-        ("UPDATE ledger.entry e SET payload = o.payload, hash = o.hash, message_id = o.message_id FROM ledger.entry o "
-         "WHERE e.book = $1 AND o.book = $1 AND e.number IN (17, 40) AND o.number = 57 - e.number", 17),
+        (
+            (
+                "UPDATE ledger.entry e SET payload = o.payload, hash = o.hash, message_id = o.message_id FROM ledger.entry o "
+                "WHERE e.book = $1 AND o.book = $1 AND e.number IN (17, 40) AND o.number = 57 - e.number"
+            ),
+            17,
+        ),
         ("UPDATE ledger.book_head SET number = 39 WHERE book = $1", 40),
-        ("INSERT INTO ledger.posting SELECT book, 77, ordinal, unit, debit, credit, lot_ordinal, points_minor, lot_number FROM ledger.posting WHERE book = $1 AND number = 17", 77),
+        (
+            (
+                "INSERT INTO ledger.posting SELECT book, 77, ordinal, unit, debit, credit, lot_ordinal, points_minor, "
+                "lot_number FROM ledger.posting WHERE book = $1 AND number = 17"
+            ),
+            77,
+        ),
         ("UPDATE ledger.balance SET available_minor = available_minor + 1 WHERE book = $1", 0),
         ("DELETE FROM ledger.lot WHERE book = $1 AND number = 30", 0),
         ("UPDATE ledger.account_total SET debit_minor = debit_minor + 1 WHERE book = $1", 0),
@@ -273,7 +286,8 @@ async def test_rebuild_writes_the_caches_that_were_there(booked: Connection) -> 
     tables = ("balance", "lot", "account_total", "receipt_key", "message_key")
 
     async def contents() -> list[list[tuple[object, ...]]]:
-        return [sorted(map(repr, await booked.fetch(f"SELECT * FROM ledger.{table}"))) for table in tables]  # type: ignore[misc]  # texts
+        rows = [await booked.fetch(f"SELECT * FROM ledger.{table}") for table in tables]
+        return [sorted(map(tuple, table), key=repr) for table in rows]
 
     before = await contents()
     await booked.execute("UPDATE ledger.balance SET available_minor = 1")
@@ -281,5 +295,3 @@ async def test_rebuild_writes_the_caches_that_were_there(booked: Connection) -> 
     assert await rebuild(booked) == 40
     assert await contents() == before
     await assert_sound(booked, 40)
-
-

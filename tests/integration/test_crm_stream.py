@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -13,7 +14,8 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.books import book_of_member
 from ledger.model import Head
-from server.crm import streamer
+from server.crm import store, streamer
+from server.crm.store import Cursor
 from server.crm.streamer import lag_of
 from server.storage import LEDGER_MIGRATIONS
 from tests.support.books import (
@@ -32,6 +34,9 @@ from tests.support.crm import (
     streaming,
 )
 from tests.support.database import DatabaseFactory
+
+if TYPE_CHECKING:
+    from server.database import Connection
 
 TABLES = ("member", "receipt", "receipt_line", "points_movement")
 
@@ -157,6 +162,27 @@ async def test_text_that_postgresql_cannot_store_stops_nothing(books: BooksUnder
     await follow(books, crm_dsn)
     (line,) = await run_sql(crm_dsn, "SELECT sku, tags, promotions -> 0 ->> 'promotion_id' FROM crm.receipt_line")
     assert tuple(line) == ("a\ufffdb", ["\ufffd"], "spring\ufffd")
+    assert (await comparison(books.dsn, crm_dsn)).equal
+
+
+async def test_receipts_of_a_thousand_lines_come_in_smaller_batches(
+    books: BooksUnderTest, crm_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch has a limit in bytes as well; a single entry beyond it is applied alone."""
+    monkeypatch.setattr(streamer, "BATCH_BYTES", 20_000)
+    sizes: list[int] = []
+    apply = store.apply
+
+    async def noted(conn: Connection, before: Cursor, after: Cursor, *rest: Any) -> bool:
+        sizes.append(after.number - before.number)
+        return await apply(conn, before, after, *rest)
+
+    monkeypatch.setattr(store, "apply", noted)
+    await books.buy(6, lines=1000)
+    await books.buy(30, lines=20)
+    await follow(books, crm_dsn)
+    assert max(sizes) < 15
+    assert (await counts(crm_dsn))["receipt_line"] == 6600
     assert (await comparison(books.dsn, crm_dsn)).equal
 
 

@@ -1,4 +1,7 @@
-"""The examples of proto/README.md run as they stand there, against a running server."""
+"""The examples of the READMEs run as they stand there, against running servers.
+
+Blocks marked ``bash`` and ``python`` are run; those marked ``sh`` are for reading.
+"""
 
 from __future__ import annotations
 
@@ -6,61 +9,106 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from google.protobuf import json_format
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
-from tallypoint.v1 import checkout_pb2, store_pb2
+from tallypoint.v1 import checkout_pb2, store_pb2, store_pb2_grpc
 
 from tests.support.server_process import RunningServer, running_server
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "proto" / "README.md").read_text(encoding="utf-8")
+SECRET = "a secret for the examples of README.md"
+KEY_WORKS_SECONDS = 60
 
 
-def blocks(language: str) -> list[str]:
+def blocks(file: str, language: str) -> list[str]:
     """Return the code blocks of one language."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    text = (ROOT / file).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with running_server(tmp_path_factory.mktemp("examples")) as server:
-        yield server
-
-
-def run_commands(server: RunningServer, folder: Path) -> None:
-    """Run the commands of the README with the server's address and data directory as settings."""
+def run(block: str, server: RunningServer, folder: Path, more: Mapping[str, str] | None = None) -> str:
+    """Run a block of commands with the server's address and data directory as settings; return what it printed."""
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address,
         "TALLYPOINT_DATA_DIR": str(server.data_dir),
+        **(more or {}),
     }
-    (folder / "server").symlink_to(ROOT / "server")
-    for block in blocks("bash"):
-        subprocess.run(["bash", "-euo", "pipefail", "-c", block], check=True, cwd=folder, env=environment)
+    command = ["bash", "-euo", "pipefail", "-c", block]
+    done = subprocess.run(command, check=False, cwd=folder, env=environment, text=True, capture_output=True)
+    assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
+    return done.stdout
 
 
-def test_examples_run(server: RunningServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_commands(server, tmp_path)
-    names: dict[str, Any] = {}
-    for block in blocks("python"):
-        code = block.replace("127.0.0.1:7443", server.pos_address).replace(".data/", f"{server.data_dir}/")
-        exec(compile(code, "proto/README.md", "exec"), names)  # noqa: S102 - our own examples
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty working directory beside which the files that the examples name are found."""
+    (tmp_path / "server").symlink_to(ROOT / "server")
+    return tmp_path
+
+
+def test_checkout_step_by_step(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running_server(folder / "data") as server:
+        for block in blocks("proto/README.md", "bash"):
+            run(block, server, folder)
+        names: dict[str, Any] = {}
+        for block in blocks("proto/README.md", "python"):
+            code = block.replace("127.0.0.1:7443", server.pos_address).replace(".data/", f"{server.data_dir}/")
+            exec(compile(code, "proto/README.md", "exec"), names)  # noqa: S102 - our own examples
+        assert names["commit_or_keep"](names["commit"], []).entry == names["booked"].entry
+        names["channel"].close()
     assert names["booked"].settlement.accrual_points_minor > 0, "the receipt of the examples earns points"
-    assert names["commit_or_keep"](names["commit"], []).entry == names["booked"].entry
-    names["channel"].close()
     printed = capsys.readouterr().out
     for word in ("O*** K.", "frozen-10", "identify", "commit", "Nobody is registered"):
         assert word in printed
 
 
-CALLS = re.findall(r"-d '([^']*)' \\?\s*\S+ (tallypoint\.v1\.\w+)/(\w+)", "".join(blocks("sh")))
+def wait_until_key_works(server: RunningServer, key: str) -> None:
+    """Wait until the back office has heard of a key."""
+    give_up_at = time.monotonic() + KEY_WORKS_SECONDS
+    with grpc.insecure_channel(server.backoffice_address) as channel:
+        stub = store_pb2_grpc.StoreServiceStub(channel)
+        while True:
+            try:
+                stub.ListStores(
+                    store_pb2.ListStoresRequest(), timeout=5, metadata=(("authorization", f"Bearer {key}"),)
+                )
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.UNAUTHENTICATED or time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.1)
+            else:
+                return
+
+
+def test_a_real_deployment_step_by_step(folder: Path) -> None:
+    secret = {"TALLYPOINT_SECRET_KEY": SECRET}
+    first_key, set_up, prove = blocks("README.md", "bash")
+    with running_server(folder / "data", development=False, environment=secret) as server:
+        run(first_key, server, folder, secret)
+        wait_until_key_works(server, (folder / "admin.key").read_text().strip())
+        printed = run(set_up, server, folder)
+        assert "1 rows: 1 are members, 0 were refused" in printed
+        assert "is now version 1 of programme" in printed
+        assert (folder / "till-1.key").read_text().startswith("tp_")
+        printed = run(prove, server, folder, secret)
+        assert "Verified: 1 entries" in printed
+        assert "CRM equal to ledger" in printed
+        run("tallypoint stores revoke-key kyiv-1 till-1; tallypoint keys revoke head-office", server, folder, {
+            **secret, "TALLYPOINT_ADMIN_KEY": (folder / "admin.key").read_text().strip()
+        })  # fmt: skip
+
+
+CALLS = re.findall(r"-d '([^']*)' \\?\s*\S+ (tallypoint\.v1\.\w+)/(\w+)", "".join(blocks("proto/README.md", "sh")))
 
 
 @pytest.mark.parametrize(("body", "service", "method"), CALLS, ids=[f"{call[1]}.{call[2]}" for call in CALLS])
@@ -69,3 +117,7 @@ def test_bodies_for_grpcurl_are_messages_of_their_call(body: str, service: str, 
     descriptor = Default().FindServiceByName(service).FindMethodByName(method)
     message = json_format.Parse(body, GetMessageClass(descriptor.input_type)())
     assert message.ByteSize() > 0
+
+
+def test_there_are_examples_for_grpcurl() -> None:
+    assert len(CALLS) >= 4

@@ -171,7 +171,9 @@ async def prove(ledger_dsn: str, tally: Tally, crm_dsn: str | None = None) -> Pr
     slips = tally.slips
     return Proof(
         booked=len(rows),
-        answers_lost=sum(slips[key].answer is not None and slips[key].message_ids[-1] != m for key, m in booked.items()),
+        answers_lost=sum(
+            slips[key].answer is not None and slips[key].message_ids[-1] != m for key, m in booked.items()
+        ),
         unacknowledged=sum(slips[key].answer is None for key in booked),
     )
 
@@ -199,9 +201,7 @@ def _broken_promises(rows: Iterable[asyncpg.Record], tally: Tally) -> list[str]:
     return problems
 
 
-async def _unsound_books(
-    conn: asyncpg.Connection[asyncpg.Record], receipts: Iterable[asyncpg.Record]
-) -> list[str]:
+async def _unsound_books(conn: asyncpg.Connection[asyncpg.Record], receipts: Iterable[asyncpg.Record]) -> list[str]:
     """Verify the books, and add them up once more by other ways than `verify` does."""
     problems = [str(report.problem) for report in await verify(conn) if report.problem is not None]
     overdrafts = await conn.fetchval(COUNT_OVERDRAFTS, _MEMBER_ACCOUNTS)

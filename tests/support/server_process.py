@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-START_TIMEOUT_SECONDS = 90
+START_TIMEOUT_SECONDS = 240
 
 
 @dataclass
@@ -50,7 +50,7 @@ class RunningServer:
         with self._changed:
             self._changed.notify_all()
 
-    def wait_for_event(self, name: str, count: int = 1, timeout_seconds: float = 60, **fields: Any) -> dict[str, Any]:
+    def wait_for_event(self, name: str, count: int = 1, timeout_seconds: float = 120, **fields: Any) -> dict[str, Any]:
         """Wait until the log has an event of this name and these fields `count` times, and return the last."""
 
         def found() -> list[dict[str, Any]]:
@@ -69,7 +69,7 @@ class RunningServer:
         """The log so far as text."""
         return "\n".join(json.dumps(event) for event in self.log)
 
-    def stop(self, timeout_seconds: float = 30) -> int:
+    def stop(self, timeout_seconds: float = 120) -> int:
         """Stop by SIGTERM, wait, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)

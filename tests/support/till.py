@@ -245,7 +245,11 @@ async def _until_all_workers_know(till: Till) -> None:
             try:
                 quote = await stub.Quote(request, metadata=till.auth, timeout=10)
             except grpc.aio.AioRpcError as error:
-                known = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND)
+                known = (
+                    grpc.StatusCode.UNAUTHENTICATED,
+                    grpc.StatusCode.FAILED_PRECONDITION,
+                    grpc.StatusCode.NOT_FOUND,
+                )
                 if error.code() not in known:
                     raise
                 agreed = 0

@@ -53,7 +53,7 @@ def rules(body: str = "", head: str = HEAD + POINT) -> Rules:
     return compile_rules(programme(body, head), 7)
 
 
-def line(number: int, amount_minor: int, **changes: Any) -> ReceiptLine:  # noqa: ANN401 - fields of every type
+def line(number: int, amount_minor: int, **changes: Any) -> ReceiptLine:
     """One piece of plain goods at this price."""
     plain = ReceiptLine(number, f"sku-{number}", "grocery/dry", "acme", (), 1000, amount_minor)
     return plain._replace(**changes)

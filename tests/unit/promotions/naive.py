@@ -68,9 +68,7 @@ class Naive:
         self.lines = sorted(receipt.lines, key=lambda line: line.line_number)
         self.left = [line.list_amount_minor for line in self.lines]
         self.points = [0] * len(self.lines)
-        self.promotions = sorted(
-            (p for p in programme.promotions if self.is_live(p)), key=lambda p: (p.priority, p.id)
-        )
+        self.promotions = sorted((p for p in programme.promotions if self.is_live(p)), key=lambda p: (p.priority, p.id))
         for step in (self.line_step, self.basket_step, self.earn_step):
             start = list(self.left)
             for promotion in self.promotions:
@@ -127,9 +125,7 @@ class Naive:
         if effect is None or not self.holds(promotion, scope, start):
             return
         weights = [self.left[i] for i in scope]
-        base = (
-            sum(self.lines[i].list_amount_minor for i in scope) if effect.base is Base.LIST else sum(weights)
-        )
+        base = sum(self.lines[i].list_amount_minor for i in scope) if effect.base is Base.LIST else sum(weights)
         kind = effect.kind
         total = half_up(base * kind.share) if isinstance(kind, PercentOff) else kind.amount_minor
         for i, part in zip(scope, spread(min(total, sum(weights)), weights), strict=True):

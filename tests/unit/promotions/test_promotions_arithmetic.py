@@ -130,6 +130,4 @@ def test_no_rule_never_expires() -> None:
     ],
 )
 def test_birthday_window(birthday: str, on: str, before: int, after: int, is_within: bool) -> None:
-    assert (
-        in_birthday_window(date.fromisoformat(birthday), date.fromisoformat(on), before, after) is is_within
-    )
+    assert in_birthday_window(date.fromisoformat(birthday), date.fromisoformat(on), before, after) is is_within

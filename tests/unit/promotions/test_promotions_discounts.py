@@ -83,9 +83,7 @@ B10 = "id: b, name: B, line_discount: {percent: 10}"
             id="base list",
         ),
         pytest.param((A20 + ", group: g", B10 + ", group: g"), {"a": 2000}, id="the best of a group"),
-        pytest.param(
-            (B10 + ", group: g, priority: 1", A20 + ", group: g"), {"a": 2000}, id="best beats priority"
-        ),
+        pytest.param((B10 + ", group: g, priority: 1", A20 + ", group: g"), {"a": 2000}, id="best beats priority"),
         pytest.param(
             ("id: c, name: C, group: g, line_discount: {amount: 20.00}", A20 + ", group: g"),
             {"a": 2000},
@@ -127,13 +125,9 @@ BASKET_B = "id: b, name: B, basket_discount: {amount: 10.00}"
         pytest.param((BASKET_A, BASKET_B + ", exclusive: true"), 2000, id="the others give more"),
         pytest.param((BASKET_A + ", exclusive: true", BASKET_B), 2000, id="exclusive gives more"),
         pytest.param((B10, BASKET_A), 1000 + 1800, id="on what remains after line discounts"),
-        pytest.param(
-            (B10, "id: a, name: A, basket_discount: {percent: 20, base: list}"), 3000, id="on list prices"
-        ),
+        pytest.param((B10, "id: a, name: A, basket_discount: {percent: 20, base: list}"), 3000, id="on list prices"),
         pytest.param((B10 + ", exclusive: true", BASKET_A), 1000, id="an exclusive line is left alone"),
-        pytest.param(
-            (B10, BASKET_A + ", exclusive: true"), 1000, id="an exclusive basket takes only bare lines"
-        ),
+        pytest.param((B10, BASKET_A + ", exclusive: true"), 1000, id="an exclusive basket takes only bare lines"),
     ],
 )
 def test_stacking_on_the_basket(items: tuple[str, ...], taken: int) -> None:
@@ -147,13 +141,9 @@ def test_stacking_on_the_basket(items: tuple[str, ...], taken: int) -> None:
         pytest.param("receipt_total: {at_least: 100.00}", (5000, 4999), False, id="one unit short"),
         pytest.param("receipt_total: {below: 100.00}", (5000, 4999), True, id="below"),
         pytest.param("receipt_total: {below: 100.00}", (5000, 5000), False, id="not below"),
-        pytest.param(
-            "any: [{receipt_total: {below: 1.00}}, {receipt_total: {at_least: 50.00}}]", (6000,), True
-        ),
+        pytest.param("any: [{receipt_total: {below: 1.00}}, {receipt_total: {at_least: 50.00}}]", (6000,), True),
         pytest.param("not: {receipt_total: {at_least: 50.00}}", (6000,), False, id="not"),
-        pytest.param(
-            "receipt_total: {at_least: 50.00}, birthday: {days_before: 7}", (6000,), False, id="all of two"
-        ),
+        pytest.param("receipt_total: {at_least: 50.00}, birthday: {days_before: 7}", (6000,), False, id="all of two"),
         pytest.param("all: [{receipt_total: {at_least: 50.00}}]", (6000,), True, id="all"),
     ],
 )
@@ -165,9 +155,7 @@ def test_conditions(effect: str, when: str, amounts: tuple[int, ...], applies: b
 
 def test_a_basket_threshold_looks_at_the_total_after_line_discounts() -> None:
     compiled = rules(
-        promotions(
-            B10, "id: p, name: P, when: {receipt_total: {at_least: 100.00}}, basket_discount: {amount: 5}"
-        )
+        promotions(B10, "id: p, name: P, when: {receipt_total: {at_least: 100.00}}, basket_discount: {amount: 5}")
     )
     assert quote(compiled, receipt(11111), None).discount_minor == 1111 + 500
     assert quote(compiled, receipt(11110), None).discount_minor == 1111
@@ -221,9 +209,7 @@ def test_scope(effect: str, scope: str, covers: bool) -> None:
 )
 def test_dates_are_inclusive(on: str, applies: bool) -> None:
     compiled = rules(
-        promotions(
-            "id: p, name: P, valid: {from: 2026-03-01, until: 2026-03-31}, line_discount: {percent: 1}"
-        )
+        promotions("id: p, name: P, valid: {from: 2026-03-01, until: 2026-03-31}, line_discount: {percent: 1}")
     )
     effects = quote(compiled, receipt(10000, on=date.fromisoformat(on)), None)
     assert bool(effects.discount_minor) is applies
@@ -231,13 +217,9 @@ def test_dates_are_inclusive(on: str, applies: bool) -> None:
 
 def test_one_compiled_version_follows_the_calendar() -> None:
     compiled = rules(
-        promotions(
-            "id: p, name: P, valid: {from: 2026-03-02, until: 2026-03-02}, line_discount: {percent: 1}"
-        )
+        promotions("id: p, name: P, valid: {from: 2026-03-02, until: 2026-03-02}, line_discount: {percent: 1}")
     )
-    taken = [
-        quote(compiled, receipt(100, on=date(2026, 3, day)), None).discount_minor for day in (1, 2, 3, 2, 1)
-    ]
+    taken = [quote(compiled, receipt(100, on=date(2026, 3, day)), None).discount_minor for day in (1, 2, 3, 2, 1)]
     assert taken == [0, 1, 0, 1, 0]
 
 

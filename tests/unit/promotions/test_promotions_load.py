@@ -43,10 +43,7 @@ def errors(text: str | bytes) -> list[ProgrammeError]:
 
 def said(body: str) -> list[str]:
     """`line:column field message (hint)` of a programme whose 6th line begins the body."""
-    return [
-        f"{e.line}:{e.column} {e.field} {e.message} ({e.hint})"
-        for e in errors((HEAD + POINT).lstrip("\n") + body)
-    ]
+    return [f"{e.line}:{e.column} {e.field} {e.message} ({e.hint})" for e in errors((HEAD + POINT).lstrip("\n") + body)]
 
 
 @pytest.mark.parametrize("name", ["demo", "novus"])
@@ -119,9 +116,7 @@ OFF = "line_discount: {percent: 5}"
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        pytest.param(
-            "earnings: {}", "6:1 earnings `earnings` is no field known here (did you mean `earning`?)"
-        ),
+        pytest.param("earnings: {}", "6:1 earnings `earnings` is no field known here (did you mean `earning`?)"),
         pytest.param(
             "earning: {base_precent: 1}",
             "6:11 earning.base_precent `base_precent` is no field known here (did you mean `base_percent`?)",
@@ -172,15 +167,10 @@ OFF = "line_discount: {percent: 5}"
         ),
         pytest.param(
             "exclusions: {no_earning: {}}",
-            "6:14 exclusions.no_earning names no goods"
-            " (leave it out, or give skus, categories, brands or tags)",
+            "6:14 exclusions.no_earning names no goods (leave it out, or give skus, categories, brands or tags)",
         ),
-        pytest.param(
-            "promotions: {}", "6:1 promotions has to be a list (write one `- item` a line below it)"
-        ),
-        pytest.param(
-            "x: &a 1", "6:4  anchors (`&name`) are not supported (write the value out where it is used)"
-        ),
+        pytest.param("promotions: {}", "6:1 promotions has to be a list (write one `- item` a line below it)"),
+        pytest.param("x: &a 1", "6:4  anchors (`&name`) are not supported (write the value out where it is used)"),
         pytest.param("x: !!int 1", "6:4  tags (`!name`) are not supported (remove the tag)"),
         pytest.param("---\nname: x", "6:1  a second document begins here (remove the line `---`)"),
         pytest.param("? [a]\n: b", "6:3  a mapping or list can't be a key (write a plain word)"),
@@ -203,9 +193,7 @@ def test_faults_of_settings(body: str, expected: str) -> None:
             "id: Big Sale, name: P, " + OFF,
             "7:6 promotions[0].id 'Big Sale' does not fit (write small letters, digits, . _ - (at most 64))",
         ),
-        pytest.param(
-            "id: base, name: P, " + OFF, "7:6 promotions[0].id `base` is reserved (choose another id)"
-        ),
+        pytest.param("id: base, name: P, " + OFF, "7:6 promotions[0].id `base` is reserved (choose another id)"),
         pytest.param(
             "id: p, name: P", "7:5 promotions[0] has no effect (add line_discount, basket_discount or points)"
         ),
@@ -224,13 +212,11 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         ),
         pytest.param(
             "id: p, name: P, line_discount: {amount: 0.005}",
-            "7:38 promotions[0].line_discount.amount 0.005 has more decimals than UAH has (2)"
-            " (use at most 2 decimals)",
+            "7:38 promotions[0].line_discount.amount 0.005 has more decimals than UAH has (2) (use at most 2 decimals)",
         ),
         pytest.param(
             "id: p, name: P, line_discount: {percent: 101}",
-            "7:38 promotions[0].line_discount.percent should be less than or equal to 100"
-            " (correct the value)",
+            "7:38 promotions[0].line_discount.percent should be less than or equal to 100 (correct the value)",
         ),
         pytest.param(
             "id: p, name: P, points: {percent: 5, per: unit}",
@@ -263,8 +249,7 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         ),
         pytest.param(
             "id: p, name: P, scope: {categories: [a//b]}, " + OFF,
-            "7:43 promotions[0].scope.categories[0] `a//b` is no category path like grocery/frozen"
-            " (correct the value)",
+            "7:43 promotions[0].scope.categories[0] `a//b` is no category path like grocery/frozen (correct the value)",
         ),
         pytest.param(
             "id: p, name: P, when: {}, " + OFF,
@@ -272,13 +257,11 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         ),
         pytest.param(
             "id: p, name: P, when: {any: [{birthdya: {}}]}, " + OFF,
-            "7:36 promotions[0].when.any[0].birthdya `birthdya` is no field known here"
-            " (did you mean `birthday`?)",
+            "7:36 promotions[0].when.any[0].birthdya `birthdya` is no field known here (did you mean `birthday`?)",
         ),
         pytest.param(
             "id: p, name: P, when: {receipt_total: {at_least: 5, below: 5}}, " + OFF,
-            "7:58 promotions[0].when.receipt_total.below is not above at_least"
-            " (no receipt fits; correct one of them)",
+            "7:58 promotions[0].when.receipt_total.below is not above at_least (no receipt fits; correct one of them)",
         ),
         pytest.param(
             "id: p, name: P, when: {receipt_total: {}}, " + OFF,
@@ -309,8 +292,10 @@ def test_a_promotion_id_stands_once() -> None:
 def test_a_multiplier_may_not_compete_with_the_base() -> None:
     body = "earning: {base_percent: 1, base_group: g}\n"
     assert said(body + promotions("id: p, name: P, group: g, points: {multiplier: 2}")) == [
-        "8:22 promotions[0].group a multiplier can't compete with the base percent it multiplies"
-        " (take it out of the base percent's group)"
+        (
+            "8:22 promotions[0].group a multiplier can't compete with the base percent it multiplies"
+            " (take it out of the base percent's group)"
+        )
     ]
 
 
@@ -324,9 +309,7 @@ def test_a_step_has_to_pay_whole_minor_units() -> None:
 def test_all_errors_come_at_once_in_file_order() -> None:
     found = said(
         "earning: {rounding: sideways}\nspending: {step_points: 0.001}\n"
-        + promotions(
-            "id: p, name: P", "id: q, name: Q, line_discount: {percent: x}", "id: r, name: R, " + OFF
-        )
+        + promotions("id: p, name: P", "id: q, name: Q, line_discount: {percent: x}", "id: r, name: R, " + OFF)
         + "unknown: 1\nunknown: 2\n"
     )
     assert [entry.split()[0] for entry in found] == ["6:11", "7:12", "9:5", "10:38", "12:1", "13:1"]
@@ -376,9 +359,7 @@ def _survives(text: str | bytes) -> None:
 _yamlish = st.text(st.sampled_from("ab:-[]{}?!&*#|>'\"%@, \n\t0129.~\\é"), max_size=60)
 
 
-@given(
-    st.text(max_size=80) | _yamlish | _yamlish.map(lambda tail: HEAD + POINT + tail) | st.binary(max_size=60)
-)
+@given(st.text(max_size=80) | _yamlish | _yamlish.map(lambda tail: HEAD + POINT + tail) | st.binary(max_size=60))
 def test_random_text_gives_errors_or_a_programme(text: str | bytes) -> None:
     _survives(text)
 
@@ -420,9 +401,7 @@ _SECTIONS = [
 ]
 
 
-@given(
-    st.dictionaries(st.sampled_from(_SECTIONS), _values), st.dictionaries(st.sampled_from(_FIELDS), _values)
-)
+@given(st.dictionaries(st.sampled_from(_SECTIONS), _values), st.dictionaries(st.sampled_from(_FIELDS), _values))
 def test_any_value_in_any_field_gives_errors_or_a_programme(
     sections: dict[str, object], fields: dict[str, object]
 ) -> None:

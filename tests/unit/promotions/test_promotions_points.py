@@ -103,12 +103,8 @@ TIMES2 = "id: two, name: T, points: {multiplier: 2}"
             {"base": 100, "five": 400},
             id="the others give more than the exclusive one",
         ),
-        pytest.param(
-            ("id: p, name: P, points: {fixed: 3, per: line}",), {"base": 100, "p": 300}, id="per line"
-        ),
-        pytest.param(
-            ("id: p, name: P, points: {fixed: 3, per: unit}",), {"base": 100, "p": 600}, id="per unit"
-        ),
+        pytest.param(("id: p, name: P, points: {fixed: 3, per: line}",), {"base": 100, "p": 300}, id="per line"),
+        pytest.param(("id: p, name: P, points: {fixed: 3, per: unit}",), {"base": 100, "p": 600}, id="per unit"),
         pytest.param(("id: p, name: P, points: {fixed: 3}",), {"base": 100, "p": 300}, id="once a receipt"),
         pytest.param(
             ("id: p, name: P, points: {fixed: 3}, group: g", "id: q, name: Q, points: {fixed: 5}, group: g"),
@@ -145,9 +141,7 @@ def test_cashback_instead_of_the_base(percent: str, granted: dict[str, int]) -> 
 
 
 def test_points_once_a_receipt_are_spread_over_what_was_paid() -> None:
-    compiled = rules(
-        promotions("id: p, name: P, when: {receipt_total: {at_least: 300.00}}, points: {fixed: 1}")
-    )
+    compiled = rules(promotions("id: p, name: P, when: {receipt_total: {at_least: 300.00}}, points: {fixed: 1}"))
     assert points(quote(compiled, receipt(10000, 10000, 10000), SHOPPER)) == [34, 33, 33]
     assert points(quote(compiled, receipt(10000, 10000, 9999), SHOPPER)) == [0, 0, 0]
 
@@ -164,8 +158,7 @@ def test_points_once_a_receipt_are_spread_over_what_was_paid() -> None:
 )
 def test_birthday_week(member: MemberFacts | None, on: date, granted: int) -> None:
     compiled = rules(
-        ONE_PERCENT
-        + promotions("id: p, name: P, when: {birthday: {days_before: 7}}, points: {multiplier: 5}")
+        ONE_PERCENT + promotions("id: p, name: P, when: {birthday: {days_before: 7}}, points: {multiplier: 5}")
     )
     assert quote(compiled, receipt(10000, on=on), member).accrual_points_minor == granted
 

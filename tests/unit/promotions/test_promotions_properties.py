@@ -128,9 +128,7 @@ _lines = st.lists(
     max_size=6,
     unique_by=lambda line: line.line_number,
 )
-_receipts = st.builds(
-    ReceiptFacts, st.just("store-1"), st.just(datetime(2026, 3, 2, 12, tzinfo=STORE_ZONE)), _lines
-)
+_receipts = st.builds(ReceiptFacts, st.just("store-1"), st.just(datetime(2026, 3, 2, 12, tzinfo=STORE_ZONE)), _lines)
 _members = st.none() | st.builds(
     MemberFacts,
     st.just("m"),
@@ -169,9 +167,7 @@ def test_sums_and_floors(
         kept = entry.payable_minor - entry.points_money_minor
         assert kept >= min(line.floor_amount_minor, line.list_amount_minor)
     assert effects.payable_minor == sum(entry.payable_minor for entry in effects.lines)
-    assert effects.payable_minor + effects.discount_minor == sum(
-        line.list_amount_minor for line in receipt.lines
-    )
+    assert effects.payable_minor + effects.discount_minor == sum(line.list_amount_minor for line in receipt.lines)
     assert effects.spent_money_minor == sum(entry.points_money_minor for entry in effects.lines)
     assert effects.spent_points_minor == min(wish or 0, effects.max_spend_points_minor)
     assert effects.accrual_points_minor == sum(points(effects))
