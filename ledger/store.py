@@ -58,8 +58,8 @@ async def read_state(
     for member, unit, *figures in _columns(
         row, "balance_members", "balance_units", "available", "pending", "held", "debt", "next_changes"
     ):
-        lots: list[Lot] | None = [] if member in spenders else None
-        state.accounts[(member, unit)] = Account(*figures, lots=lots)
+        state.accounts[(member, unit)] = account = Account(*figures)
+        account.lots = [] if member in spenders else None
     _attach_lots(state, row)
     return state
 

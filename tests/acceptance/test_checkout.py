@@ -169,22 +169,22 @@ Change = Callable[[checkout_pb2.CommitRequest], object]
 
 
 @pytest.mark.parametrize(
-    ("change", "reason"),
+    "change",
     [
-        pytest.param(lambda r: r.receipt.lines.add(line_number=9, sku="milk", quantity_milli=1), "RECEIPT_KEY_REUSED", id="a line more"),
-        pytest.param(lambda r: setattr(r.receipt.lines[0], "list_amount_minor", 1), "RECEIPT_KEY_REUSED", id="another total"),
-        pytest.param(lambda r: setattr(r, "spend_points_minor", 7), "RECEIPT_KEY_REUSED", id="other points spent"),
-        pytest.param(lambda r: r.ClearField("identifier"), "RECEIPT_KEY_REUSED", id="without the card"),
+        pytest.param(lambda r: r.receipt.lines.add(line_number=9, sku="milk", quantity_milli=1), id="a line more"),
+        pytest.param(lambda r: setattr(r.receipt.lines[0], "list_amount_minor", 1), id="another total"),
+        pytest.param(lambda r: setattr(r, "spend_points_minor", 7), id="other points spent"),
+        pytest.param(lambda r: r.ClearField("identifier"), id="without the card"),
     ],
 )
-async def test_a_receipt_resent_with_other_content_is_refused(till: Till, change: Change, reason: str) -> None:
+async def test_a_receipt_resent_with_other_content_is_refused(till: Till, change: Change) -> None:
     request = till.commit_request([("milk", 10000)], card((await till.enrol()).cards[0].card_number))
     await till.commit(request)
     change(request)
     assert (await till.refused(request)).reason == "MESSAGE_ID_REUSED"
     request.message_id = str(uuid.uuid4())
     answer = await till.refused(request)
-    assert (answer.code, answer.reason) == (grpc.StatusCode.ALREADY_EXISTS, reason)
+    assert (answer.code, answer.reason) == (grpc.StatusCode.ALREADY_EXISTS, "RECEIPT_KEY_REUSED")
     assert answer.cashier_text
 
 
@@ -203,15 +203,23 @@ def _wrong_check_digit() -> str:
     return number[:-1] + str((int(number[-1]) + 1) % 10)
 
 
+def phone(number: str) -> common_pb2.Identifier:
+    return common_pb2.Identifier(phone=number)
+
+
+def member_id(uid: uuid.UUID) -> common_pb2.Identifier:
+    return common_pb2.Identifier(member_id=str(uid))
+
+
 @pytest.mark.parametrize(
     ("identifier", "code", "reason"),
     [
         pytest.param(card(new_card()), "NOT_FOUND", "IDENTIFIER_UNKNOWN", id="a card that nobody has"),
         pytest.param(card(_wrong_check_digit()), "INVALID_ARGUMENT", "CARD_CHECK_DIGIT_WRONG", id="a misread card"),
         pytest.param(card("9781234567897"), "INVALID_ARGUMENT", "CARD_FOREIGN", id="another company's card"),
-        pytest.param(common_pb2.Identifier(phone="12345"), "INVALID_ARGUMENT", "PHONE_INVALID", id="no phone number"),
-        pytest.param(common_pb2.Identifier(phone="0501112233"), "NOT_FOUND", "IDENTIFIER_UNKNOWN", id="a stranger's phone"),
-        pytest.param(common_pb2.Identifier(member_id=str(uuid.uuid4())), "NOT_FOUND", "IDENTIFIER_UNKNOWN", id="an unknown id"),
+        pytest.param(phone("12345"), "INVALID_ARGUMENT", "PHONE_INVALID", id="no phone number"),
+        pytest.param(phone("0501112233"), "NOT_FOUND", "IDENTIFIER_UNKNOWN", id="a stranger's phone"),
+        pytest.param(member_id(uuid.uuid4()), "NOT_FOUND", "IDENTIFIER_UNKNOWN", id="an unknown id"),
     ],
 )
 @pytest.mark.parametrize("call", ["Identify", "Commit"])
@@ -260,6 +268,12 @@ async def test_a_replaced_card_is_refused_and_the_new_one_works(till: Till) -> N
 
 
 Spoil = Callable[[checkout_pb2.CommitRequest], object]
+
+
+def first_line(field: str, value: int) -> Spoil:
+    return lambda request: setattr(request.receipt.lines[0], field, value)
+
+
 MALFORMED: list[tuple[str, Spoil, str]] = [
     ("no message id", lambda r: r.ClearField("message_id"), "message_id"),
     ("no receipt key", lambda r: r.ClearField("receipt_key"), "receipt_key"),
@@ -267,12 +281,12 @@ MALFORMED: list[tuple[str, Spoil, str]] = [
     ("receipt number 0", lambda r: setattr(r.receipt_key, "receipt_number", 0), "receipt_key.receipt_number"),
     ("no lines", lambda r: r.receipt.ClearField("lines"), "receipt.lines"),
     ("2,001 lines", lambda r: r.receipt.lines.extend([r.receipt.lines[0]] * 2000), "receipt.lines"),
-    ("negative money", lambda r: setattr(r.receipt.lines[0], "list_amount_minor", -1), "receipt.lines[0].list_amount_minor"),
-    ("overflowing money", lambda r: setattr(r.receipt.lines[0], "list_amount_minor", 2**62), "receipt.lines[0].list_amount_minor"),
-    ("negative quantity", lambda r: setattr(r.receipt.lines[0], "quantity_milli", -1), "receipt.lines[0].quantity_milli"),
-    ("discount above the price", lambda r: setattr(r.receipt.lines[0], "discount_minor", 101), "receipt.lines[0].discount_minor"),
-    ("voided, but costs", lambda r: setattr(r.receipt.lines[0], "quantity_milli", 0), "receipt.lines[0].list_amount_minor"),
-    ("a line twice", lambda r: r.receipt.lines.add(line_number=1, sku="milk", quantity_milli=1), "receipt.lines[1].line_number"),
+    ("negative money", first_line("list_amount_minor", -1), "receipt.lines[0].list_amount_minor"),
+    ("overflowing money", first_line("list_amount_minor", 2**62), "receipt.lines[0].list_amount_minor"),
+    ("negative quantity", first_line("quantity_milli", -1), "receipt.lines[0].quantity_milli"),
+    ("discount above the price", first_line("discount_minor", 101), "receipt.lines[0].discount_minor"),
+    ("voided, but costs", first_line("quantity_milli", 0), "receipt.lines[0].list_amount_minor"),
+    ("a line twice", lambda r: r.receipt.lines.append(r.receipt.lines[0]), "receipt.lines[1].line_number"),
     ("foreign currency", lambda r: setattr(r.receipt, "currency_code", "USD"), "receipt.currency_code"),
     ("negative points", lambda r: setattr(r, "spend_points_minor", -5), "spend_points_minor"),
     ("no time", lambda r: r.receipt.ClearField("event_at"), "receipt.event_at"),
@@ -297,9 +311,12 @@ async def test_a_receipt_before_the_programme_began_is_refused(till: Till) -> No
     assert (answer.code, answer.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_PROGRAMME")
 
 
+UnaryCall = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+
+
 async def test_bytes_that_are_no_message_are_refused(till: Till) -> None:
     async with grpc.aio.insecure_channel(till.server.pos_address) as channel:
-        call = channel.unary_unary("/tallypoint.v1.CheckoutService/Commit")
+        call: UnaryCall = channel.unary_unary("/tallypoint.v1.CheckoutService/Commit")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(b"\xff\xff\xff\xff", metadata=till.auth)
     assert answer_of(caught.value).reason == "INVALID_REQUEST"
@@ -307,7 +324,7 @@ async def test_bytes_that_are_no_message_are_refused(till: Till) -> None:
 
 async def test_an_oversized_message_is_refused(till: Till) -> None:
     async with grpc.aio.insecure_channel(till.server.pos_address) as channel:
-        call = channel.unary_unary("/tallypoint.v1.CheckoutService/Commit")
+        call: UnaryCall = channel.unary_unary("/tallypoint.v1.CheckoutService/Commit")
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await call(bytes(9 * 1024 * 1024), metadata=till.auth)
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

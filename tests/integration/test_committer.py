@@ -255,7 +255,8 @@ async def test_verify_names_the_tampered_entry(booked: Connection, table: str, c
         ("DELETE FROM ledger.entry WHERE book = $1 AND number > 30", 31),
         (
             (
-                "UPDATE ledger.entry e SET payload = o.payload, hash = o.hash, message_id = o.message_id FROM ledger.entry o "
+                "UPDATE ledger.entry e SET payload = o.payload, hash = o.hash, message_id = o.message_id "
+                "FROM ledger.entry o "
                 "WHERE e.book = $1 AND o.book = $1 AND e.number IN (17, 40) AND o.number = 57 - e.number"
             ),
             17,

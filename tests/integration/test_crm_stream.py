@@ -70,7 +70,6 @@ async def counts(crm_dsn: str) -> dict[str, int]:
 
 
 async def test_a_purchase_becomes_a_receipt_its_lines_and_movements(books: BooksUnderTest, crm_dsn: str) -> None:
-    """Every column has what the journal says."""
     buyer = books.members[0]
     earning = purchase_command(books.count, books.unit, purchase_event(buyer, 1, points_minor=500))
     event = purchase_event(buyer, 2, lines=2)

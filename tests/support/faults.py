@@ -30,14 +30,17 @@ from ledger.model import AVAILABLE, DEBT, HELD, ISSUED, PENDING, REDEEMED
 from ledger.verify import verify
 from server.postgres import EmbeddedPostgres
 from server.storage import CRM_DATABASE, LEDGER_DATABASE
-from tests.support.crm import caught_up, comparison
+from tests.support.crm import caught_up, comparison, eventually
 from tests.support.server_process import RunningServer
+from tests.support.till import Answer as Refusal
 from tests.support.till import Till, answer_of, card, open_till, set_up_store
 
 LANES: Final = 8
 MEMBERS: Final = 12
 READ_TIMEOUT_SECONDS: Final = 3.0
 """What lanes are set to; then they send the receipt again."""
+SCAN_SECONDS: Final = (0.0, 0.03)
+"""What a lane needs for the next receipt, so that a machine of two cores has something left for those who recover."""
 PATIENCE_SECONDS: Final = 90.0
 """The longest that a receipt may need to its answer, and the shop to the next receipts: PostgreSQL may recover."""
 RESEND_PAUSE_SECONDS: Final = (0.02, 0.2)
@@ -87,6 +90,11 @@ SELECT pid FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name LIKE 'tallypoint%' ORDER BY pid
 """
 
+# Count the service's commits that wait for a lock.
+COUNT_WAITING = """
+SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'tallypoint%'
+"""
+
 
 # --- what was promised --------------------------------------------------------------------------------------------
 
@@ -103,7 +111,9 @@ class Answer(NamedTuple):
 class Slip:
     """One receipt as its register remembers it."""
 
-    message_ids: list[bytes]
+    message_ids: list[bytes] = field(default_factory=list)
+    unstored: set[bytes] = field(default_factory=set)
+    """Messages of which the register was told that nothing was stored."""
     answer: Answer | None = None
 
 
@@ -118,7 +128,15 @@ class Tally:
 
     def sent(self, key: bytes, message_id: bytes) -> None:
         """Count a sending of the receipt with this business key."""
-        self.slips.setdefault(key, Slip([])).message_ids.append(message_id)
+        slip = self.slips.setdefault(key, Slip())
+        slip.message_ids.append(message_id)
+        slip.unstored.discard(message_id)
+
+    def failed(self, key: bytes, error: str, *, stored_nothing: bool) -> None:
+        """Count a sending that got no answer, and remember whether the receipt's last message is promised unstored."""
+        self.errors[error] += 1
+        if stored_nothing:
+            self.slips[key].unstored.add(self.slips[key].message_ids[-1])
 
     def answered(self, key: bytes, answer: Answer) -> None:
         """Count an acknowledgement; a receipt that has one already must get the same again."""
@@ -189,7 +207,9 @@ def _broken_promises(rows: Iterable[asyncpg.Record], tally: Tally) -> list[str]:
         if key not in tally.slips:
             problems.append(f"receipt {key.hex()} is booked, but nobody sent it")
         elif row["message_id"] not in tally.slips[key].message_ids:
-            problems.append(f"receipt {key.hex()} is booked under another message")
+            problems.append(f"receipt {key.hex()} is booked under a message that nobody sent")
+        elif row["message_id"] in tally.slips[key].unstored:
+            problems.append(f"receipt {key.hex()} is booked by a message that was told that nothing was stored")
         booked[key] = Answer(row["book"], row["number"], settlement_of(row["payload"]))
     for key, slip in tally.slips.items():
         if slip.answer is None:
@@ -261,6 +281,7 @@ class Shop:
             while not self._closed:
                 if not await self._sell_one(stub, self._next_receipt(dice), dice):
                     return
+                await asyncio.sleep(dice.uniform(*SCAN_SECONDS))
 
     def _next_receipt(self, dice: random.Random) -> checkout_pb2.CommitRequest:
         basket = [(dice.choice(("milk", "bread", "brie")), dice.randint(500, 20000)) for _ in range(dice.randint(1, 5))]
@@ -281,11 +302,12 @@ class Shop:
             try:
                 response = await stub.Commit(request, metadata=self._till.auth, timeout=self._read_timeout_seconds)
             except grpc.aio.AioRpcError as error:
-                self.tally.errors[error.code().name] += 1
-                assert error.code() in _WORTH_SENDING_AGAIN, answer_of(error)
+                told = answer_of(error)
+                self._note_failure(request, told)
+                assert told.code in _WORTH_SENDING_AGAIN, told
                 if self.abandon_when_refused:
                     return False
-                assert loop.time() < deadline, f"no answer in {PATIENCE_SECONDS} s, at last {answer_of(error)}"
+                assert loop.time() < deadline, f"no answer in {PATIENCE_SECONDS} s, at last {told}"
                 await asyncio.sleep(dice.uniform(*RESEND_PAUSE_SECONDS))
                 if dice.random() >= SAME_MESSAGE_SHARE:
                     request.message_id = str(uuid.UUID(int=dice.getrandbits(128), version=4))
@@ -309,6 +331,11 @@ class Shop:
 
     def _note_sending(self, request: checkout_pb2.CommitRequest) -> None:
         self.tally.sent(business_key(request.receipt_key), message_key(request.message_id))
+
+    def _note_failure(self, request: checkout_pb2.CommitRequest, told: Refusal) -> None:
+        name = told.reason or told.code.name  # without a reason it is gRPC that speaks, and not the service
+        stored_nothing = told.reason in ("OVERLOADED", "DEADLINE_PASSED")
+        self.tally.failed(business_key(request.receipt_key), name, stored_nothing=stored_nothing)
 
     def _note_answer(self, request: checkout_pb2.CommitRequest, response: checkout_pb2.CommitResponse) -> None:
         settlement = response.settlement.SerializeToString(deterministic=True)
@@ -383,6 +410,39 @@ async def database_away(conn: asyncpg.Connection[asyncpg.Record], database: str)
         await conn.execute(f'ALTER DATABASE "{database}" WITH ALLOW_CONNECTIONS true')
 
 
+@asynccontextmanager
+async def books_locked(ledger_dsn: str) -> AsyncIterator[None]:
+    """Hold the heads of all books, so that commits wait; the block begins when some do."""
+    conn, watcher = await asyncpg.connect(ledger_dsn), await asyncpg.connect(ledger_dsn)
+    try:
+        async with conn.transaction():
+            await conn.execute("SELECT FROM ledger.book_head FOR UPDATE")
+
+            async def commits_wait() -> bool:
+                return bool(await watcher.fetchval(COUNT_WAITING) > 1)
+
+            await eventually(commits_wait, "commits wait for the books")
+            yield
+    finally:
+        await watcher.close()
+        await conn.close()
+
+
+async def until_refused(address: str) -> None:
+    """Wait until nobody listens at an address any more."""
+    host, port = address.rsplit(":", 1)
+
+    async def refused() -> bool:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return True
+        writer.close()
+        return False
+
+    await eventually(refused, f"{address} refuses connections")
+
+
 async def batch_retries(server: RunningServer, reason: str) -> int:
     """Return how many batches the workers ran again for a reason: ``connection``, ``race`` or ``bisect``."""
 
@@ -398,33 +458,37 @@ async def batch_retries(server: RunningServer, reason: str) -> int:
 
 @dataclass(slots=True)
 class _Cut:
-    """Where to cut one connection: in the first answer after `after_bytes` of answers, when `into_bytes` of it came."""
+    """Where to cut one connection: after so many requests, when so many bytes of the last one's answer came."""
 
-    after_bytes: int
-    into_bytes: int
-    armed: bool = False
+    requests_left: int
+    bytes_left: int
+
+    @property
+    def now(self) -> bool:
+        """Whether the last request went through."""
+        return self.requests_left < 0
 
 
 class CuttingProxy:
     """Stands between a client and PostgreSQL on Unix sockets, and cuts every connection sooner or later.
 
-    A connection works for a random number of bytes of answers. The next request goes through to PostgreSQL, which
-    carries it out in full; of its answer the client gets the first few bytes or none. If that request is a COMMIT,
-    this is the moment of which a client can never tell on which side of it the connection was lost.
+    The last request of a connection reaches PostgreSQL, which carries it out in full; of its answer the client gets
+    the first few bytes or none. If that request is a COMMIT, this is the moment of which a client can never tell on
+    which side of it the connection was lost.
 
     Args:
         upstream: The socket directory of the real server.
         dice: Chooses where to cut.
-        most_bytes: Every connection is cut before more bytes of answers came through.
-        most_into_bytes: So much of the last answer comes through at most; short answers have some 40 bytes.
+        most_requests: Every connection is cut after at most so many requests, those of its start among them.
+        most_bytes: So much of the last answer comes through at most; the answer to a COMMIT has some 40 bytes.
     """
 
-    def __init__(self, upstream: Path, dice: random.Random, most_bytes: int = 8000, most_into_bytes: int = 50) -> None:
+    def __init__(self, upstream: Path, dice: random.Random, most_requests: int = 24, most_bytes: int = 50) -> None:
         self.cuts = 0
         self._upstream = upstream / ".s.PGSQL.5432"
         self._dice = dice
+        self._most_requests = most_requests
         self._most_bytes = most_bytes
-        self._most_into_bytes = most_into_bytes
         self._calls: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -440,7 +504,7 @@ class CuttingProxy:
         task = asyncio.current_task()
         assert task is not None
         self._calls.add(task)
-        cut = _Cut(self._dice.randint(0, self._most_bytes), self._dice.randint(0, self._most_into_bytes))
+        cut = _Cut(self._dice.randint(0, self._most_requests), self._dice.randint(0, self._most_bytes))
         try:
             from_server, to_server = await asyncio.open_unix_connection(self._upstream)
             ways = [
@@ -449,7 +513,7 @@ class CuttingProxy:
             ]
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             to_client.close()
-            self.cuts += cut.armed
+            self.cuts += cut.now
             to_server.write_eof()  # PostgreSQL finishes what it was sent, answers into the void, and sees the end
             for way in ways:
                 way.cancel()
@@ -464,21 +528,19 @@ class CuttingProxy:
 
     async def _requests(self, from_client: asyncio.StreamReader, to_server: asyncio.StreamWriter, cut: _Cut) -> None:
         while chunk := await from_client.read(65536):
+            cut.requests_left -= 1
             to_server.write(chunk)
             await to_server.drain()
-            if cut.after_bytes <= 0:
-                cut.armed = True
-                if cut.into_bytes == 0:
-                    return
+            if cut.now and cut.bytes_left == 0:
+                return
 
     async def _answers(self, from_server: asyncio.StreamReader, to_client: asyncio.StreamWriter, cut: _Cut) -> None:
         while chunk := await from_server.read(65536):
-            passed = chunk[: cut.into_bytes] if cut.armed else chunk
-            to_client.write(passed)
-            await to_client.drain()
-            if not cut.armed:
-                cut.after_bytes -= len(passed)
+            if not cut.now:
+                to_client.write(chunk)
+                await to_client.drain()
                 continue
-            cut.into_bytes -= len(passed)
-            if cut.into_bytes <= 0:
+            to_client.write(chunk[: cut.bytes_left])
+            cut.bytes_left -= len(chunk)
+            if cut.bytes_left <= 0:
                 return

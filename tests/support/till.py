@@ -81,7 +81,7 @@ class Answer:
 def answer_of(error: grpc.aio.AioRpcError) -> Answer:
     """Read the details that the service attaches to a refusal."""
     reason, text, fields, retry = "", "", (), None
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it needs the trailing metadata only
+    status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         local, again = error_details_pb2.LocalizedMessage(), error_details_pb2.RetryInfo()
