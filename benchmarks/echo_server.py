@@ -24,7 +24,7 @@ from tallypoint.v1 import checkout_pb2
 
 from benchmarks.load import COMMIT, SESSION
 from server.edge import MethodHandlers
-from server.hosting import _options as server_options
+from server.hosting import server_options
 from server.settings import Settings
 
 _spawn: Final = multiprocessing.get_context("spawn")

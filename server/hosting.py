@@ -41,7 +41,7 @@ class Port:
         self._grace_seconds = settings.drain_timeout_seconds
         self._health = health_aio.HealthServicer()
         self._names = [service.full_name for service, _ in services]
-        self._server = grpc.aio.server(options=_options(settings))
+        self._server = grpc.aio.server(options=server_options(settings))
         standard = _standard_handlers(self._health, self._names)
         handlers = MethodHandlers.join(standard, *(handlers for _, handlers in services))
         self._server.add_generic_rpc_handlers((handlers,))
@@ -81,7 +81,8 @@ async def answer_until(stop: asyncio.Event, port: Port, ready: Callable[[], None
     await port.drain()
 
 
-def _options(settings: Settings) -> list[tuple[str, int]]:
+def server_options(settings: Settings) -> list[tuple[str, int]]:
+    """Return gRPC's options for a port of ours."""
     return [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_message_bytes),

@@ -11,11 +11,11 @@ import asyncpg
 from rich.console import Console
 
 from benchmarks.replay.control import Bought, differences, summed
-from benchmarks.replay.progress import progress
 from benchmarks.replay.report import Check, money
 from ledger.journal import read_heads
 from ledger.verify import verify
 from server.crm.compare import compare
+from server.progress import progress
 from server.settings import Settings
 from server.storage import Dsns, open_databases
 
@@ -60,7 +60,7 @@ async def prove(dsns: Dsns, basket_ids: Sequence[int], expected: dict[str, Bough
 
 
 async def _ledger_verified(ledger: asyncpg.Connection, entries: int, console: Console) -> Check:
-    with progress(console, "Verifying the ledger", entries, "entries") as advance:
+    with progress("Verifying the ledger", entries, "entries", console) as advance:
         reports = await verify(ledger, advance)
     problems = [str(report.problem) for report in reports if report.problem is not None]
     postings = sum(report.postings for report in reports)
@@ -72,7 +72,7 @@ async def _crm_equals_ledger(
     ledger: asyncpg.Connection, crm: asyncpg.Connection, entries: int, console: Console
 ) -> Check:
     done = 0
-    with progress(console, "Comparing the CRM", entries, "entries") as advance:
+    with progress("Comparing the CRM", entries, "entries", console) as advance:
 
         def compared(so_far: int, _total: int) -> None:
             nonlocal done

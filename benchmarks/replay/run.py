@@ -22,10 +22,10 @@ from benchmarks.replay.journal import RegisterJournal
 from benchmarks.replay.lanes import Answered, Lanes, Plan, Tally
 from benchmarks.replay.own_server import Target
 from benchmarks.replay.people import CardShape, Person, person
-from benchmarks.replay.progress import progress
 from benchmarks.replay.report import Check, ReplayReport, money
 from benchmarks.replay.seed import BackOffice
 from benchmarks.replay.settle import Newest, settle
+from server.progress import progress
 
 PROGRAMME: Final = Path(__file__).parent / "programme.yaml"
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
@@ -114,7 +114,7 @@ async def _send_and_report(run: _Run, stubs: Sequence[checkout_pb2_grpc.Checkout
     gc.freeze()  # the data set stays: looking for garbage in it would take time from every call
     entries_before = await control.entry_count(run.office)
     started = time.perf_counter()
-    with progress(run.console, "Baskets", len(run.selection), "baskets") as advance:
+    with progress("Baskets", len(run.selection), "baskets", run.console) as advance:
         await lanes.run(run.selection, run.options.lanes, lambda: advance(1))
     seconds = time.perf_counter() - started
     entries_after = await control.entry_count(run.office)
@@ -198,7 +198,7 @@ async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> li
 async def _ledger_checks(run: _Run, report: ReplayReport, expected: dict[str, control.Bought]) -> list[Check]:
     """Compare the data set's control totals with the ledger's entries."""
     entries = await control.entry_count(run.office)
-    with progress(run.console, "Reading the ledger", entries, "entries") as advance:
+    with progress("Reading the ledger", entries, "entries", run.console) as advance:
         books = await control.from_ledger(run.office, run.basket_ids, advance)
     booked, wrong = control.summed(books.bought), control.differences(expected, books.bought)
     total = f"{booked.receipts:,} receipts, {booked.lines:,} lines, {money(booked.turnover_minor)}"

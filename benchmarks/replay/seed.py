@@ -31,7 +31,7 @@ from benchmarks.replay.client import Counters, bearing, call
 from benchmarks.replay.dataset import TIME_ZONE, Product
 from benchmarks.replay.journal import RegisterJournal
 from benchmarks.replay.people import REGISTERED_AT, Person
-from benchmarks.replay.progress import progress
+from server.progress import progress
 
 MEMBERS_PER_CALL: Final = 500
 PRODUCTS_PER_CALL: Final = 5_000
@@ -70,7 +70,7 @@ class BackOffice:
         """
         stub = member_pb2_grpc.MemberServiceStub(self.channel)
         send = bearing(stub.ImportMembers, self.key, TIMEOUT_SECONDS)
-        with progress(console, "Members", len(people), "members") as advance:
+        with progress("Members", len(people), "members", console) as advance:
             for batch in batches(people, MEMBERS_PER_CALL):
                 request = member_pb2.ImportMembersRequest(members=[_new_member(who) for who in batch])
                 response = await call(self.counters, send, "ImportMembers", request)
@@ -99,7 +99,7 @@ class BackOffice:
             return
         stub = store_pb2_grpc.StoreServiceStub(self.channel)
         put = bearing(stub.PutProducts, self.key, TIMEOUT_SECONDS)
-        with progress(console, "Catalogue", len(products), "articles") as advance:
+        with progress("Catalogue", len(products), "articles", console) as advance:
             for batch in batches(products, PRODUCTS_PER_CALL):
                 articles = [store_pb2.Product(**product._asdict()) for product in batch]
                 await call(self.counters, put, "PutProducts", store_pb2.PutProductsRequest(products=articles))
@@ -120,7 +120,7 @@ class BackOffice:
         if not missing:
             return newest
         await self._put_stores(sorted({store_id for store_id, _ in missing}))
-        with progress(console, "Terminals", len(missing), "terminals") as advance:
+        with progress("Terminals", len(missing), "terminals", console) as advance:
             for batch in batches(missing, CALLS_AT_ONCE):
                 newest = await self._issue_keys(batch)
                 journal.put_keys((*terminal, key) for terminal, key in zip(batch, newest, strict=True))

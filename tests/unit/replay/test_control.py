@@ -10,8 +10,8 @@ from rich.console import Console
 
 from benchmarks.replay.control import Bought, differences, from_data_set, summed
 from benchmarks.replay.latency import Latencies
-from benchmarks.replay.progress import progress
 from benchmarks.replay.report import money
+from server.progress import progress
 
 
 def test_totals_of_chosen_baskets_by_member() -> None:
@@ -82,7 +82,7 @@ def test_money(minor: int, text: str) -> None:
 
 def test_progress_says_where_it_ended_when_there_is_no_terminal() -> None:
     output = io.StringIO()
-    with progress(Console(file=output), "Baskets", 10, "baskets") as advance:
+    with progress("Baskets", 10, "baskets", Console(file=output)) as advance:
         for _ in range(10):
             advance(1)
     assert output.getvalue().startswith("Baskets: 10 of 10 baskets (100 %), ")
