@@ -28,7 +28,7 @@ check: setup ## Run linters, formatter, type checker, layer contracts and the AP
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy $(CODE)
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint .generated/api.binpb --config proto/buf.yaml
 
 bench: setup ## Measure commits against a bare echo, and the ledger against pgbench

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import typer
 from tallypoint.v1 import checkout_pb2
@@ -111,6 +112,44 @@ def _contest(arena: Arena, kind: Kind, rounds: int, seconds: float) -> Contest:
     return contest
 
 
+class LoadShape(NamedTuple):
+    """How the servers run, and how they are called."""
+
+    workers: int
+    books: int
+    clients: int
+    connections: int
+    concurrency: int
+
+
+class Outcome(NamedTuple):
+    """The contests by kind of call, and what else was found out."""
+
+    contests: dict[Kind, Contest]
+    lost: int
+    """Entries more or fewer than answers."""
+    facts: dict[str, Any]
+
+
+def measure(kinds: Sequence[Kind], size: ShopSize, shape: LoadShape, rounds: int, seconds: float) -> Outcome:
+    """Run both servers and let them take turns, one kind of call after the other."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tallypoint-bench-")))
+        shop = stack.enter_context(open_shop(folder, size, f"--workers={shape.workers}", f"--books={shape.books}"))
+        echo = stack.enter_context(echo_server(shape.workers, shop.sample_answer))
+        targets = {
+            name: Target(each.address, shop.keys, shape.workers) for name, each in (("ours", shop), ("echo", echo))
+        }
+        arena = Arena(
+            shop, echo, stack.enter_context(clients(shape.clients, shape.connections, targets)), shape.concurrency
+        )
+        entries_before = shop.entries()
+        contests = {kind: _contest(arena, kind, rounds, seconds) for kind in kinds}
+        lost = abs(shop.entries() - entries_before - len(arena.booked))
+        facts = {"database": shop.database_settings(), "crm_drain_seconds": round(arena.drain_seconds, 2)}
+    return Outcome(contests, lost, facts)
+
+
 def main(  # noqa: PLR0913, PLR0917  - the options of the command line
     rounds: Annotated[int, typer.Option(help="How often both sides take turns.")] = 3,
     seconds: Annotated[float, typer.Option(help="About how long a turn lasts.")] = 5.0,
@@ -122,44 +161,23 @@ def main(  # noqa: PLR0913, PLR0917  - the options of the command line
     members: Annotated[int, typer.Option(help="Members who shop.")] = 4_000,
     clients_count: Annotated[int, typer.Option("--clients", help="Processes of the client.")] = 2,
     connections: Annotated[int, typer.Option(help="Connections of the clients to each server.")] = 8,
-    kinds: Annotated[str, typer.Option(help="unary, stream, or both.")] = "both",
+    kinds: Annotated[Literal["unary", "stream", "both"], typer.Option(help="How commits are sent.")] = "both",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Measure `Commit` against an echo of the same messages, in turns within one run."""
-    settings: dict[str, Any] = {
-        "lines": lines, "promotions": promotions, "concurrency": concurrency, "workers": workers, "books": books,
-        "members": members, "clients": clients_count, "connections": connections, "seconds": seconds,
-        "machine": machine(),
-    }  # fmt: skip
-    wanted: tuple[Kind, ...] = (
-        ("unary", "stream") if kinds == "both" else ("unary",) if kinds == "unary" else ("stream",)
-    )
     size = ShopSize(lines, promotions, members, terminals=connections)
-    with (
-        tempfile.TemporaryDirectory(prefix="tallypoint-bench-") as folder,
-        open_shop(Path(folder), size, f"--workers={workers}", f"--books={books}") as shop,
-        echo_server(workers, shop.sample_answer) as echo,
-        clients(
-            clients_count,
-            connections,
-            {"ours": Target(shop.address, shop.keys, workers), "echo": Target(echo.address, shop.keys, workers)},
-        ) as processes,
-    ):
-        settings["database"] = shop.database_settings()
-        arena = Arena(shop, echo, processes, concurrency)
-        entries_before = shop.entries()
-        contests = {kind: _contest(arena, kind, rounds, seconds) for kind in wanted}
-        lost = abs(shop.entries() - entries_before - len(arena.booked))
-        settings["crm_drain_seconds"] = round(arena.drain_seconds, 2)
-    results = {kind: contest.result(settings) for kind, contest in contests.items()}
+    shape = LoadShape(workers, books, clients_count, connections, concurrency)
+    settings: dict[str, Any] = {**size._asdict(), **shape._asdict(), "seconds": seconds, "machine": machine()}
+    wanted: Sequence[Kind] = ("unary", "stream") if kinds == "both" else (kinds,)
+    outcome = measure(wanted, size, shape, rounds, seconds)
+    settings |= outcome.facts
+    results = {kind: contest.result(settings) for kind, contest in outcome.contests.items()}
     for result in results.values():
-        result["errors"] += lost
-    first = results[wanted[0]]
-    show(
-        list(contests.values()),
-        settings,
-        {**first, **{k: v for k, v in results.items() if k == "stream"}} if json else None,
-    )
+        result["errors"] += outcome.lost
+    whole = results[wanted[0]]
+    if kinds == "both":
+        whole["stream"] = results["stream"]
+    show(list(outcome.contests.values()), settings, whole if json else None)
 
 
 if __name__ == "__main__":

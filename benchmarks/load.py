@@ -88,7 +88,7 @@ class Clients:
         """Send all requests to a target, keeping that many under way in all; return when all are answered."""
         count = len(self._pipes)
         for index, pipe in enumerate(self._pipes):
-            pipe.send(_Orders(target, kind, list(requests[index::count]), in_flight // count))
+            pipe.send(_Orders(target, kind, list(requests[index::count]), max(1, in_flight // count)))
         for pipe in self._pipes:
             pipe.recv()  # it has them
         for pipe in self._pipes:
@@ -252,5 +252,5 @@ async def _drive_streams(lanes: Sequence[_Lane], requests: Sequence[bytes], in_f
                 answers[index] = f"{error.code().name}: {error.details()}"
 
     begun = time.monotonic_ns()
-    await asyncio.gather(*(converse(lane, in_flight // len(lanes)) for lane in lanes))
+    await asyncio.gather(*(converse(lane, max(1, in_flight // len(lanes))) for lane in lanes))
     return _Report(begun, time.monotonic_ns(), answers, latencies)

@@ -13,7 +13,7 @@ from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUn
 from ledger.keys import business_key, content_hash, message_key
 from ledger.model import Booked, Purchase, Spend, Unit
 from ledger.model import Refused as LedgerRefused
-from server.checkout.convert import grants_of, invalid, line_messages, notices_of, variance_messages
+from server.checkout.convert import add_line_effects, grants_of, invalid, notices_of, variance_messages
 from server.errors import Refused
 from server.members.directory import Found
 from server.promotions import (
@@ -248,23 +248,25 @@ def _spend(request: checkout_pb2.CommitRequest, context: CommitContext) -> Spend
 
 def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects: Effects) -> bytes:
     """Return the journal's record of a purchase, without what the books add to it."""
-    purchase = journal_pb2.Purchase(
-        receipt_key=request.receipt_key,
-        member_id=str(context.found.member.member_id) if context.found else "",
-        identified_by=context.found.identified_by if context.found else common_pb2.IDENTIFIER_KIND_UNSPECIFIED,
-        receipt=request.receipt,
-        effects=line_messages(request.receipt, effects),
-        programme_code=context.rules.programme.code,
-        programme_version=effects.programme_version,
-        asked_points_minor=request.spend_points_minor,
-        variances=variance_messages(effects),
-        notices=[*notices_of(effects.messages), *context.notices],
-        time_zone=context.zone.key,
-        coupon_codes=request.coupon_codes,
-        identifier_refused=context.shopper.refusal.reason if context.shopper.refusal else None,
-    )
+    event = journal_pb2.Event()
+    purchase, shopper = event.purchase, context.shopper
+    purchase.receipt_key.CopyFrom(request.receipt_key)
+    if shopper.found is not None:
+        purchase.member_id = str(shopper.found.member.member_id)
+        purchase.identified_by = shopper.found.identified_by
+    if shopper.refusal is not None:
+        purchase.identifier_refused = shopper.refusal.reason
+    purchase.receipt.CopyFrom(request.receipt)
     _complete_lines(purchase.receipt, context.facts)
-    return journal_pb2.Event(purchase=purchase).SerializeToString()
+    add_line_effects(purchase.effects, request.receipt, effects)
+    purchase.programme_code = context.rules.programme.code
+    purchase.programme_version = effects.programme_version
+    purchase.asked_points_minor = request.spend_points_minor
+    purchase.variances.extend(variance_messages(effects))
+    purchase.notices.extend((*notices_of(effects.messages), *context.notices))
+    purchase.time_zone = context.zone.key
+    purchase.coupon_codes.extend(request.coupon_codes)
+    return event.SerializeToString()
 
 
 def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:

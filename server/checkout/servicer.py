@@ -21,9 +21,9 @@ from ledger.committer import Committer
 from server.checkout.booking import Booking, CommitContext, Shopper, member_facts
 from server.checkout.convert import (
     CatalogueLike,
+    add_line_effects,
     balance_message,
     invalid,
-    line_messages,
     lines_of,
     notices_of,
     unknown_sku_notice,
@@ -124,9 +124,8 @@ class CheckoutServicer:
         most_points = effects.max_spend_points_minor
         if found is not None:
             most_points = min(most_points, available - available % spending.step_points_minor)
-        return checkout_pb2.QuoteResponse(
+        response = checkout_pb2.QuoteResponse(
             member=found.member.summary() if found else None,
-            lines=line_messages(request.receipt, effects),
             discount_minor=effects.discount_minor,
             payable_minor=effects.payable_minor,
             max_spend_points_minor=most_points,
@@ -140,6 +139,8 @@ class CheckoutServicer:
             programme_version=effects.programme_version,
             settings=[common_pb2.NamedSetting(name=name, value=value) for name, value in effects.settings],
         )
+        add_line_effects(response.lines, request.receipt, effects)
+        return response
 
     # --- writing -----------------------------------------------------------------------------------------------
 

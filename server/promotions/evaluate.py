@@ -48,6 +48,7 @@ from server.promotions.model import (
     LineEffects,
     LotDates,
     LotGrant,
+    LotTerms,
     MemberFacts,
     NotThat,
     PaidLine,
@@ -110,15 +111,20 @@ def lot_terms(rules: Rules, on: date, promotion_id: str | None = None) -> LotDat
 def lots_to_grant(rules: Rules, effects: Effects, on: date) -> tuple[LotGrant, ...]:
     """The accruals of a receipt gathered into lots with equal dates, ordered by first appearance."""
     points: dict[LotDates, int] = {}
-    sources: dict[LotDates, dict[str, None]] = {}
+    sources: dict[LotDates, list[str]] = {}
     dates_of: dict[str, LotDates] = {}
+    dates_of_terms: dict[LotTerms | None, LotDates] = {}
     for line in effects.lines:
-        for accrual in line.accruals:
-            dates = dates_of.get(accrual.promotion_id)
+        for promotion_id, _, points_minor in line.accruals:
+            dates = dates_of.get(promotion_id)
             if dates is None:
-                dates = dates_of[accrual.promotion_id] = lot_terms(rules, on, accrual.promotion_id)
-            points[dates] = points.get(dates, 0) + accrual.points_minor
-            sources.setdefault(dates, {})[accrual.promotion_id] = None
+                terms = rules.terms.get(promotion_id)
+                if terms not in dates_of_terms:
+                    dates_of_terms[terms] = lot_terms(rules, on, promotion_id)
+                dates = dates_of[promotion_id] = dates_of_terms[terms]
+                points.setdefault(dates, 0)
+                sources.setdefault(dates, []).append(promotion_id)
+            points[dates] += points_minor
     return tuple(
         LotGrant(amount, dates.active_from, dates.expires_on, tuple(sources[dates])) for dates, amount in points.items()
     )

@@ -49,7 +49,12 @@ SAME_MESSAGE_SHARE: Final = 0.2
 JOURNAL_CHUNK: Final = 100
 
 _WORTH_SENDING_AGAIN: Final = frozenset(
-    (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+    (
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,  # gRPC says so to a call that arrives in the moment in which a process stops
+    )
 )
 _CHANNEL_OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),  # a connection a lane, so that the kernel spreads them over the workers
@@ -115,6 +120,8 @@ class Slip:
     unstored: set[bytes] = field(default_factory=set)
     """Messages of which the register was told that nothing was stored."""
     answer: Answer | None = None
+    answered_message: bytes = b""
+    """The message that was answered first."""
 
 
 @dataclass
@@ -142,7 +149,7 @@ class Tally:
         """Count an acknowledgement; a receipt that has one already must get the same again."""
         slip = self.slips[key]
         if slip.answer is None:
-            slip.answer = answer
+            slip.answer, slip.answered_message = answer, slip.message_ids[-1]
             self.acknowledged += 1
         assert slip.answer == answer, f"receipt {key.hex()} was told {slip.answer}, and now {answer}"
 
@@ -190,7 +197,7 @@ async def prove(ledger_dsn: str, tally: Tally, crm_dsn: str | None = None) -> Pr
     return Proof(
         booked=len(rows),
         answers_lost=sum(
-            slips[key].answer is not None and slips[key].message_ids[-1] != m for key, m in booked.items()
+            slips[key].answer is not None and slips[key].answered_message != m for key, m in booked.items()
         ),
         unacknowledged=sum(slips[key].answer is None for key in booked),
     )
@@ -352,12 +359,14 @@ async def open_shop(
     async with open_till(server, "shop", key) as till:
         members = [await till.enrol() for _ in range(MEMBERS)]
         shop = Shop(till, [member.cards[0].card_number for member in members], read_timeout_seconds)
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(LANES):
-                lanes.create_task(shop.lane(random.Random(dice.getrandbits(64))))
-            yield shop
-            shop.close()
-        print(shop.tally)  # shown if the test fails
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(LANES):
+                    lanes.create_task(shop.lane(random.Random(dice.getrandbits(64))))
+                yield shop
+                shop.close()
+        finally:  # shown if the test fails
+            print(shop.tally, *(event for event in server.log if event.get("level") == "error"), sep="\n")
 
 
 async def prove_shop(shop: Shop, server: RunningServer, dice: random.Random) -> Proof:
@@ -419,7 +428,7 @@ async def books_locked(ledger_dsn: str) -> AsyncIterator[None]:
             await conn.execute("SELECT FROM ledger.book_head FOR UPDATE")
 
             async def commits_wait() -> bool:
-                return bool(await watcher.fetchval(COUNT_WAITING) > 1)
+                return bool(await watcher.fetchval(COUNT_WAITING))
 
             await eventually(commits_wait, "commits wait for the books")
             yield
