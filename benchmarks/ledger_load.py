@@ -35,7 +35,7 @@ from ledger.committer import CommitError, Committer
 from ledger.keys import business_key, content_hash
 from ledger.model import Outcome, Purchase, Refused, Spend, Unit
 from server.catalogue import Product
-from server.checkout.convert import grants_of, line_messages, lines_of
+from server.checkout.convert import add_line_effects, grants_of, lines_of
 from server.postgres import EmbeddedPostgres
 from server.promotions import MemberFacts, ReceiptFacts, Rules, compile_rules, load_programme, lots_to_grant, quote
 from server.storage import LEDGER_MIGRATIONS, migrate_database
@@ -303,12 +303,12 @@ def _template(
         ),
         identified_by=common_pb2.IDENTIFIER_KIND_CARD,
         receipt=receipt,
-        effects=line_messages(receipt, effects),
         programme_code=rules.programme.code,
         programme_version=1,
         asked_points_minor=points_minor,
         time_zone=zone.key,
     )
+    add_line_effects(purchase.effects, receipt, effects)
     spending = rules.programme.spending
     spend = Spend(points_minor, spending.step_points_minor, spending.step_money_minor, spending.step_points_minor)
     return Purchase(

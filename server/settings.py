@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     ledger_dsn: SecretStr | None = Field(None, description="The ledger database; not set means the embedded one.")
     crm_dsn: SecretStr | None = Field(None, description="The CRM database; not set means the embedded one.")
     data_dir: Path = Field(Path(".data"), description="Embedded databases, development keys and metrics files.")
-    books: int = Field(8, ge=1, le=1024, description="Books of the ledger; fixed when the database is created.")
+    books: int = Field(4, ge=1, le=1024, description="Books of the ledger; fixed when the database is created.")
     migrate_on_start: bool = Field(True, description="Apply missing migrations before the workers start.")
 
     # Listening.
