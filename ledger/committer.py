@@ -154,7 +154,7 @@ class Committer:
         self.books = books
         self._connect = connect
         self._clock = clock
-        self._observer = observer or Silent()
+        self._observer = Silent() if observer is None else observer
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._lanes = [_Lane(book) for book in range(books)]
