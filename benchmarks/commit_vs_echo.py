@@ -157,7 +157,7 @@ def main(  # noqa: PLR0913, PLR0917  - the options of the command line
     promotions: Annotated[int, typer.Option(help="Promotions of the programme.")] = 200,
     concurrency: Annotated[int, typer.Option(help="Commits under way at once, on both sides.")] = 128,
     workers: Annotated[int, typer.Option(help="Processes of each server.")] = 2,
-    books: Annotated[int, typer.Option(help="Books of the ledger.")] = 8,
+    books: Annotated[int, typer.Option(help="Books of the ledger; the service's own default.")] = 4,
     members: Annotated[int, typer.Option(help="Members who shop.")] = 4_000,
     clients_count: Annotated[int, typer.Option("--clients", help="Processes of the client.")] = 2,
     connections: Annotated[int, typer.Option(help="Connections of the clients to each server.")] = 8,

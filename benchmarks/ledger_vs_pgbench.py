@@ -98,7 +98,7 @@ def warmed_up(ledger: LedgerUnderLoad) -> float:
 def main(
     rounds: Annotated[int, typer.Option(help="How often both sides take turns.")] = 3,
     seconds: Annotated[float, typer.Option(help="About how long a turn lasts.")] = 6.0,
-    books: Annotated[int, typer.Option(help="Books of the ledger.")] = 8,
+    books: Annotated[int, typer.Option(help="Books of the ledger; the service's own default.")] = 4,
     writers: Annotated[int, typer.Option(help="Processes that write the ledger.")] = 2,
     concurrency: Annotated[int, typer.Option(help="Commands under way at once, in all writers.")] = 512,
     lines: Annotated[int, typer.Option(help="Lines of a receipt.")] = 10,
