@@ -57,7 +57,6 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
             rules=rules,
             catalogue=catalogue,
             stores=stores,
-            clock=utc_now,
         )
         edge = edge_of(settings, keys)
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]

@@ -266,6 +266,7 @@ def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects:
     purchase.notices.extend((*notices_of(effects.messages), *context.notices))
     purchase.time_zone = context.zone.key
     purchase.coupon_codes.extend(request.coupon_codes)
+    purchase.quoted_programme_version = request.quoted_programme_version
     return event.SerializeToString()
 
 

@@ -106,6 +106,14 @@ def unknown_sku_notice(unknown: Sequence[str]) -> list[common_pb2.Notice]:
     return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="UNKNOWN_SKU", text=text)]
 
 
+def coupons_notice(coupon_codes: Sequence[str]) -> list[common_pb2.Notice]:
+    """Return the notice that coupons gave nothing, if any were presented: programmes cannot name coupons yet."""
+    if not coupon_codes:
+        return []
+    text = "Coupons are not accepted yet: give them back to the shopper."
+    return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="COUPONS_NOT_YET_AVAILABLE", text=text)]
+
+
 def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:
     """Return the promotions' own texts."""
     return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
@@ -23,6 +23,7 @@ from server.checkout.convert import (
     CatalogueLike,
     add_line_effects,
     balance_message,
+    coupons_notice,
     invalid,
     lines_of,
     notices_of,
@@ -44,11 +45,15 @@ NO_PROGRAMME_TEXT = "The loyalty programme is not in effect. Sell without the ca
 
 _OFFLINE_CASES: Mapping[common_pb2.RefusalReason, str] = {
     common_pb2.REFUSAL_REASON_IDENTIFIER_UNKNOWN: "unknown_identifier",
+    common_pb2.REFUSAL_REASON_CARD_FOREIGN: "unknown_identifier",
+    common_pb2.REFUSAL_REASON_CARD_CHECK_DIGIT_WRONG: "unknown_identifier",
+    common_pb2.REFUSAL_REASON_PHONE_INVALID: "unknown_identifier",
     common_pb2.REFUSAL_REASON_MEMBER_BLOCKED: "blocked_member",
     common_pb2.REFUSAL_REASON_CARD_BLOCKED: "blocked_member",
     common_pb2.REFUSAL_REASON_CARD_REPLACED: "replaced_card",
 }
-"""Which setting of the programme decides about a receipt taken offline whose identifier is refused today."""
+"""Which setting of the programme decides about a receipt taken offline whose identifier is refused today. A misread
+one cannot be scanned again, so it is as good as unknown."""
 
 
 class StoresLike(Protocol):
@@ -79,15 +84,13 @@ class CheckoutServicer:
         rules: RulesBook,
         catalogue: CatalogueLike,
         stores: StoresLike,
-        clock: Callable[[], datetime],
     ) -> None:
-        """Take the parts that a worker shares among its calls. ``clock`` tells the time (aware)."""
+        """Take the parts that a worker shares among its calls."""
         self._directory = directory
         self._balances = balances
         self._rules = rules
         self._catalogue = catalogue
         self._stores = stores
-        self._clock = clock
         self._booking = Booking(committer)
 
     # --- reading -----------------------------------------------------------------------------------------------
@@ -134,7 +137,7 @@ class CheckoutServicer:
             spend_money_minor=effects.spent_money_minor,
             accrual_points_minor=effects.accrual_points_minor,
             balances=[balance_message(balance) for balance in balances],
-            notices=[*notices_of(effects.messages), *unknown_sku_notice(sale.unknown_skus)],
+            notices=[*notices_of(effects.messages), *_shortcomings(sale, request.coupon_codes)],
             programme_code=sale.rules.programme.code,
             programme_version=effects.programme_version,
             settings=[common_pb2.NamedSetting(name=name, value=value) for name, value in effects.settings],
@@ -173,7 +176,7 @@ class CheckoutServicer:
             unit=self._rules.unit(sale.rules),
             zone=sale.zone,
             facts=sale.facts,
-            notices=unknown_sku_notice(sale.unknown_skus),
+            notices=_shortcomings(sale, request.coupon_codes),
             shopper=shopper,
         )
         command = _evaluated(lambda: self._booking.command(request, context))
@@ -270,6 +273,11 @@ class CheckoutServicer:
             )
         lines, unknown = lines_of(receipt, self._catalogue)
         return Sale(rules, zone, ReceiptFacts(store_id, moment.astimezone(zone), lines), unknown)
+
+
+def _shortcomings(sale: Sale, coupon_codes: Sequence[str]) -> list[common_pb2.Notice]:
+    """Return notices about what the rules could not take into account."""
+    return [*unknown_sku_notice(sale.unknown_skus), *coupons_notice(coupon_codes)]
 
 
 def _check_store(store_id: str, caller: Caller) -> None:

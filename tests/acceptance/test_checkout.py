@@ -413,6 +413,28 @@ async def test_an_offline_receipt_of_an_unknown_card_keeps_its_answer_when_the_c
     assert await balance_of(till, common_pb2.Identifier(member_id=member.member_id)) == 0
 
 
+@pytest.mark.parametrize("misread", [_wrong_check_digit(), "9781234567897"], ids=["a wrong digit", "a foreign card"])
+async def test_an_offline_receipt_of_a_misread_card_is_booked_without_a_member(till: Till, misread: str) -> None:
+    journal = checkout_pb2.CommitBatchRequest(commits=[till.commit_request([("milk", 100)], card(misread))])
+    first, again = [(await till.pos.CommitBatch(journal, metadata=till.auth)).results[0] for _ in range(2)]
+    assert first.committed.entry.number > 0
+    assert first.committed.member_id == ""
+    assert again == first
+
+
+async def test_coupons_give_nothing_yet_and_the_cashier_is_told(till: Till) -> None:
+    request = till.commit_request([("milk", 100)])
+    request.coupon_codes.append("SORRY-1")
+    request.quoted_programme_version = 1
+    booked = await till.commit(request)
+    assert [notice.code for notice in booked.notices] == ["COUPONS_NOT_YET_AVAILABLE"]
+    found = await till.ledger.FindReceipt(
+        ledger_pb2.FindReceiptRequest(receipt_key=request.receipt_key), metadata=till.office("finance")
+    )
+    purchase = found.entry.event.purchase
+    assert (list(purchase.coupon_codes), purchase.quoted_programme_version) == (["SORRY-1"], 1)
+
+
 async def test_a_booked_receipt_keeps_its_answer_when_its_member_is_blocked(till: Till) -> None:
     member = await till.enrol()
     shopper = card(member.cards[0].card_number)
