@@ -33,7 +33,7 @@ from benchmarks.workload import Shopper
 from ledger.books import book_of_member, ensure_unit, open_books
 from ledger.committer import CommitError, Committer
 from ledger.keys import business_key, content_hash
-from ledger.model import Outcome, Purchase, Refused, Spend, Unit
+from ledger.model import Booked, Outcome, Purchase, Spend, Unit
 from server.catalogue import Product
 from server.checkout.convert import add_line_effects, grants_of, lines_of
 from server.postgres import EmbeddedPostgres
@@ -224,7 +224,7 @@ async def _book_all(committer: Committer, commands: Sequence[Purchase], in_fligh
     await asyncio.gather(*(repeat() for _ in range(in_flight)))
     ended = time.monotonic_ns()
     failures = [
-        f"{command.business_key.hex()}: {outcome}"[:500]
+        f"{command.member_id} at {command.event_at}: {outcome}"[:500]
         for command, outcome in zip(commands, outcomes, strict=True)
         if not _right(command, outcome)
     ]
@@ -233,7 +233,7 @@ async def _book_all(committer: Committer, commands: Sequence[Purchase], in_fligh
 
 def _right(command: Purchase, outcome: Outcome | CommitError | None) -> bool:
     """Say whether an answer is a new entry of the command's book whose settlement has the right sums."""
-    if outcome is None or isinstance(outcome, (Refused, CommitError)):
+    if not isinstance(outcome, Booked):
         return False
     settlement = journal_pb2.Event.FromString(outcome.event).settlement
     asked = command.spend.points_minor if command.spend else 0

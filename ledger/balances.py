@@ -1,16 +1,25 @@
-"""What members have at a moment, whether or not anything was booked since their points changed with time."""
+"""What members have at a moment, whether or not anything was booked since their points changed with time.
+
+The caches say what members had after their newest entry. Of an account that has changed with time since then, lots
+and holds are read too, and the function that passes time in ``decide`` passes it on a throw-away copy: so a read is
+what the next entry would begin with, however late the sweeper is.
+"""
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import asyncpg
 
-from ledger.model import Unit
+from ledger.model import Account, AccountKey, HoldPart, Lot, OpenHold, Unit
+from ledger.movement import Draft, Movement, spending_order
+
+_NO_ENTRY = 0
+"""Stands for the entry that would be booked: no lot and no hold has this number."""
 
 
 class BalanceAt(NamedTuple):
@@ -25,32 +34,63 @@ class BalanceAt(NamedTuple):
     expires_at: datetime | None
 
 
-# Balances of many members as of $3: the cached figures, corrected by the lots that have become active or lapsed
-# since they were written.
-READ_BALANCES = """
-SELECT b.member_id, b.unit, u.code, u.precision,
-       b.available_minor + coalesce(due.activated, 0) - coalesce(due.lapsed, 0),
-       b.pending_minor - coalesce(due.no_longer_pending, 0),
-       b.held_minor, b.debt_minor, coalesce(next.points_minor, 0), next.expires_at
+class AccountAt(NamedTuple):
+    """A member's account of one unit, judged at one moment.
+
+    ``lots`` have points left or held and stand in the order in which they will be spent, ``holds`` are open and stand
+    in the order in which they began.
+    """
+
+    balance: BalanceAt
+    lots: list[Lot]
+    holds: list[OpenHold]
+
+
+# The lots of balance b, in the order of model.Lot's fields.
+_LOTS = """
+SELECT array_agg(ROW(l.number, l.ordinal, l.granted_minor, l.remaining_minor, l.pending, l.active_at, l.expires_at,
+                     l.held_minor))
+FROM ledger.lot l WHERE l.book = b.book AND l.member_id = b.member_id AND l.unit = b.unit
+"""
+
+# The open holds of balance b, in the order of model.OpenHold's fields.
+_HOLDS = """
+SELECT array_agg(ROW(h.number, h.member_id, h.unit, h.checkout_key, h.store_id, h.terminal_id, h.points_minor,
+                     h.held_at, h.expires_at,
+                     (SELECT array_agg(ROW(p.lot_number, p.lot_ordinal, p.points_minor) ORDER BY p.ordinal)
+                      FROM ledger.hold_part p WHERE p.book = h.book AND p.hold_number = h.number))
+                 ORDER BY h.number)
+FROM ledger.hold h WHERE h.book = b.book AND h.member_id = b.member_id AND h.unit = b.unit AND h.how IS NULL
+"""
+
+# Balances of many members as of $3. Where time has changed nothing since the newest entry, the figures stand, and
+# only what lapses next is looked up; where it has, lots and holds come along.
+READ_BALANCES = f"""
+SELECT b.member_id, b.unit, u.code, u.precision, b.available_minor, b.pending_minor, b.held_minor, b.debt_minor,
+       b.next_change_at,
+       CASE WHEN b.next_change_at > $3 THEN (
+           SELECT ROW(sum(l.remaining_minor)::bigint, l.expires_at)
+           FROM ledger.lot l
+           WHERE l.book = b.book AND l.member_id = b.member_id AND l.unit = b.unit AND l.expires_at > $3
+             AND l.remaining_minor > 0
+           GROUP BY l.expires_at ORDER BY l.expires_at LIMIT 1
+       ) END AS expiring,
+       CASE WHEN b.next_change_at <= $3 THEN ({_LOTS}) END AS lots,
+       CASE WHEN b.next_change_at <= $3 THEN ({_HOLDS}) END AS holds
 FROM unnest($1::int[], $2::uuid[]) AS wanted (book, member_id)
 JOIN ledger.balance b ON b.book = wanted.book AND b.member_id = wanted.member_id
 JOIN ledger.unit u ON u.unit = b.unit
-LEFT JOIN LATERAL (
-    SELECT sum(l.remaining_minor) FILTER (WHERE l.pending AND l.active_at <= $3
-                                          AND (l.expires_at IS NULL OR l.expires_at > $3)) AS activated,
-           sum(l.remaining_minor) FILTER (WHERE l.pending AND l.active_at <= $3) AS no_longer_pending,
-           sum(l.remaining_minor) FILTER (WHERE NOT l.pending AND l.expires_at <= $3) AS lapsed
-    FROM ledger.lot l
-    WHERE l.book = b.book AND l.member_id = b.member_id AND l.unit = b.unit
-) due ON b.next_change_at <= $3
-LEFT JOIN LATERAL (
-    SELECT l.expires_at, sum(l.remaining_minor) AS points_minor
-    FROM ledger.lot l
-    WHERE l.book = b.book AND l.member_id = b.member_id AND l.unit = b.unit AND l.expires_at > $3
-    GROUP BY l.expires_at ORDER BY l.expires_at LIMIT 1
-) next ON b.next_change_at IS NOT NULL
 ORDER BY b.unit
-"""
+"""  # noqa: S608 - the two queries above
+
+# One member's balances with all lots and open holds.
+READ_ACCOUNTS = f"""
+SELECT b.member_id, b.unit, u.code, u.precision, b.available_minor, b.pending_minor, b.held_minor, b.debt_minor,
+       b.next_change_at, ({_LOTS}) AS lots, ({_HOLDS}) AS holds
+FROM ledger.balance b JOIN ledger.unit u ON u.unit = b.unit
+WHERE b.book = $1 AND b.member_id = $2
+ORDER BY b.unit
+"""  # noqa: S608 - the two queries above
 
 
 async def read_balances(
@@ -60,11 +100,77 @@ async def read_balances(
     books = [book for book, _ in members]
     ids = [member_id for _, member_id in members]
     found: dict[uuid.UUID, list[BalanceAt]] = defaultdict(list)
-    for member_id, unit, code, precision, *figures in await conn.fetch(
-        READ_BALANCES, books, ids, at, timeout=timeout_seconds
-    ):
-        available, pending, held, debt, expiring, expires_at = figures
-        found[member_id].append(
-            BalanceAt(Unit(unit, code, precision), int(available), int(pending), held, debt, int(expiring), expires_at)
-        )
+    for row in await conn.fetch(READ_BALANCES, books, ids, at, timeout=timeout_seconds):
+        unit = Unit(row["unit"], row["code"], row["precision"])
+        account = _account(row)
+        if account.next_change_at is not None and account.next_change_at <= at:
+            pass_time((row["member_id"], unit.number), account, at)
+            expiring = next_to_lapse(account.lots or (), at)
+        else:
+            expiring = row["expiring"] or (0, None)
+        found[row["member_id"]].append(_balance(unit, account, *expiring))
     return found
+
+
+async def read_accounts(
+    conn: asyncpg.Connection, book: int, member_id: uuid.UUID, at: datetime, timeout_seconds: float = 5.0
+) -> list[AccountAt]:
+    """Return a member's accounts with lots and open holds, judged at ``at``; none for a member without entries."""
+    accounts = []
+    for row in await conn.fetch(READ_ACCOUNTS, book, member_id, timeout=timeout_seconds):
+        unit = Unit(row["unit"], row["code"], row["precision"])
+        account = _account(row)
+        pass_time((member_id, unit.number), account, at)
+        lots = spending_order(account.lots or ())
+        balance = _balance(unit, account, *next_to_lapse(lots, at))
+        accounts.append(AccountAt(balance, lots, account.holds or []))
+    return accounts
+
+
+def pass_time(key: AccountKey, account: Account, at: datetime) -> None:
+    """Change an account, with its lots and holds, to what it is at a moment; nothing is booked."""
+    movement = Movement(Draft(_NO_ENTRY, at, {}), key, account)
+    movement.pass_time()
+    movement.close()
+
+
+def next_to_lapse(lots: Iterable[Lot], at: datetime) -> tuple[int, datetime | None]:
+    """Return how many points lapse next after a moment, and when; what checkouts hold is not among them."""
+    points_minor: dict[datetime, int] = defaultdict(int)
+    for lot in lots:
+        if lot.expires_at is not None and lot.expires_at > at and lot.remaining_minor > 0:
+            points_minor[lot.expires_at] += lot.remaining_minor
+    if not points_minor:
+        return 0, None
+    first = min(points_minor)
+    return points_minor[first], first
+
+
+def _account(row: asyncpg.Record) -> Account:
+    return Account(
+        row["available_minor"],
+        row["pending_minor"],
+        row["held_minor"],
+        row["debt_minor"],
+        row["next_change_at"],
+        [Lot(*lot) for lot in row["lots"] or ()],
+        [_open_hold(hold) for hold in row["holds"] or ()],
+    )
+
+
+def _open_hold(columns: tuple[Any, ...]) -> OpenHold:
+    *fields, parts = columns
+    fields.append(tuple(HoldPart(*part) for part in parts or ()))
+    return OpenHold(*fields)
+
+
+def _balance(unit: Unit, account: Account, expiring_minor: int, expires_at: datetime | None) -> BalanceAt:
+    return BalanceAt(
+        unit,
+        account.available_minor,
+        account.pending_minor,
+        account.held_minor,
+        account.debt_minor,
+        expiring_minor,
+        expires_at,
+    )

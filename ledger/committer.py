@@ -12,8 +12,8 @@ What can go wrong, and what becomes of a command then:
 * its deadline passed before it was sent to the database: ``DeadlinePassed``, nothing stored;
 * the database was lost: the batch runs again with the same keys until the command's deadline, since entries that
   were stored after all are found by their keys; then ``OutcomeUnknown``, and sending the same keys again settles it;
-* the database or ``decide`` refuse the data: the batch is halved until the guilty command stands alone, and it alone
-  gets ``CommandFailed``.
+* the database or ``decide`` refuse the data, under the lock of the book too: the batch is halved until the guilty
+  command stands alone, and it alone gets ``CommandFailed``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import asyncpg
 
 from ledger.decide import decide
 from ledger.journal import read_payloads
-from ledger.model import Booked, Command, Outcome, Refused, Repeat, Verdict
+from ledger.model import Booked, Command, Outcome, Repeat, Verdict
 from ledger.store import lock_head, read_state, write_decision
 
 MAX_BATCH = 128
@@ -165,7 +165,7 @@ class Committer:
         return sum(len(lane.queue) for lane in self._lanes)
 
     async def submit(self, command: Command, deadline: float | None = None) -> Outcome:
-        """Book a command; return when it is durable, or refused by name.
+        """Book a command; return when it is durable, or refused by name, or when there was nothing to do.
 
         ``deadline`` is a value of the running loop's clock. A caller who goes away meanwhile does not stop a batch
         that is under way.
@@ -219,8 +219,12 @@ class Committer:
                 continue
             except Exception as error:  # noqa: BLE001 - one guilty command must not fail the batch
                 await self._drop_connection(lane)
-                await self._isolate(lane, batch, error)
-                return
+                if under_lock:
+                    await self._isolate(lane, batch, error)
+                    return
+                # Without the lock the statements of a read see different moments, and what they give together may
+                # make no sense. Under the lock it does, or the command is at fault.
+                outcomes = None
             if outcomes is None:
                 self._observer.retry("race")
                 under_lock, lane.contended_batches = True, CONTENDED_BATCHES
@@ -305,6 +309,5 @@ async def _outcomes(conn: asyncpg.Connection, verdicts: Sequence[Verdict]) -> li
         if isinstance(verdict, Repeat):
             outcomes.append(known[(verdict.book, verdict.number)]._replace(repeated=True))
         else:
-            assert isinstance(verdict, (Booked, Refused))
             outcomes.append(verdict)
     return outcomes

@@ -5,52 +5,76 @@ The order of checks is part of the contract, one named answer each:
 1. the message id was used before: the same content repeats its answer, other content is MESSAGE_ID_REUSED;
 2. the receipt key was booked before: the same content repeats its answer, other content is RECEIPT_KEY_REUSED;
 3. a command that comes with a refusal, for example because its card was blocked since, gets that;
-4. otherwise the command is booked. A paid receipt is never refused for lack of points: what the balance does not
-   cover is left out, and the settlement says so.
+4. the command's own ladder, below: a hold wants points that are there, a return goods that were bought. A paid
+   receipt is never refused for lack of points: what the balance does not cover is left out, and the settlement says
+   so;
+5. otherwise the command is booked.
 
-Inside a purchase, time comes first (points become active or lapse), then spending, then earning, so that a receipt
-never spends what it earns.
+Inside an entry, time comes first (holds expire, points become active or lapse), then spending, then earning, so that
+a receipt never spends what it earns, and a hold is captured or expired, never both: the moment of the batch decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from tallypoint.v1 import common_pb2, journal_pb2
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
+from ledger import returns
 from ledger.chain import entry_hash
 from ledger.model import (
-    AVAILABLE,
-    DEBT,
-    EXPIRED,
+    ADJUSTED,
+    CLEARING,
+    HELD,
     ISSUED,
-    PENDING,
+    MAX_OPEN_HOLDS,
     REDEEMED,
     Account,
     AccountKey,
+    Adjust,
     Booked,
     BookState,
+    Cancel,
+    Close,
     Command,
     Decision,
+    EndedHold,
     EntryRow,
     Grant,
     Head,
+    Hold,
     KeyRecord,
     Lot,
+    LotTerms,
     MemberChange,
-    PostingRow,
+    OpenHold,
+    PassTime,
     Purchase,
     Refused,
     Repeat,
+    Return,
     Settlement,
     Spend,
+    TransferIn,
+    TransferOut,
+    Unchanged,
     Verdict,
 )
+from ledger.movement import END_CAPTURED, Draft, Movement, spending_order, write_balance
 
 TICK = timedelta(microseconds=1)
 """The least time between two entries of a book."""
+
+CHECKOUT_ID_LIFE = timedelta(days=1)
+"""A register's name for a checkout is unique for so long; a hold that comes late for one that was paid is refused."""
+
+END_CANCELLED = int(journal_pb2.HOLD_END_KIND_CANCELLED)
+END_REPLACED = int(journal_pb2.HOLD_END_KIND_REPLACED)
+END_TAKEN_OVER = int(journal_pb2.HOLD_END_KIND_TAKEN_OVER)
+END_MERGED = int(journal_pb2.HOLD_END_KIND_MERGED)
 
 
 def decide(state: BookState, commands: Sequence[Command], now: datetime) -> Decision:
@@ -93,17 +117,20 @@ def _is_same(used: KeyRecord, command: Command) -> bool:
     return used.content_hash == command.content_hash or used.content_hash in command.same_contents
 
 
-def _book(state: BookState, decision: Decision, command: Command, at: datetime) -> Booked:
-    """Append the command's entry and move the head."""
-    number = state.head.number + 1
-    if isinstance(command, Purchase):
-        kind, payload = int(journal_pb2.ENTRY_KIND_PURCHASE), _purchase(state, decision, command, number, at)
-    else:
-        kind, payload = int(journal_pb2.ENTRY_KIND_MEMBER_CHANGE), command.event
+def _book(state: BookState, decision: Decision, command: Command, at: datetime) -> Verdict:
+    """Let the command make its entry; append it and move the head."""
+    draft = Draft(state.head.number + 1, at, decision.lots)
+    kind, move = _HANDLERS[type(command)]
+    made = move(state, command, draft)
+    if not isinstance(made, journal_pb2.Event):
+        return made
+    made.hold_ends.extend(end for _, end in draft.ended)
+    made.postings.extend(draft.messages)
+    payload = command.event + made.SerializeToString()
     digest = entry_hash(
         state.head.hash,
         book=state.book,
-        number=number,
+        number=draft.number,
         booked_at=at,
         event_at=command.event_at,
         kind=kind,
@@ -115,7 +142,7 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
     )
     decision.entries.append(
         EntryRow(
-            number,
+            draft.number,
             at,
             command.event_at,
             kind,
@@ -127,188 +154,388 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
             digest,
         )
     )
-    state.head = Head(number, digest, at)
-    if not isinstance(command, MemberChange):
-        record = KeyRecord(command.content_hash, state.book, number)
+    _accept(state, decision, draft)
+    state.head = Head(draft.number, digest, at)
+    record = KeyRecord(command.content_hash, state.book, draft.number)
+    if command.message_id is not None:
         state.messages[command.message_id] = record
+    if command.business_key is not None:
         state.receipts[command.business_key] = record
-    return Booked(state.book, number, at, payload, repeated=False)
+    return Booked(state.book, draft.number, at, payload, repeated=False)
 
 
-def _purchase(state: BookState, decision: Decision, command: Purchase, number: int, at: datetime) -> bytes:
-    """Move the points of a purchase; return the entry's payload."""
-    settlement = Settlement()
-    posting = journal_pb2.Event(settlement=settlement)
-    if command.member_id is not None:
-        movement = _Movement(state, decision, command, number)
-        movement.pass_time(at)
-        if command.spend is not None:
-            movement.spend(command.spend, settlement)
-        for grant in command.grants:
-            movement.grant(grant, at, settlement)
-        movement.close(settlement)
-        posting = journal_pb2.Event(settlement=settlement, postings=movement.messages)
-    return command.event + posting.SerializeToString()
+def _accept(state: BookState, decision: Decision, draft: Draft) -> None:
+    """Make what an entry moved part of the batch."""
+    decision.postings += draft.postings
+    decision.lots.update(draft.lots)
+    for key, account in draft.touched.items():
+        state.accounts[key] = account
+        decision.touched.add(key)
+    if draft.began is not None:
+        decision.holds.append(draft.began)
+    for hold, end in draft.ended:
+        ended = EndedHold(hold.number, hold.held_at, int(end.how), draft.number)
+        decision.ended.append(ended)
+        state.ended_holds[hold.checkout_key] = ended
+    if draft.returned is not None:
+        purchase_number, so_far = draft.returned
+        state.returned[purchase_number] = so_far
+        decision.returns[purchase_number] = draft.number
 
 
-class _Movement:
-    """The points that one entry moves for one member and unit."""
+# --- purchases ----------------------------------------------------------------------------------------------------
 
-    def __init__(self, state: BookState, decision: Decision, command: Purchase, number: int) -> None:
-        assert command.member_id is not None
-        self.member_id = command.member_id
-        self.unit = command.unit
-        self.key: AccountKey = (command.member_id, command.unit.number)
-        self.account = state.accounts.setdefault(self.key, Account(lots=[]))
-        self.decision = decision
-        self.number = number
-        self.messages: list[journal_pb2.Posting] = []
 
-    def post(self, debit: int, credit: int, points_minor: int, lot: Lot, *, grant: bool = False) -> None:
-        """Add a posting and change the account accordingly."""
-        ordinal = len(self.messages) + 1
-        active_at, expires_at = (lot.active_at, lot.expires_at) if grant else (None, None)
-        self.decision.postings.append(
-            PostingRow(
-                self.number,
-                ordinal,
-                self.unit.number,
-                debit,
-                credit,
-                points_minor,
-                lot.number,
-                lot.ordinal,
-                self.member_id,
-                active_at,
-                expires_at,
-            )
-        )
-        self.messages.append(
-            journal_pb2.Posting(
-                unit=self.unit.number,
-                debit=debit,  # type: ignore[arg-type]  # enum values are ints on the hot path
-                credit=credit,  # type: ignore[arg-type]  # the same
-                points_minor=points_minor,
-                lot_number=0 if lot.number == self.number else lot.number,
-                lot_ordinal=lot.ordinal,
-                active_at=_timestamp(active_at),
-                expires_at=_timestamp(expires_at),
-            )
-        )
-        self._add(debit, -points_minor)
-        self._add(credit, points_minor)
-        self.decision.lots[(self.key, lot.number, lot.ordinal)] = lot
-
-    def _add(self, account: int, points_minor: int) -> None:
-        if account == AVAILABLE:
-            self.account.available_minor += points_minor
-        elif account == PENDING:
-            self.account.pending_minor += points_minor
-        elif account == DEBT:
-            self.account.debt_minor -= points_minor
-
-    def pass_time(self, at: datetime) -> None:
-        """Activate and lapse lots whose moment has come. The sweeper does the same for members who do not buy."""
-        if self.account.next_change_at is None or self.account.next_change_at > at:
-            return
-        assert self.account.lots is not None, "lots that are due must be read with the batch"
-        for lot in list(self.account.lots):
-            if lot.pending and lot.active_at is not None and lot.active_at <= at:
-                lot.pending = False
-                self.post(PENDING, AVAILABLE, lot.remaining_minor, lot)
-            if not lot.pending and lot.expires_at is not None and lot.expires_at <= at:
-                self._lapse(lot)
-                self.account.lots.remove(lot)
-
-    def _lapse(self, lot: Lot) -> None:
-        lapsed, lot.remaining_minor = lot.remaining_minor, 0
-        self.post(AVAILABLE, EXPIRED, lapsed, lot)
-
-    def spend(self, spend: Spend, settlement: Settlement) -> None:
-        """Spend from the lots that lapse soonest, never-lapsing ones last, older first among equals."""
-        wanted = 0 if spend.forbidden else min(spend.points_minor, self.account.available_minor)
-        wanted -= wanted % spend.step_minor
-        settlement.spent_points_minor = wanted
-        settlement.spent_money_minor = wanted * spend.rate_money_minor // spend.rate_points_minor
-        if wanted < spend.points_minor:
-            settlement.left_out_points_minor = spend.points_minor - wanted
-            settlement.left_out_reason = spend.forbidden or common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT  # type: ignore[assignment]  # an int
-        if wanted == 0:
-            return
-        assert self.account.lots is not None, "a spender's lots must be read with the batch"
-        for lot in sorted(self.account.lots, key=_spending_order):
-            if wanted == 0:
-                break
-            if lot.pending:
-                continue
-            taken = min(wanted, lot.remaining_minor)
-            lot.remaining_minor -= taken
-            wanted -= taken
-            self.post(AVAILABLE, REDEEMED, taken, lot)
-            if lot.remaining_minor == 0:
-                self.account.lots.remove(lot)
-        assert wanted == 0, f"the lots of member {self.member_id} hold less than the balance: rebuild the caches"
-
-    def grant(self, grant: Grant, at: datetime, settlement: Settlement) -> None:
-        """Open a lot. If it is active, it pays the member's debt first; if it has lapsed already, it lapses at once."""
-        pending = grant.active_at is not None and grant.active_at > at
-        lot = Lot(
-            self.number,
-            len(self.messages) + 1,
-            grant.points_minor,
-            grant.points_minor,
-            pending,
-            grant.active_at,
-            grant.expires_at,
-        )
-        self.post(ISSUED, PENDING if pending else AVAILABLE, grant.points_minor, lot, grant=True)
+def _purchase(state: BookState, command: Purchase, draft: Draft) -> journal_pb2.Event:
+    """Book a paid receipt; it is never refused."""
+    event = journal_pb2.Event()
+    settlement = event.settlement
+    settlement.SetInParent()
+    if command.member_id is None:
+        return event
+    key = (command.member_id, command.unit.number)
+    account = state.accounts.get(key)
+    if account is None:
+        account = state.accounts[key] = Account(lots=[], holds=[])
+    movement = Movement(draft, key, account)
+    movement.pass_time()
+    hold = None if command.checkout_key is None else _open_hold(account, command.checkout_key)
+    if command.spend is not None or hold is not None:
+        _spend(movement, command.spend, hold, settlement)
+    for grant in command.grants:
         settlement.accrual_points_minor += grant.points_minor
-        if pending:
+        if grant.active_at is not None and grant.active_at > draft.at:
             settlement.pending_points_minor += grant.points_minor
-        elif lot.expires_at is not None and lot.expires_at <= at:  # a receipt that arrives long after its sale
-            self._lapse(lot)
-        elif self.account.debt_minor > 0:
-            paid = min(self.account.debt_minor, lot.remaining_minor)
-            lot.remaining_minor -= paid
-            settlement.debt_paid_points_minor += paid
-            self.post(AVAILABLE, DEBT, paid, lot)
-        if lot.remaining_minor > 0:
-            if self.account.lots is not None:
-                self.account.lots.append(lot)
-            self._notice_change(lot)
-
-    def _notice_change(self, lot: Lot) -> None:
-        change = lot.active_at if lot.pending else lot.expires_at
-        earliest = self.account.next_change_at
-        if change is not None and (earliest is None or change < earliest):
-            self.account.next_change_at = change
-
-    def close(self, settlement: Settlement) -> None:
-        """Write down the balance after the entry."""
-        account = self.account
-        if self.messages:
-            self.decision.touched.add(self.key)
-            if account.lots is not None:
-                account.next_change_at = None
-                for lot in account.lots:
-                    self._notice_change(lot)
-        settlement.balance.unit = self.unit.code
-        settlement.balance.precision = self.unit.precision
-        settlement.balance.available_points_minor = account.available_minor
-        settlement.balance.pending_points_minor = account.pending_minor
-        settlement.balance.held_points_minor = account.held_minor
-        settlement.balance.debt_points_minor = account.debt_minor
+        settlement.debt_paid_points_minor += movement.grant(grant, ISSUED)
+    movement.close()
+    write_balance(settlement, command.unit, account)
+    return event
 
 
-def _spending_order(lot: Lot) -> tuple[bool, datetime | None, int, int]:
-    # Never-lapsing lots compare True and are last; among them the None is never compared, since numbers differ
-    # only after equal second parts, and None == None.
-    return lot.expires_at is None, lot.expires_at, lot.number, lot.ordinal
+def _spend(movement: Movement, spend: Spend | None, hold: OpenHold | None, settlement: Settlement) -> None:
+    """Spend what the hold kept, then what is there. What the hold kept is settled: nothing can forbid it any more."""
+    asked = 0 if spend is None else spend.points_minor
+    step = 1 if spend is None else spend.step_minor
+    wanted = asked - asked % step
+    captured = 0 if hold is None else min(wanted, hold.points_minor)
+    if hold is not None:
+        movement.end_hold(hold, END_CAPTURED, captured)
+    forbidden = 0 if spend is None else spend.forbidden
+    rest = 0 if forbidden else min(wanted - captured, movement.account.available_minor)
+    rest -= (captured + rest) % step  # what a hold keeps is a multiple of the step already
+    rest = max(rest, 0)
+    movement.spend(rest, REDEEMED)
+    spent = captured + rest
+    settlement.captured_points_minor = captured
+    settlement.spent_points_minor = spent
+    if spend is not None:
+        settlement.spent_money_minor = spent * spend.rate_money_minor // spend.rate_points_minor
+    if spent < asked:
+        settlement.left_out_points_minor = asked - spent
+        settlement.left_out_reason = forbidden or common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT  # type: ignore[assignment]  # an int
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
+# --- holds --------------------------------------------------------------------------------------------------------
+
+
+def _open_hold(account: Account, checkout_key: bytes) -> OpenHold | None:
+    for hold in account.holds or ():
+        if hold.checkout_key == checkout_key:
+            return hold
+    return None
+
+
+def _trial(state: BookState, draft: Draft, key: AccountKey) -> Movement:
+    """Begin a movement that may still be refused: on a copy, which replaces the account when the entry is booked."""
+    account = state.accounts.get(key)
+    copied = Account(lots=[], holds=[]) if account is None else copy.copy(account)
+    copied.lots = [copy.copy(lot) for lot in copied.lots or ()]
+    copied.holds = list(copied.holds or ())
+    movement = Movement(draft, key, copied)
+    movement.pass_time()
+    return movement
+
+
+def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | Refused:
+    ended = state.ended_holds.get(command.checkout_key)
+    if ended is not None and ended.how == END_CAPTURED and draft.at - ended.held_at < CHECKOUT_ID_LIFE:
+        return Refused(
+            common_pb2.REFUSAL_REASON_HOLD_GONE,
+            f"this checkout was paid with entry {ended.ended_number} of book {state.book}; begin a new one",
+        )
+    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    account = movement.account
+    for hold in list(account.holds or ()):
+        if hold.checkout_key == command.checkout_key:
+            movement.end_hold(hold, END_REPLACED)
+        elif command.takeover:
+            movement.end_hold(hold, END_TAKEN_OVER)
+    others = list(account.holds or ())
+    if command.points_minor > account.available_minor or len(others) >= MAX_OPEN_HOLDS:
+        return _hold_refused(command, account, others, draft.at)
+    parts = movement.spend(command.points_minor, HELD)
+    movement.begin_hold(
+        OpenHold(
+            draft.number,
+            command.member_id,
+            command.unit.number,
+            command.checkout_key,
+            command.store_id,
+            command.terminal_id,
+            command.points_minor,
+            draft.at,
+            draft.at + timedelta(seconds=command.ttl_seconds),
+            parts,
+        )
+    )
+    movement.close()
+    event = journal_pb2.Event(
+        hold=journal_pb2.Hold(
+            unit=command.unit.number, held_elsewhere=[held_elsewhere(hold, draft.at) for hold in others]
+        ),
+        settlement=Settlement(held_points_minor=command.points_minor, released_points_minor=_released(draft)),
+    )
+    write_balance(event.settlement, command.unit, account)
+    return event
+
+
+def _hold_refused(command: Hold, account: Account, others: list[OpenHold], at: datetime) -> Refused:
+    if command.points_minor > account.available_minor + account.held_minor or not others:
+        return Refused(
+            common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT,
+            f"the balance has {account.available_minor} points (in minor units) that can be spent, "
+            f"and {command.points_minor} are to be held",
+        )
+    places = ", ".join(
+        f"store {hold.store_id}, lane {hold.terminal_id}, {int((at - hold.held_at).total_seconds())} s ago"
+        for hold in others
+    )
+    return Refused(
+        common_pb2.REFUSAL_REASON_HELD_ELSEWHERE,
+        f"the points are held at {places}; take them over with a reason, or cancel there",
+    )
+
+
+def held_elsewhere(hold: OpenHold, at: datetime) -> checkout_pb2.HeldElsewhere:
+    """Return what another lane is told of a hold."""
+    return checkout_pb2.HeldElsewhere(
+        store_id=hold.store_id,
+        terminal_id=hold.terminal_id,
+        points_minor=hold.points_minor,
+        age_seconds=max(0, int((at - hold.held_at).total_seconds())),
+    )
+
+
+def _released(draft: Draft) -> int:
+    return sum(end.released_points_minor for _, end in draft.ended)
+
+
+def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Event | Refused | Repeat:
+    key = (command.member_id, command.unit.number)
+    account = state.accounts.get(key)
+    if account is not None and _open_hold(account, command.checkout_key) is not None:
+        return _cancel_open(state, command, draft, key)
+    ended = state.ended_holds.get(command.checkout_key)
+    if ended is None:
+        return Refused(common_pb2.REFUSAL_REASON_HOLD_GONE, "nothing is held for this checkout")
+    if ended.how == END_CAPTURED:
+        return Refused(
+            common_pb2.REFUSAL_REASON_HOLD_GONE,
+            f"this checkout was paid with entry {ended.ended_number} of book {state.book}; goods come back by a return",
+        )
+    return Repeat(state.book, ended.ended_number)
+
+
+def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKey) -> journal_pb2.Event:
+    """Release a hold; if its time was over, passing time has released it already."""
+    movement = _trial(state, draft, key)
+    hold = _open_hold(movement.account, command.checkout_key)
+    if hold is not None:
+        movement.end_hold(hold, END_CANCELLED)
+    movement.close()
+    event = journal_pb2.Event(settlement=Settlement(released_points_minor=_released(draft)))
+    write_balance(event.settlement, command.unit, movement.account)
+    return event
+
+
+# --- returns ------------------------------------------------------------------------------------------------------
+
+
+def _return(state: BookState, command: Return, draft: Draft) -> journal_pb2.Event | Refused:
+    purchase = journal_pb2.Event.FromString(command.purchase)
+    before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
+    returned = {line.line_number: line.quantity_milli for line in before.lines}
+    plan = returns.plan_return(purchase, returned, command.asked)
+    if isinstance(plan, Refused):
+        return plan
+    so_far = journal_pb2.ReturnedSoFar(
+        lines=plan.so_far,
+        refund_points_minor=before.refund_points_minor + plan.refund_points_minor,
+        clawback_due_points_minor=before.clawback_due_points_minor + plan.clawback_points_minor,
+        clawback_taken_points_minor=before.clawback_taken_points_minor,
+        clawback_debt_points_minor=before.clawback_debt_points_minor,
+        complete=plan.complete,
+    )
+    settlement = Settlement(refund_points_minor=plan.refund_points_minor)
+    if command.member_id is not None:
+        movement = _trial(state, draft, (command.member_id, command.unit.number))
+        spent = returns.spent_lots(purchase)
+        for part in returns.next_parts(spent, before.refund_points_minor, plan.refund_points_minor):
+            _give_back(command, movement, part)
+        _claw_back(command, movement, purchase, so_far, settlement)
+        movement.close()
+        write_balance(settlement, command.unit, movement.account)
+    body = journal_pb2.GoodsReturn(
+        lines=plan.lines,
+        so_far=so_far,
+        refund_money_minor=plan.refund_money_minor,
+        coupon_codes=purchase.purchase.coupon_codes if plan.complete else (),
+    )
+    draft.returned = (command.purchase_number, so_far)
+    return journal_pb2.Event(goods_return=body, settlement=settlement)
+
+
+def _give_back(command: Return, movement: Movement, part: returns.LotPart) -> None:
+    """Put points back to the lot that they were spent from."""
+    terms = command.lots[(part.number, part.ordinal)]
+    where = (movement.key, part.number, part.ordinal)
+    emptied = movement.draft.lots.get(where) or movement.draft.earlier_lots.get(where)
+    lot = Lot(
+        part.number,
+        part.ordinal,
+        terms.granted_minor,
+        0,
+        pending=False,
+        active_at=terms.active_at,
+        expires_at=terms.expires_at,
+        cached=emptied is not None and emptied.cached,
+    )
+    movement.give_back(lot, part.points_minor, reopened=_reopened(command, movement.draft.at, part, terms))
+
+
+def _reopened(command: Return, at: datetime, part: returns.LotPart, terms: LotTerms) -> Grant | None:
+    if command.expired_grace_days == 0:
         return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    expires_at = at + timedelta(days=command.expired_grace_days)
+    return Grant(part.points_minor, None, expires_at, terms.issued_at)
+
+
+def _claw_back(
+    command: Return,
+    movement: Movement,
+    purchase: journal_pb2.Event,
+    so_far: journal_pb2.ReturnedSoFar,
+    settlement: Settlement,
+) -> None:
+    """Take back what the goods had earned: from the purchase's own lots, then from others, then as a debt.
+
+    What earlier returns of the purchase could not take is still due. The lots that the purchase spent come last, in
+    the order in which returns fill them: so it makes no difference whether points are given back first or taken back.
+    """
+    due = so_far.clawback_due_points_minor - so_far.clawback_taken_points_minor - so_far.clawback_debt_points_minor
+    own = set(returns.granted_lots(purchase, command.purchase_number))
+    lots = spending_order(movement.account.lots or ())
+    taken = movement.take_back(
+        [(lot.number, lot.ordinal) for lot in lots if (lot.number, lot.ordinal) in own], due, ISSUED
+    )
+    if command.clawback != journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY:
+        spent = [(part.number, part.ordinal) for part in returns.spent_lots(purchase)]
+        others = [
+            (lot.number, lot.ordinal)
+            for lot in lots
+            if not lot.pending and (lot.number, lot.ordinal) not in own and (lot.number, lot.ordinal) not in spent
+        ]
+        taken += movement.take_back([*others, *spent], due - taken, ISSUED)
+    so_far.clawback_taken_points_minor += taken
+    settlement.clawback_points_minor = taken
+    rest = due - taken
+    if rest and command.clawback == journal_pb2.CLAWBACK_MODE_DEBT:
+        movement.owe(rest, ISSUED)
+        so_far.clawback_debt_points_minor += rest
+        settlement.clawback_debt_points_minor = rest
+    else:
+        settlement.clawback_waived_points_minor = rest
+
+
+# --- time, corrections, the rest ----------------------------------------------------------------------------------
+
+
+def _pass_time(state: BookState, command: PassTime, draft: Draft) -> journal_pb2.Event | Unchanged:
+    for key in [each for each in state.accounts if each[0] == command.member_id]:
+        movement = Movement(draft, key, state.accounts[key])
+        movement.pass_time()
+        if movement.account.next_change_at is not None and movement.account.next_change_at <= draft.at:
+            movement.close()
+    return Unchanged() if draft.is_empty else journal_pb2.Event()
+
+
+def _adjust(state: BookState, command: Adjust, draft: Draft) -> journal_pb2.Event | Refused:
+    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    settlement = Settlement()
+    if command.deduct_points_minor > movement.account.available_minor:
+        return _too_few(movement.account, command.deduct_points_minor)
+    movement.spend(command.deduct_points_minor, ADJUSTED)
+    if command.grant is not None:
+        settlement.debt_paid_points_minor = movement.grant(command.grant, ADJUSTED)
+    movement.close()
+    write_balance(settlement, command.unit, movement.account)
+    return journal_pb2.Event(settlement=settlement)
+
+
+def _too_few(account: Account, wanted_minor: int) -> Refused:
+    return Refused(
+        common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT,
+        f"the balance has {account.available_minor} points (in minor units) that can be spent, not {wanted_minor}",
+    )
+
+
+def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journal_pb2.Event | Refused:
+    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    account = movement.account
+    if command.points_minor is not None:
+        if command.points_minor > account.available_minor:
+            return _too_few(account, command.points_minor)
+        movement.spend(command.points_minor, CLEARING)
+    else:
+        for hold in list(account.holds or ()):
+            movement.end_hold(hold, END_MERGED)
+        for lot in spending_order(account.lots or ()):
+            movement.take(lot, lot.remaining_minor, CLEARING)
+        if account.debt_minor:
+            movement.forgive(account.debt_minor, CLEARING)
+    movement.close()
+    event = journal_pb2.Event(settlement=Settlement(released_points_minor=_released(draft)))
+    write_balance(event.settlement, command.unit, account)
+    return event
+
+
+def _transfer_in(state: BookState, command: TransferIn, draft: Draft) -> journal_pb2.Event:
+    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    settlement = Settlement()
+    if command.debt_minor:
+        movement.owe(command.debt_minor, CLEARING)
+        settlement.debt_paid_points_minor += movement.pay_debt()
+    for grant in command.grants:
+        settlement.debt_paid_points_minor += movement.grant(grant, CLEARING)
+    movement.close()
+    write_balance(settlement, command.unit, movement.account)
+    return journal_pb2.Event(settlement=settlement)
+
+
+def _no_points(*_: object) -> journal_pb2.Event:
+    return journal_pb2.Event()
+
+
+_Made = journal_pb2.Event | Refused | Repeat | Unchanged
+_HANDLERS: dict[type[Command], tuple[int, Callable[[BookState, Any, Draft], _Made]]] = {
+    Purchase: (int(journal_pb2.ENTRY_KIND_PURCHASE), _purchase),
+    MemberChange: (int(journal_pb2.ENTRY_KIND_MEMBER_CHANGE), _no_points),
+    Hold: (int(journal_pb2.ENTRY_KIND_HOLD), _hold),
+    Cancel: (int(journal_pb2.ENTRY_KIND_CANCEL), _cancel),
+    Return: (int(journal_pb2.ENTRY_KIND_RETURN), _return),
+    PassTime: (int(journal_pb2.ENTRY_KIND_TIME), _pass_time),
+    Adjust: (int(journal_pb2.ENTRY_KIND_ADJUSTMENT), _adjust),
+    TransferOut: (int(journal_pb2.ENTRY_KIND_TRANSFER), _transfer_out),
+    TransferIn: (int(journal_pb2.ENTRY_KIND_TRANSFER), _transfer_in),
+    Close: (int(journal_pb2.ENTRY_KIND_CLOSE), _no_points),
+}

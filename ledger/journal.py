@@ -11,7 +11,7 @@ from typing import NamedTuple
 import asyncpg
 
 from ledger.chain import entry_hash
-from ledger.model import Booked, Head
+from ledger.model import Booked, Head, LotTerms
 
 
 class EntryRecord(NamedTuple):
@@ -82,3 +82,27 @@ async def read_payloads(
         for number, booked_at, payload in await conn.fetch(READ_PAYLOADS, book, numbers, timeout=timeout_seconds):
             found[(book, number)] = Booked(book, number, booked_at, payload, repeated=True)
     return found
+
+
+# Read what was fixed when lots of one book were granted.
+READ_LOT_TERMS = """
+SELECT p.number, p.ordinal, p.points_minor, p.active_at, p.expires_at, coalesce(p.issued_at, e.booked_at)
+FROM unnest($2::bigint[], $3::smallint[]) AS wanted (number, ordinal)
+JOIN ledger.posting p ON p.book = $1 AND p.number = wanted.number AND p.ordinal = wanted.ordinal
+JOIN ledger.entry e ON e.book = p.book AND e.number = p.number
+"""
+
+
+async def read_lot_terms(
+    conn: asyncpg.Connection, book: int, lots: Iterable[tuple[int, int]], timeout_seconds: float = 10.0
+) -> dict[tuple[int, int], LotTerms]:
+    """Return the terms of lots of one book, each given by the number and ordinal of its granting posting.
+
+    The terms never change, so they may be read before a batch.
+    """
+    wanted = sorted(set(lots))
+    if not wanted:
+        return {}
+    numbers, ordinals = zip(*wanted, strict=True)
+    rows = await conn.fetch(READ_LOT_TERMS, book, numbers, ordinals, timeout=timeout_seconds)
+    return {(number, ordinal): LotTerms(*terms) for number, ordinal, *terms in rows}

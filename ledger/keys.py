@@ -6,7 +6,7 @@ import hashlib
 import uuid
 from datetime import date
 
-from tallypoint.v1 import common_pb2
+from tallypoint.v1 import checkout_pb2, common_pb2
 
 KEY_LENGTH_BYTES = 16
 
@@ -45,3 +45,9 @@ def content_hash(member_id: uuid.UUID | None, *parts: bytes) -> bytes:
         digest.update(len(part).to_bytes(4, "big"))
         digest.update(part)
     return digest.digest()
+
+
+def checkout_key(key: checkout_pb2.CheckoutKey) -> bytes:
+    """Return the 16 bytes that stand for a checkout in progress at a terminal."""
+    text = f"{key.store_id}\n{key.terminal_id}\n{key.checkout_id}"
+    return hashlib.sha256(text.encode()).digest()[:KEY_LENGTH_BYTES]

@@ -6,6 +6,7 @@ Points are integers in the unit's smallest fraction (``points_minor``, ``*_minor
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -19,6 +20,14 @@ DEBT = int(journal_pb2.ACCOUNT_DEBT)
 ISSUED = int(journal_pb2.ACCOUNT_ISSUED)
 REDEEMED = int(journal_pb2.ACCOUNT_REDEEMED)
 EXPIRED = int(journal_pb2.ACCOUNT_EXPIRED)
+ADJUSTED = int(journal_pb2.ACCOUNT_ADJUSTED)
+CLEARING = int(journal_pb2.ACCOUNT_CLEARING)
+
+MEMBER_ACCOUNTS = frozenset({AVAILABLE, PENDING, HELD, DEBT})
+"""The accounts that a member has; all others are the programme's."""
+
+MAX_OPEN_HOLDS = 16
+"""The most checkouts that may hold points of one member at once: a family at the tills, not a loop in a register."""
 
 MAX_POINTS_MINOR = 10**15
 """The most points one grant or one balance may have; far below 2^63, so that sums never overflow."""
@@ -45,7 +54,11 @@ class KeyRecord(NamedTuple):
 
 @dataclass(slots=True)
 class Lot:
-    """A grant of which points are left. ``(number, ordinal)`` is the posting that granted it."""
+    """A grant of which points are left. ``(number, ordinal)`` is the posting that granted it.
+
+    ``remaining_minor`` is what can be spent (or will be, while it is pending); ``held_minor`` is what checkouts hold of
+    it. ``cached`` says that the lot has a row in the cache.
+    """
 
     number: int
     ordinal: int
@@ -54,11 +67,58 @@ class Lot:
     pending: bool
     active_at: datetime | None
     expires_at: datetime | None
+    held_minor: int = 0
+    cached: bool = False
+
+
+class LotTerms(NamedTuple):
+    """What was fixed when a lot was granted."""
+
+    granted_minor: int
+    active_at: datetime | None
+    expires_at: datetime | None
+    issued_at: datetime
+
+
+class HoldPart(NamedTuple):
+    """The points that a hold keeps of one lot."""
+
+    lot_number: int
+    lot_ordinal: int
+    points_minor: int
+
+
+@dataclass(slots=True)
+class OpenHold:
+    """Points that a checkout keeps. ``number`` is the entry that recorded it; ``parts`` stand in spending order."""
+
+    number: int
+    member_id: uuid.UUID
+    unit: int
+    checkout_key: bytes
+    store_id: str
+    terminal_id: str
+    points_minor: int
+    held_at: datetime
+    expires_at: datetime
+    parts: tuple[HoldPart, ...]
+
+
+class EndedHold(NamedTuple):
+    """A hold that is over: how it ended, and with which entry."""
+
+    number: int
+    held_at: datetime
+    how: int
+    ended_number: int
 
 
 @dataclass(slots=True)
 class Account:
-    """What a member has of one unit. ``lots`` is None when the batch had no need to read them."""
+    """What a member has of one unit. ``lots`` and ``holds`` are None when the batch had no need to read them.
+
+    ``next_change_at`` is the earliest moment at which a lot becomes active or lapses, or a hold expires.
+    """
 
     available_minor: int = 0
     pending_minor: int = 0
@@ -66,6 +126,7 @@ class Account:
     debt_minor: int = 0
     next_change_at: datetime | None = None
     lots: list[Lot] | None = None
+    holds: list[OpenHold] | None = None
 
 
 AccountKey = tuple[uuid.UUID, int]
@@ -81,6 +142,10 @@ class BookState:
     messages: dict[bytes, KeyRecord] = field(default_factory=dict)
     receipts: dict[bytes, KeyRecord] = field(default_factory=dict)
     accounts: dict[AccountKey, Account] = field(default_factory=dict)
+    ended_holds: dict[bytes, EndedHold] = field(default_factory=dict)
+    """The newest hold of each checkout key concerned, if it is over."""
+    returned: dict[int, journal_pb2.ReturnedSoFar] = field(default_factory=dict)
+    """What became of purchases by their returns, by the purchase's number."""
 
 
 # --- what it is asked ---------------------------------------------------------------------------------------------
@@ -95,11 +160,12 @@ class Unit(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """Points to be granted as one lot."""
+    """Points to be granted as one lot. ``issued_at`` is set for points that were granted before, in another lot."""
 
     points_minor: int
     active_at: datetime | None
     expires_at: datetime | None
+    issued_at: datetime | None = None
 
 
 class Spend(NamedTuple):
@@ -123,46 +189,135 @@ class Refused(NamedTuple):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """Book a receipt as paid.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What every command says. ``event`` is a serialised ``journal_pb2.Event`` with what happened and nothing else.
 
-    ``event`` is a serialised ``journal_pb2.Event`` with the purchase and nothing else; the settlement and the
-    postings are appended to it when it is booked. ``same_contents`` are further content hashes under which the
-    receipt may have been booked before, when its card stood for somebody else or for nobody. With ``refusal`` the
-    receipt gets its stored answer if it has one, and is refused otherwise.
+    What the books decide (settlement, postings, ended holds) is appended to it when it is booked. ``same_contents``
+    are further content hashes under which the same command may have been booked before, for example when its card
+    stood for somebody else. With ``refusal`` the command gets its stored answer if it has one, and is refused
+    otherwise. Keys are 16 bytes; only what has a receipt of its own has a ``business_key``.
     """
 
     book: int
-    message_id: bytes
-    business_key: bytes
     content_hash: bytes
     event_at: datetime
     member_id: uuid.UUID | None
-    unit: Unit
     event: bytes
-    spend: Spend | None = None
-    grants: tuple[Grant, ...] = ()
+    message_id: bytes | None = None
+    business_key: bytes | None = None
     same_contents: tuple[bytes, ...] = ()
     refusal: Refused | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class MemberChange:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purchase(Command):
+    """Book a receipt as paid. With ``checkout_key`` it captures that checkout's hold, if it is still open."""
+
+    unit: Unit
+    spend: Spend | None = None
+    grants: tuple[Grant, ...] = ()
+    checkout_key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold(Command):
+    """Keep points for a checkout, for ``ttl_seconds`` from its booking, in place of what the checkout held before.
+
+    With ``takeover`` all other holds of the member end first. Refused POINTS_INSUFFICIENT or HELD_ELSEWHERE if the
+    balance does not cover ``points_minor``, HOLD_GONE if the checkout was paid within the last day.
+    """
+
+    member_id: uuid.UUID
+    unit: Unit
+    checkout_key: bytes
+    store_id: str
+    terminal_id: str
+    points_minor: int
+    ttl_seconds: int
+    takeover: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel(Command):
+    """Release a checkout's hold. One that is over already repeats the entry that ended it.
+
+    Refused HOLD_GONE if it was captured, or if the member has no hold of that checkout.
+    """
+
+    member_id: uuid.UUID
+    unit: Unit
+    checkout_key: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Return(Command):
+    """Bring goods back. ``purchase`` is the payload of entry ``purchase_number``, in the same book.
+
+    ``asked`` are (line number, quantity in thousandths); empty returns all that is left. ``lots`` has the terms of
+    every lot from which the purchase spent points. ``clawback`` is a ``journal_pb2.ClawbackMode``. Refused
+    RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
+    """
+
+    unit: Unit
+    purchase_number: int
+    purchase: bytes
+    asked: tuple[tuple[int, int], ...]
+    lots: Mapping[tuple[int, int], LotTerms]
+    clawback: int
+    expired_grace_days: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassTime(Command):
+    """Activate and lapse what is due of a member; ``Unchanged`` if nothing is."""
+
+    member_id: uuid.UUID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adjust(Command):
+    """Grant points by hand, or take ``deduct_points_minor``. Refused POINTS_INSUFFICIENT if there are fewer."""
+
+    member_id: uuid.UUID
+    unit: Unit
+    grant: Grant | None = None
+    deduct_points_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOut(Command):
+    """Send points to another member, through the clearing account; see ``ledger.transfer``.
+
+    ``points_minor`` None sends everything: pending points and debt too, and ends the holds. Refused
+    POINTS_INSUFFICIENT if there are fewer available.
+    """
+
+    member_id: uuid.UUID
+    unit: Unit
+    points_minor: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferIn(Command):
+    """Receive the points and the debt that another member's ``TransferOut`` sent."""
+
+    member_id: uuid.UUID
+    unit: Unit
+    grants: tuple[Grant, ...]
+    debt_minor: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberChange(Command):
     """Record that a member has a new version of their record."""
 
-    book: int
-    content_hash: bytes
-    event_at: datetime
     member_id: uuid.UUID
-    event: bytes
-    message_id: None = None
-    business_key: None = None
-    same_contents: tuple[bytes, ...] = ()
-    refusal: None = None
 
 
-Command = Purchase | MemberChange
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Close(Command):
+    """Mark where a closed day or month ends in this book; it has no member."""
 
 
 # --- what it decides ----------------------------------------------------------------------------------------------
@@ -185,8 +340,12 @@ class Repeat(NamedTuple):
     number: int
 
 
-Outcome = Booked | Refused
-Verdict = Booked | Refused | Repeat
+class Unchanged(NamedTuple):
+    """There was nothing to do, and nothing was stored."""
+
+
+Outcome = Booked | Refused | Unchanged
+Verdict = Booked | Refused | Repeat | Unchanged
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------
@@ -221,6 +380,7 @@ class PostingRow(NamedTuple):
     member_id: uuid.UUID | None
     active_at: datetime | None
     expires_at: datetime | None
+    issued_at: datetime | None
 
 
 @dataclass(slots=True)
@@ -232,6 +392,11 @@ class Decision:
     postings: list[PostingRow] = field(default_factory=list)
     touched: set[AccountKey] = field(default_factory=set)
     lots: dict[tuple[AccountKey, int, int], Lot] = field(default_factory=dict)
+    holds: list[OpenHold] = field(default_factory=list)
+    ended: list[EndedHold] = field(default_factory=list)
+    """Holds that ended, whether they began in this batch or before."""
+    returns: dict[int, int] = field(default_factory=dict)
+    """The newest return's number, by the purchase's number."""
 
 
 Settlement = checkout_pb2.Settlement

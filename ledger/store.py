@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -9,17 +10,36 @@ from datetime import date, datetime
 from typing import Any
 
 import asyncpg
+from tallypoint.v1 import journal_pb2
 
-from ledger.model import Account, BookState, Command, Decision, Head, KeyRecord, Lot, PostingRow, Purchase
+from ledger.model import (
+    Account,
+    BookState,
+    Cancel,
+    Close,
+    Command,
+    Decision,
+    EndedHold,
+    Head,
+    Hold,
+    HoldPart,
+    KeyRecord,
+    Lot,
+    MemberChange,
+    OpenHold,
+    PostingRow,
+    Purchase,
+    Return,
+)
 
-# Read head, keys, balances and lots for a batch.
-READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6)"
+# Read head, keys, balances, lots, holds and returns for a batch.
+READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8)"
 
 # Lock the head, alone in its statement, so that what is read afterwards is the newest.
 LOCK_HEAD = "SELECT number FROM ledger.book_head WHERE book = $1 FOR UPDATE"
 
 # Append the batch if the head is still the one that was read.
-WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 52))})"
+WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 56))})"
 
 _NO_POSTINGS: list[list[Any]] = [[] for _ in PostingRow._fields]
 
@@ -34,11 +54,16 @@ async def read_state(
     """
     members: set[uuid.UUID] = set()
     spenders: set[uuid.UUID] = set()
+    checkouts: list[bytes] = []
     for command in commands:
-        if isinstance(command, Purchase) and command.member_id is not None:
-            members.add(command.member_id)
-            if command.spend is not None:
-                spenders.add(command.member_id)
+        if command.member_id is None or isinstance(command, (MemberChange, Close)):
+            continue
+        members.add(command.member_id)
+        if not isinstance(command, Purchase) or command.spend is not None or command.checkout_key is not None:
+            spenders.add(command.member_id)
+        if isinstance(command, (Hold, Cancel)):
+            checkouts.append(command.checkout_key)
+    purchases = [command.purchase_number for command in commands if isinstance(command, Return)]
     row = await conn.fetchrow(
         READ_BATCH,
         book,
@@ -47,6 +72,8 @@ async def read_state(
         [command.business_key for command in commands if command.business_key is not None],
         list(members),
         list(spenders),
+        checkouts,
+        purchases,
         timeout=timeout_seconds,
     )
     assert row is not None
@@ -59,8 +86,12 @@ async def read_state(
         row, "balance_members", "balance_units", "available", "pending", "held", "debt", "next_changes"
     ):
         state.accounts[(member, unit)] = account = Account(*figures)
-        account.lots = [] if member in spenders else None
+        if member in spenders:
+            account.lots, account.holds = [], []
     _attach_lots(state, row)
+    _attach_holds(state, row)
+    for purchase_number, payload in _columns(row, "returned_purchases", "returned_payloads"):
+        state.returned[purchase_number] = journal_pb2.Event.FromString(payload).goods_return.so_far
     return state
 
 
@@ -86,12 +117,42 @@ def _attach_lots(state: BookState, row: asyncpg.Record) -> None:
         "lot_pending",
         "lot_active",
         "lot_expires",
+        "lot_held",
     )
     for member, unit, *fields in columns:
         account = state.accounts[(member, unit)]
         if account.lots is None:
-            account.lots = []
-        account.lots.append(Lot(*fields))
+            account.lots, account.holds = [], []
+        lot = Lot(*fields)
+        lot.cached = True
+        account.lots.append(lot)
+
+
+def _attach_holds(state: BookState, row: asyncpg.Record) -> None:
+    """Read open holds, oldest first, with their parts in spending order, and the ended ones of checkouts concerned."""
+    parts: dict[int, list[HoldPart]] = defaultdict(list)
+    for hold_number, *part in _columns(row, "part_holds", "part_lots", "part_ordinals", "part_points"):
+        parts[hold_number].append(HoldPart(*part))
+    columns = _columns(
+        row,
+        "hold_numbers",
+        "hold_members",
+        "hold_units",
+        "hold_checkouts",
+        "hold_stores",
+        "hold_terminals",
+        "hold_points",
+        "hold_at",
+        "hold_expires",
+    )
+    for number, member, unit, *fields in columns:
+        account = state.accounts[(member, unit)]
+        if account.holds is None:
+            account.lots, account.holds = account.lots or [], []
+        fields.append(tuple(parts[number]))
+        account.holds.append(OpenHold(number, member, unit, *fields))
+    for checkout, *ended in _columns(row, "ended_checkouts", "ended_numbers", "ended_held_at", "ended_how", "ended_by"):
+        state.ended_holds[checkout] = EndedHold(*ended)
 
 
 async def lock_head(conn: asyncpg.Connection, book: int, timeout_seconds: float) -> None:
@@ -115,9 +176,10 @@ async def write_decision(
         *zip(*decision.entries, strict=True),
         *(zip(*decision.postings, strict=True) if decision.postings else _NO_POSTINGS),
         *_balances(state, decision),
-        *_new_lots(read_head, decision),
-        *_old_lots(read_head, decision),
+        *_new_lots(decision),
+        *_old_lots(decision),
         *_totals(decision),
+        _more(decision),
         timeout=timeout_seconds,
     )
     return bool(written)
@@ -144,7 +206,7 @@ def _balances(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
     return _transposed(rows, 7)
 
 
-def _new_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
+def _new_lots(decision: Decision) -> Sequence[Sequence[Any]]:
     rows = [
         (
             *key,
@@ -153,22 +215,23 @@ def _new_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
             lot.pending,
             lot.granted_minor,
             lot.remaining_minor,
+            lot.held_minor,
             lot.active_at,
             lot.expires_at,
         )
-        for (key, number, _), lot in decision.lots.items()
-        if number > read_head.number and lot.remaining_minor > 0
+        for (key, _, _), lot in decision.lots.items()
+        if not lot.cached and lot.remaining_minor + lot.held_minor > 0
     ]
-    return _transposed(rows, 9)
+    return _transposed(rows, 10)
 
 
-def _old_lots(read_head: Head, decision: Decision) -> Sequence[Sequence[Any]]:
+def _old_lots(decision: Decision) -> Sequence[Sequence[Any]]:
     rows = [
-        (*key, lot.number, lot.ordinal, lot.pending, lot.remaining_minor)
-        for (key, number, _), lot in decision.lots.items()
-        if number <= read_head.number
+        (*key, lot.number, lot.ordinal, lot.pending, lot.remaining_minor, lot.held_minor)
+        for (key, _, _), lot in decision.lots.items()
+        if lot.cached
     ]
-    return _transposed(rows, 6)
+    return _transposed(rows, 7)
 
 
 def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
@@ -180,3 +243,46 @@ def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
         sums[(day, posting.unit, posting.debit)][0] += posting.points_minor
         sums[(day, posting.unit, posting.credit)][1] += posting.points_minor
     return _transposed([(*key, *pair) for key, pair in sums.items()], 5)
+
+
+def _more(decision: Decision) -> str | None:
+    """Return what holds and returns change in the caches, as the JSON that ``ledger.write_more`` reads."""
+    if not (decision.holds or decision.ended or decision.returns):
+        return None
+    ended = {hold.number for hold in decision.ended}
+    return json.dumps(
+        {
+            "holds": [
+                {
+                    "number": hold.number,
+                    "member_id": str(hold.member_id),
+                    "unit": hold.unit,
+                    "checkout_key": hold.checkout_key.hex(),
+                    "store_id": hold.store_id,
+                    "terminal_id": hold.terminal_id,
+                    "points_minor": hold.points_minor,
+                    "held_at": hold.held_at.isoformat(),
+                    "expires_at": hold.expires_at.isoformat(),
+                }
+                for hold in decision.holds
+            ],
+            "parts": [
+                {
+                    "hold_number": hold.number,
+                    "lot_number": part.lot_number,
+                    "lot_ordinal": part.lot_ordinal,
+                    "points_minor": part.points_minor,
+                    "ordinal": ordinal,
+                }
+                for hold in decision.holds
+                if hold.number not in ended
+                for ordinal, part in enumerate(hold.parts, start=1)
+            ],
+            "ended": [
+                {"number": hold.number, "how": hold.how, "ended_number": hold.ended_number} for hold in decision.ended
+            ],
+            "returns": [
+                {"purchase_number": purchase, "last_number": last} for purchase, last in decision.returns.items()
+            ],
+        }
+    )

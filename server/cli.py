@@ -23,12 +23,15 @@ class Mounted(NamedTuple):
 
 
 MOUNTED: Final = {
+    "corrections": Mounted("server.corrections.cli", "Points granted, taken or moved by hand, and their approval."),
     "crm": Mounted("server.crm.cli", "Show how far the CRM database is behind the ledger."),
     "demo": Mounted("benchmarks.replay.cli", "Start everything, replay a month of real receipts, print a report."),
+    "finance": Mounted("server.finance.cli", "Reports, point values, closing days and months."),
     "keys": Mounted("server.keys_cli", "Issue and revoke keys of the back office."),
     "ledger": Mounted("server.ledger_cli", "Verify the books; rebuild what is computed from them."),
-    "members": Mounted("server.members.cli", "Import members from a CSV file."),
+    "members": Mounted("server.members.cli", "Import members from a CSV file; merge two records of one person."),
     "programme": Mounted("server.programme_cli", "Check and publish programme files."),
+    "reconcile": Mounted("server.reconciliation.cli", "Registers' day totals against the ledger, and the breaks."),
     "replay": Mounted("benchmarks.replay.cli", "Replay real receipts through the API and prove the result."),
     "stores": Mounted("server.stores_cli", "Stores, and the keys of their terminals."),
 }

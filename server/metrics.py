@@ -52,6 +52,18 @@ CRM_ENTRIES: Final = Counter("tallypoint_crm_entries", "Entries written to the C
 CRM_CONNECTED: Final = Gauge(
     "tallypoint_crm_connected", "1 while the CRM stream reaches both databases.", multiprocess_mode="mostrecent"
 )
+SWEEP_DUE: Final = Gauge(
+    "tallypoint_sweep_due_accounts",
+    "Accounts that time had changed, and nothing had been booked of it yet, as the last sweep began.",
+    multiprocess_mode="mostrecent",
+)
+SWEPT_ENTRIES: Final = Counter("tallypoint_swept_entries", "Entries that the sweeper booked.", ["book"])
+SWEEP_LAST_RUN: Final = Gauge(
+    "tallypoint_sweep_last_run_seconds",
+    "When the last sweep that came to its end began, in seconds since 1970.",
+    multiprocess_mode="mostrecent",
+)
+FORGOTTEN_MESSAGES: Final = Counter("tallypoint_forgotten_messages", "Message ids forgotten because of their age.")
 BATCH_ENTRIES: Final = Histogram(
     "tallypoint_batch_entries",
     "Entries in a committed batch.",

@@ -143,10 +143,20 @@ class RulesBook:
         """Return the point unit of rules that `at` gave, as the books number it."""
         return self._units[rules.programme.point.unit]
 
+    def unit_named(self, code: str) -> Unit:
+        """Return a point unit by its code in balances and settlements."""
+        return self._units[code]
+
     def at(self, event_at: datetime) -> Rules | None:
         """Return the rules for a receipt of this (aware) time, or None before the first version is in effect."""
         index = bisect_right(self._effective, (event_at, self._newest))
         return self._rules[index - 1] if index else None
+
+    def of_unit(self, code: str, at: datetime) -> Rules | None:
+        """Return the rules at a time if their points are of a unit, else the latest that are; empty means any unit."""
+        candidates = [rules for rules in self._rules if code in {"", rules.programme.point.unit}]
+        current = self.at(at)
+        return current if current in candidates else next(reversed(candidates), None)
 
     async def load(self, conn: Connection) -> None:
         """Compile the versions that were published since the last time.

@@ -27,6 +27,8 @@ DEFAULT_SETTINGS_FILE: Final = "tallypoint.toml"
 MIN_SECRET_LENGTH: Final = 32
 _DSN_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&\s]+")
 
+_REASON_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
 
 def split_address(address: str) -> tuple[str, int]:
     """Split ``host:port`` (``[host]:port`` for IPv6); port 0 takes any free port.
@@ -61,6 +63,13 @@ def _split(value: object) -> object:
     return value.split() if isinstance(value, str) else value
 
 
+def _checked_codes(codes: tuple[str, ...]) -> tuple[str, ...]:
+    for code in codes:
+        if not _REASON_CODE.fullmatch(code):
+            raise ValueError(f"{code!r} is not a code of up to 32 small letters, digits and _, such as goodwill")
+    return codes
+
+
 def _checked_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
     for scheme in schemes:
         parse_card_scheme(scheme)
@@ -68,6 +77,7 @@ def _checked_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Address = Annotated[str, AfterValidator(_checked_address)]
+ReasonCodes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_codes)]
 
 
 class Settings(BaseSettings):
@@ -107,6 +117,26 @@ class Settings(BaseSettings):
     card_schemes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_schemes)] = (
         Field(("ean13:2",), description="The chain's loyalty cards: check, digits, prefix; such as luhn16-19:9804.")
     )
+
+    # Corrections.
+    adjustment_reasons: ReasonCodes = Field(
+        ("goodwill", "missing_receipt", "complaint", "campaign", "test", "fraud"),
+        description="Why points may be granted or taken by hand.",
+    )
+    adjustment_limit_points: int = Field(
+        1000, ge=0, le=10**9, description="Whole points that one person may adjust in a day (UTC) without approval."
+    )
+    transfer_reasons: ReasonCodes = Field(
+        ("family", "gift", "complaint"), description="Why points may be moved from one member to another."
+    )
+
+    # Time.
+    sweep_interval_seconds: int = Field(
+        60,
+        ge=0,
+        description="How often points whose time has come are booked, and old message ids forgotten; 0: never.",
+    )
+    message_key_days: int = Field(90, ge=1, description="How long a message sent again gets its stored answer.")
 
     # Workings.
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop of the children.")

@@ -226,10 +226,12 @@ def _children(settings: Settings, dsns: Dsns, ports: Ports) -> list[KeptChild]:
         return KeptChild(main_name, ChildTask(name, settings, dsns, ports.pos, ports.backoffice))
 
     workers = [child(f"worker-{number}", "server.worker:pos_worker_main") for number in range(1, settings.workers + 1)]
+    sweeper = [child("sweeper", "server.sweeper:sweeper_main")] if settings.sweep_interval_seconds else []
     return [
         *workers,
         child("backoffice", "server.backoffice.process:backoffice_main"),
         child("crm-stream", "server.crm.process:crm_main"),
+        *sweeper,
     ]
 
 

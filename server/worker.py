@@ -15,6 +15,7 @@ from ledger.balances import BalanceAt, read_balances
 from ledger.committer import Committer
 from server import metrics
 from server.catalogue import Catalogue
+from server.checkout.reading import LedgerReader
 from server.checkout.servicer import BalanceReader, CheckoutServicer
 from server.child import ChildTask
 from server.clock import utc_now
@@ -43,16 +44,20 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         reloader = Reloader(connect, loaders)
         stack.push_async_callback(reloader.stop)
         await reloader.start()
-        reader = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
-        directory = Directory(connect, reader, hashes, books)
+        identifiers = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
+        directory = Directory(connect, identifiers, hashes, books)
         stack.push_async_callback(directory.close)
         balances: BalanceReader = Gatherer("balances", connect, _load_balances)
         stack.push_async_callback(balances.close)
+        reader = LedgerReader(connect, utc_now)
+        stack.push_async_callback(reader.close)
         committer = Committer(connect, books, utc_now, observer=_CommitterMetrics())
         stack.push_async_callback(committer.close)
         servicer = CheckoutServicer(
             directory=directory,
             balances=balances,
+            reader=reader,
+            clock=utc_now,
             committer=committer,
             rules=rules,
             catalogue=catalogue,

@@ -52,6 +52,12 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
         Path, typer.Option(help="For the own server's databases and the registers' journal.")
     ] = DATA_DIR,
     programme: Annotated[Path, typer.Option(exists=True, help="The programme file to publish first.")] = PROGRAMME,
+    return_rate: Annotated[float, typer.Option(min=0, max=1, help="Share of the baskets of which goods come back.")] = (
+        0.03
+    ),
+    close: Annotated[
+        bool | None, typer.Option(help="Close the books after each month; by default if all of it is replayed.")
+    ] = None,
     card_scheme: Annotated[str, typer.Option(help="Cards to make: check and digits, colon, prefix.")] = "ean13:2",
     prove: Annotated[bool, typer.Option(help="Compare data set, ledger and CRM afterwards.")] = True,
 ) -> None:
@@ -68,6 +74,8 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
             lanes=lanes,
             channels=channels,
             plan=Plan(redemption_per_million=round(redemption_rate * _PER_UNIT), new_message_ids=new_message_ids),
+            returns_per_million=round(return_rate * _PER_UNIT),
+            close_months=close,
             resend=resend,
             programme_text=programme.read_text(encoding="utf-8"),
             programme_file=programme.name,

@@ -7,13 +7,15 @@ other is read entry by entry through the back-office API.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallypoint.v1 import journal_pb2, ledger_pb2, ledger_pb2_grpc
 
 from benchmarks.replay.client import bearing, call
+from benchmarks.replay.dataset import Dataset, IntColumn
+from benchmarks.replay.schedule import Schedule, business_date
 from benchmarks.replay.seed import TIMEOUT_SECONDS, BackOffice
 
 if TYPE_CHECKING:
@@ -31,6 +33,32 @@ class Bought(NamedTuple):
     turnover_minor: int
 
 
+class Key(NamedTuple):
+    """A receipt's business key."""
+
+    store_id: str
+    terminal_id: str
+    business_date: str
+    receipt_number: int
+
+
+Keys = Mapping[Key, int]
+"""Baskets by the business keys of their receipts."""
+
+
+def keys_of(dataset: Dataset, schedule: Schedule, selection: IntColumn) -> Keys:
+    """The keys of the selected baskets' receipts."""
+    return {
+        Key(
+            str(dataset.store_id[index]),
+            f"T{dataset.terminal_number[index]}",
+            business_date(dataset, index),
+            int(schedule.receipt_number[index]),
+        ): int(dataset.basket_id[index])
+        for index in selection.tolist()
+    }
+
+
 @dataclass
 class Books:
     """What stands in the ledger. `bought` has replayed receipts only, `other_receipts` counts the rest."""
@@ -46,6 +74,11 @@ class Books:
     """Points that all receipts' answers said were earned, the other receipts included."""
     spent_points_minor: int = 0
     """Points that all receipts' answers said were spent, the other receipts included."""
+    returns: int = 0
+    refund_money_minor: int = 0
+    refund_points_minor: int = 0
+    clawback_points_minor: int = 0
+    """Points taken back, those that became a debt among them."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +108,9 @@ def from_data_set(
     }
 
 
-async def from_ledger(office: BackOffice, basket_ids: Collection[int], on_read: Callable[[int], None]) -> Books:
+async def from_ledger(office: BackOffice, keys: Keys, on_read: Callable[[int], None]) -> Books:
     """Read every entry of every book; `on_read` is called with the number of entries of each page."""
-    books, wanted, seen = Books(), frozenset(basket_ids), set[int]()
+    books, seen = Books(), set[int]()
     stub = ledger_pb2_grpc.LedgerServiceStub(office.channel)
     list_entries = bearing(stub.ListEntries, office.key, TIMEOUT_SECONDS)
 
@@ -87,8 +120,11 @@ async def from_ledger(office: BackOffice, basket_ids: Collection[int], on_read: 
             request = ledger_pb2.ListEntriesRequest(book=book, after_number=after, page_size=ENTRIES_PER_PAGE)
             page = await call(office.counters, list_entries, "ListEntries", request)
             for entry in page.entries:
-                if entry.event.WhichOneof("event") == "purchase":
-                    _add(books, entry.event, wanted, seen)
+                which = entry.event.WhichOneof("event")
+                if which == "purchase":
+                    _add(books, entry.event, keys, seen)
+                elif which == "goods_return":
+                    _add_return(books, entry.event)
             on_read(len(page.entries))
             if len(page.entries) < ENTRIES_PER_PAGE:
                 return
@@ -152,12 +188,20 @@ def summed(bought: dict[str, Bought]) -> Bought:
     return Bought(*(sum(column) for column in zip(*bought.values(), strict=True))) if bought else Bought(0, 0, 0)
 
 
-def _add(books: Books, event: journal_pb2.Event, wanted: frozenset[int], seen: set[int]) -> None:
-    purchase = event.purchase
-    basket_id = purchase.receipt_key.receipt_number
+def _add_return(books: Books, event: journal_pb2.Event) -> None:
+    settlement = event.settlement
+    books.returns += 1
+    books.refund_money_minor += event.goods_return.refund_money_minor
+    books.refund_points_minor += settlement.refund_points_minor
+    books.clawback_points_minor += settlement.clawback_points_minor + settlement.clawback_debt_points_minor
+
+
+def _add(books: Books, event: journal_pb2.Event, keys: Keys, seen: set[int]) -> None:
+    purchase, key = event.purchase, event.purchase.receipt_key
+    basket_id = keys.get(Key(key.store_id, key.terminal_id, key.business_date, key.receipt_number))
     books.accrual_points_minor += event.settlement.accrual_points_minor
     books.spent_points_minor += event.settlement.spent_points_minor
-    if basket_id not in wanted:
+    if basket_id is None:
         books.other_receipts += 1
         return
     if basket_id in seen:

@@ -28,17 +28,28 @@ CREATE TABLE IF NOT EXISTS receipt (
     request       BLOB NOT NULL,
     answer_sha256 BLOB
 );
+CREATE TABLE IF NOT EXISTS goods_return (
+    basket_id     INTEGER PRIMARY KEY,
+    request       BLOB NOT NULL,
+    answer_sha256 BLOB
+);
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _PUT_RECEIPT = "INSERT INTO receipt (basket_id, request) VALUES (?, ?) ON CONFLICT DO NOTHING"
 _PUT_ANSWER = "UPDATE receipt SET answer_sha256 = ? WHERE basket_id = ?"
 _FIND_RECEIPT = "SELECT request, answer_sha256 FROM receipt WHERE basket_id = ?"
+_PUT_RETURN = "INSERT INTO goods_return (basket_id, request) VALUES (?, ?) ON CONFLICT DO NOTHING"
+_PUT_RETURN_ANSWER = "UPDATE goods_return SET answer_sha256 = ? WHERE basket_id = ?"
+_FIND_RETURN = "SELECT request, answer_sha256 FROM goods_return WHERE basket_id = ?"
 _PUT_KEY = "INSERT OR REPLACE INTO terminal_key (store_id, terminal_id, key) VALUES (?, ?, ?)"
 _PUT_FACT = "INSERT INTO fact (name, value) VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 
 class StoredReceipt(NamedTuple):
-    """A receipt as sent: the serialised CommitRequest, and the SHA-256 of its answer once there was one."""
+    """A receipt as sent: the serialised CommitRequest, and the SHA-256 of its answer once there was one.
+
+    Or a return: the serialised ReturnRequest.
+    """
 
     request: bytes
     answer_sha256: bytes | None
@@ -48,10 +59,12 @@ class StoredReceipt(NamedTuple):
 class _Pending:
     receipts: list[tuple[int, bytes]] = field(default_factory=list)
     answers: list[tuple[bytes, int]] = field(default_factory=list)
+    returns: list[tuple[int, bytes]] = field(default_factory=list)
+    return_answers: list[tuple[bytes, int]] = field(default_factory=list)
     written: asyncio.Future[None] | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.receipts or self.answers)
+        return bool(self.receipts or self.answers or self.returns or self.return_answers)
 
 
 class RegisterJournal:
@@ -111,6 +124,20 @@ class RegisterJournal:
         """Keep an answer's hash with the next group written: if it is lost, the receipt is sent again."""
         self._pending.answers.append((answer_sha256, basket_id))
 
+    def find_return(self, basket_id: int) -> StoredReceipt | None:
+        """The return of a basket's goods, if it was ever sent."""
+        row = self._reader.execute(_FIND_RETURN, (basket_id,)).fetchone()
+        return None if row is None else StoredReceipt(*row)
+
+    async def put_return(self, basket_id: int, request: bytes) -> None:
+        """Keep the request of a return; it is in the file when this returns. One that is there stays as it is."""
+        self._pending.returns.append((basket_id, request))
+        await self._schedule()
+
+    def put_return_answer(self, basket_id: int, answer_sha256: bytes) -> None:
+        """Keep the answer's hash of a return with the next group written."""
+        self._pending.return_answers.append((answer_sha256, basket_id))
+
     def keys(self) -> dict[tuple[str, str], str]:
         """The terminals' keys by store and terminal."""
         rows = self._reader.execute("SELECT store_id, terminal_id, key FROM terminal_key")
@@ -156,6 +183,8 @@ class RegisterJournal:
         with self._writer:
             self._writer.executemany(_PUT_RECEIPT, batch.receipts)
             self._writer.executemany(_PUT_ANSWER, batch.answers)
+            self._writer.executemany(_PUT_RETURN, batch.returns)
+            self._writer.executemany(_PUT_RETURN_ANSWER, batch.return_answers)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

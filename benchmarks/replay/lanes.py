@@ -16,6 +16,7 @@ from benchmarks.replay.client import CallFailed, Counters, Failure, Patience, be
 from benchmarks.replay.dataset import Basket, Dataset, IntColumn
 from benchmarks.replay.journal import RegisterJournal, StoredReceipt
 from benchmarks.replay.people import Person
+from benchmarks.replay.schedule import GoodsBack, Schedule, Spending, spending_of
 
 MAX_KEPT_PROBLEMS: Final = 20
 """How many failures are kept word for word; all are counted."""
@@ -58,6 +59,19 @@ class Tally:
     spent_points_minor: int = 0
     left_out_points_minor: int = 0
     accrual_points_minor: int = 0
+    holds: int = 0
+    """Holds placed in this run."""
+    cancels: int = 0
+    captured_points_minor: int = 0
+    returns: int = 0
+    """Receipts of goods that came back."""
+    returns_skipped: int = 0
+    returns_resent: int = 0
+    refund_money_minor: int = 0
+    refund_points_minor: int = 0
+    clawback_points_minor: int = 0
+    """Points taken back, those that became a debt among them."""
+    debt_points_minor: int = 0
     different_answers: list[int] = field(default_factory=list)
     """Baskets whose receipt, sent again, was answered otherwise than at first."""
     failed: list[int] = field(default_factory=list)
@@ -79,9 +93,11 @@ class Lanes:
         journal: RegisterJournal,
         stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub],
         plan: Plan,
+        schedule: Schedule,
     ) -> None:
         """Take the baskets, each household's member, the registers' journal and one stub for each channel."""
         self._dataset = dataset
+        self._schedule = schedule
         self._people = people
         self._journal = journal
         self._stubs = stubs
@@ -110,7 +126,11 @@ class Lanes:
             basket_id = int(self._dataset.basket_id[index])
             stored = self._journal.find(basket_id)
             try:
+                if (back := self._schedule.before.get(index)) is not None:
+                    await self._bring_back(stub, back)
                 await self._one(stub, index, basket_id, stored)
+                if (back := self._schedule.after.get(index)) is not None:
+                    await self._bring_back(stub, back)
             except CallFailed as error:
                 self.tally.failed.append(basket_id)
                 if len(self.tally.problems) < MAX_KEPT_PROBLEMS:
@@ -125,7 +145,8 @@ class Lanes:
         stored: StoredReceipt | None,
     ) -> None:
         if stored is None:
-            request = await self._print_receipt(stub, self._dataset.basket(index))
+            number = int(self._schedule.receipt_number[index])
+            request = await self._print_receipt(stub, self._dataset.basket(index), number)
         elif stored.answer_sha256 is not None and self._plan.answered is Answered.SKIP:
             self.tally.skipped += 1
             return
@@ -137,9 +158,9 @@ class Lanes:
         self._note(basket_id, request, response, stored)
 
     async def _print_receipt(
-        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, basket: Basket
+        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, basket: Basket, receipt_number: int
     ) -> checkout_pb2.CommitRequest:
-        """Identify, quote, and keep the receipt that comes of it in the journal, before it is sent."""
+        """Identify, quote, perhaps hold, and keep the receipt that comes of it in the journal, before it is sent."""
         who = self._people[basket.household_id]
         key = self._keys[basket.store_id, basket.terminal_id]
         patience = self._plan.patience
@@ -149,10 +170,67 @@ class Lanes:
             raise CallFailed("Identify", _wrong_member(identified.member.member_id, who))
         question = checkout.quote_request(basket, who)
         quote = await call(self.counters, bearing(stub.Quote, key), "Quote", question, patience)
-        spend = checkout.wants_to_spend(basket, self._plan.redemption_per_million)
-        request = checkout.commit_request(basket, who, quote, spend=spend)
+        spends = checkout.wants_to_spend(basket, self._plan.redemption_per_million)
+        spending = spending_of(basket.basket_id) if spends and quote.max_spend_points_minor else None
+        if spending not in {None, Spending.UNHELD}:
+            await self._hold(stub, basket, who, quote.max_spend_points_minor)
+        if spending is Spending.CHANGED_MIND:
+            cancel = checkout.cancel_request(basket)
+            await call(self.counters, bearing(stub.Cancel, key), "Cancel", cancel, patience)
+            self.tally.cancels += 1
+        request = checkout.commit_request(basket, who, quote, receipt_number, spending)
         await self._journal.put_receipt(basket.basket_id, request.SerializeToString())
         return request
+
+    async def _hold(
+        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, basket: Basket, who: Person, points_minor: int
+    ) -> None:
+        key = self._keys[basket.store_id, basket.terminal_id]
+        hold = checkout.hold_request(basket, who, points_minor)
+        held = await call(self.counters, bearing(stub.Hold, key), "Hold", hold, self._plan.patience)
+        self.tally.holds += 1
+        if held.held_points_minor != points_minor:
+            message = f"{points_minor} points were to be held, {held.held_points_minor} are"
+            raise CallFailed("Hold", Failure(grpc.StatusCode.OK, "WRONG_HOLD", message, None))
+
+    async def _bring_back(self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, back: GoodsBack) -> None:
+        """Return goods that were bought before; those of a failed receipt stay where they are."""
+        basket_id = int(self._dataset.basket_id[back.basket])
+        stored = self._journal.find_return(basket_id)
+        if stored is not None and stored.answer_sha256 is not None and self._plan.answered is Answered.SKIP:
+            self.tally.returns_skipped += 1
+            return
+        if stored is not None:
+            request = checkout_pb2.ReturnRequest.FromString(stored.request)
+        else:
+            bought = self._journal.find(basket_id)
+            if bought is None or basket_id in self.tally.failed:
+                return
+            request = checkout.return_request(
+                checkout_pb2.CommitRequest.FromString(bought.request),
+                self._dataset.basket(back.till),
+                back.receipt_number,
+                back.event_seconds,
+                back.lines,
+            )
+            await self._journal.put_return(basket_id, request.SerializeToString())
+        key = self._keys[request.receipt_key.store_id, request.receipt_key.terminal_id]
+        response = await call(self.counters, bearing(stub.Return, key), "Return", request, self._plan.patience)
+        self._note_return(basket_id, response, stored)
+
+    def _note_return(self, basket_id: int, response: checkout_pb2.ReturnResponse, stored: StoredReceipt | None) -> None:
+        digest = checkout.answer_digest(response)
+        if stored is None or stored.answer_sha256 is None:
+            self._journal.put_return_answer(basket_id, digest)
+        elif stored.answer_sha256 != digest:
+            self.tally.different_answers.append(basket_id)
+        self.tally.returns += 1
+        self.tally.returns_resent += stored is not None and stored.answer_sha256 is not None
+        self.tally.unsettled += stored is not None and stored.answer_sha256 is None
+        self.tally.refund_money_minor += response.refund_money_minor
+        self.tally.refund_points_minor += response.refund_points_minor
+        self.tally.clawback_points_minor += response.clawback_points_minor
+        self.tally.debt_points_minor += response.debt_points_minor
 
     async def _commit(
         self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, request: checkout_pb2.CommitRequest
@@ -183,6 +261,7 @@ class Lanes:
         self.tally.spent_points_minor += settlement.spent_points_minor
         self.tally.left_out_points_minor += settlement.left_out_points_minor
         self.tally.accrual_points_minor += settlement.accrual_points_minor
+        self.tally.captured_points_minor += settlement.captured_points_minor
 
 
 def _wrong_member(member_id: str, who: Person) -> Failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import asyncpg
 from rich.console import Console
 
-from benchmarks.replay.control import Bought, differences, summed
+from benchmarks.replay.control import Bought, Keys, differences, summed
 from benchmarks.replay.report import Check, money
 from ledger.journal import read_heads
 from ledger.verify import verify
@@ -28,7 +28,10 @@ _MAX_SHOWN: Final = 3
 # What each member bought, in the CRM's words.
 CRM_BOUGHT: Final = """
 SELECT member_id::text, count(*), sum(line_count)::bigint, sum(gross_amount_minor)::bigint
-FROM crm.receipt WHERE receipt_number = ANY ($1::bigint[]) GROUP BY member_id
+FROM crm.receipt
+JOIN unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS wanted (store_id, terminal_id, day, receipt_number)
+    USING (store_id, terminal_id, receipt_number)
+WHERE business_date = wanted.day::date GROUP BY member_id
 """
 
 
@@ -43,7 +46,7 @@ def databases(data_dir: Path | None) -> Iterator[Dsns | None]:
         yield opened.dsns
 
 
-async def prove(dsns: Dsns, basket_ids: Sequence[int], expected: dict[str, Bought], console: Console) -> list[Check]:
+async def prove(dsns: Dsns, keys: Keys, expected: dict[str, Bought], console: Console) -> list[Check]:
     """Verify the ledger, compare the CRM with it line by line, and its receipts with the data set."""
     ledger = await asyncpg.connect(dsns.ledger, server_settings=_READER)
     crm = await asyncpg.connect(dsns.crm, server_settings=_READER)
@@ -52,7 +55,7 @@ async def prove(dsns: Dsns, basket_ids: Sequence[int], expected: dict[str, Bough
         return [
             await _ledger_verified(ledger, entries, console),
             await _crm_equals_ledger(ledger, crm, entries, console),
-            await _crm_equals_data_set(crm, basket_ids, expected),
+            await _crm_equals_data_set(crm, keys, expected),
         ]
     finally:
         await ledger.close()
@@ -87,10 +90,8 @@ async def _crm_equals_ledger(
     return Check("CRM = ledger, line by line", result.equal, detail)
 
 
-async def _crm_equals_data_set(
-    crm: asyncpg.Connection, basket_ids: Sequence[int], expected: dict[str, Bought]
-) -> Check:
-    rows = await crm.fetch(CRM_BOUGHT, basket_ids)
+async def _crm_equals_data_set(crm: asyncpg.Connection, keys: Keys, expected: dict[str, Bought]) -> Check:
+    rows = await crm.fetch(CRM_BOUGHT, *zip(*keys, strict=True))
     found = {str(member): Bought(receipts, lines, turnover) for member, receipts, lines, turnover in rows}
     wrong, total = differences(expected, found), summed(found)
     detail = f"{total.receipts:,} receipts, {total.lines:,} lines, {money(total.turnover_minor)}"

@@ -37,6 +37,8 @@ class ReplayReport:
     stores: int
     points: PointTotals
     new_entries: int
+    closes: int
+    """Months closed in this run."""
     seconds: float
     checks: list[Check] = field(default_factory=list)
 
@@ -70,6 +72,11 @@ def _receipts(report: ReplayReport) -> Table:
         ("  of them interrupted in an earlier run", f"{tally.unsettled:,}"),
         ("skipped, answered in an earlier run", f"{tally.skipped:,}"),
         ("failed", f"{len(tally.failed):,}"),
+        ("returns answered in this run", f"{tally.returns:,}"),
+        ("money given back", money(tally.refund_money_minor)),
+        ("holds placed in this run", f"{tally.holds:,}"),
+        ("  of them cancelled", f"{tally.cancels:,}"),
+        ("months closed in this run", f"{report.closes:,}"),
         ("new entries in the ledger", f"{report.new_entries:,}"),
     ]
     return _pairs(f"Receipts: {report.title}", rows)
@@ -85,6 +92,10 @@ def _points(report: ReplayReport) -> Table:
         ("earned, as answered in this run", f"{tally.accrual_points_minor:,}"),
         ("spent, as answered in this run", f"{tally.spent_points_minor:,}"),
         ("receipts paid with points in this run", f"{tally.spending_receipts:,}"),
+        ("  of them kept by a hold before", f"{tally.captured_points_minor:,}"),
+        ("given back by returns in this run", f"{tally.refund_points_minor:,}"),
+        ("taken back by returns in this run", f"{tally.clawback_points_minor:,}"),
+        ("  of them owed, since they were spent", f"{tally.debt_points_minor:,}"),
         ("asked for and left out in this run", f"{tally.left_out_points_minor:,}"),
     ]
     return _pairs("Points in the ledger", rows)

@@ -15,7 +15,7 @@ import grpc.aio
 from rich.console import Console
 from tallypoint.v1 import checkout_pb2_grpc
 
-from benchmarks.replay import control, proof
+from benchmarks.replay import control, finance, proof
 from benchmarks.replay.client import Counters
 from benchmarks.replay.dataset import Dataset, IntColumn, frames, load
 from benchmarks.replay.journal import RegisterJournal
@@ -23,6 +23,7 @@ from benchmarks.replay.lanes import Answered, Lanes, Plan, Tally
 from benchmarks.replay.own_server import Target
 from benchmarks.replay.people import CardShape, Person, person
 from benchmarks.replay.report import Check, ReplayReport, money
+from benchmarks.replay.schedule import Schedule, months_of, schedule
 from benchmarks.replay.seed import BackOffice
 from benchmarks.replay.settle import Newest, settle
 from server.progress import progress
@@ -35,8 +36,9 @@ _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024
 class Options:
     """What to replay and how.
 
-    `month` is YYYY-MM, None for the whole year. `resend` sends receipts again that were answered in an
-    earlier run; by default that happens only if all of them were.
+    `month` is YYYY-MM, None for the whole year. Goods of `returns_per_million` of the baskets come back. `resend`
+    sends receipts again that were answered in an earlier run; by default that happens only if all of them were.
+    After each month the books are closed; without a word about it in `close_months`, if the whole month was replayed.
     """
 
     month: str | None = None
@@ -44,6 +46,8 @@ class Options:
     lanes: int = 32
     channels: int = 16
     plan: Plan = field(default_factory=Plan)
+    returns_per_million: int = 30_000
+    close_months: bool | None = None
     resend: bool = False
     programme_text: str = PROGRAMME.read_text(encoding="utf-8")
     programme_file: str = PROGRAMME.name
@@ -61,6 +65,7 @@ class _Run:
     console: Console
     dataset: Dataset
     selection: IntColumn
+    schedule: Schedule
     people: dict[int, Person]
     office: BackOffice
     journal: RegisterJournal
@@ -68,6 +73,17 @@ class _Run:
     @property
     def basket_ids(self) -> list[int]:
         return [int(basket_id) for basket_id in self.dataset.basket_id[self.selection]]
+
+    @property
+    def keys(self) -> control.Keys:
+        """The business keys of the baskets' receipts."""
+        return control.keys_of(self.dataset, self.schedule, self.selection)
+
+    @property
+    def closes_months(self) -> bool:
+        """Whether months are closed: what is sold on a closed day later is late."""
+        wanted = self.options.close_months
+        return self.options.limit is None if wanted is None else wanted
 
     @property
     def title(self) -> str:
@@ -104,21 +120,27 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
         stubs = [checkout_pb2_grpc.CheckoutServiceStub(each) for each in channels]
         newest_event = int(dataset.event_seconds[selection[-1]])
         await settle(stubs, Newest(keys, dataset.products[-1].sku, version, newest_event))
-        run = _Run(target, options, console, dataset, selection, people, office, journal)
+        scheduled = schedule(dataset, options.returns_per_million)
+        run = _Run(target, options, console, dataset, selection, scheduled, people, office, journal)
         return await _send_and_report(run, stubs)
 
 
 async def _send_and_report(run: _Run, stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub]) -> ReplayReport:
     plan = _plan(run)
-    lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan)
+    lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan, run.schedule)
     gc.freeze()  # the data set stays: looking for garbage in it would take time from every call
     entries_before = await control.entry_count(run.office)
-    started = time.perf_counter()
+    closes = finance.Closes()
+    seconds = 0.0
     with progress("Baskets", len(run.selection), "baskets", run.console) as advance:
-        await lanes.run(run.selection, run.options.lanes, lambda: advance(1))
-    seconds = time.perf_counter() - started
+        for month, selection in months_of(run.dataset, run.selection):
+            started = time.perf_counter()
+            await lanes.run(selection, run.options.lanes, lambda: advance(1))
+            seconds += time.perf_counter() - started
+            if run.closes_months:
+                await finance.close_month(run.office, month, closes)
     entries_after = await control.entry_count(run.office)
-    return await _report(run, lanes, entries_after - entries_before, seconds)
+    return await _report(run, lanes, closes, entries_after - entries_before, seconds)
 
 
 def _plan(run: _Run) -> Plan:
@@ -133,7 +155,7 @@ def _plan(run: _Run) -> Plan:
     return plan
 
 
-async def _report(run: _Run, lanes: Lanes, new_entries: int, seconds: float) -> ReplayReport:
+async def _report(run: _Run, lanes: Lanes, closes: finance.Closes, new_entries: int, seconds: float) -> ReplayReport:
     transactions, _ = frames()
     expected = control.from_data_set(
         transactions, run.basket_ids, lambda household: str(run.people[household].member_id)
@@ -148,31 +170,39 @@ async def _report(run: _Run, lanes: Lanes, new_entries: int, seconds: float) -> 
         stores=len({store for store, _ in run.dataset.terminals(run.selection)}),
         points=points,
         new_entries=new_entries,
+        closes=closes.made,
         seconds=seconds,
-        checks=_resend_checks(lanes.tally, new_entries),
+        checks=_resend_checks(lanes.tally, new_entries, closes.made * (len(await control.heads(run.office)) + 1)),
     )
     if run.options.prove:
         report.checks += await _ledger_checks(run, report, expected)
-        report.checks += await _database_checks(run, expected)
+        months = [month for month, _ in months_of(run.dataset, run.selection)]
+        printed = finance.z_reports(transactions, run.dataset, run.schedule, run.selection, run.journal)
+        if not lanes.tally.failed:
+            report.checks.append(await finance.reconcile(run.office, printed, months, run.console))
+        report.checks += await _database_checks(run, report, expected)
     return report
 
 
-def _resend_checks(tally: Tally, new_entries: int) -> list[Check]:
-    fresh = tally.receipts - tally.resent - tally.unsettled
-    detail = f"{fresh:,} new receipts, {tally.resent:,} repeated, {new_entries:,} new entries"
+def _resend_checks(tally: Tally, new_entries: int, close_entries: int) -> list[Check]:
+    """Every new receipt, return, hold and cancel is one entry, and each close a mark in every book and its totals."""
+    fresh = tally.receipts + tally.returns - tally.resent - tally.returns_resent - tally.unsettled
+    fresh += tally.holds + tally.cancels + close_entries
+    again = tally.resent + tally.returns_resent
+    detail = f"{fresh:,} new events, {again:,} repeated, {new_entries:,} new entries"
     if tally.unsettled:
-        detail += f" ({tally.unsettled:,} receipts were interrupted before)"
+        detail += f" ({tally.unsettled:,} were interrupted before)"
     checks = [
         Check(
-            "every new receipt is one entry, a repeated one none",
+            "every new event is one entry, a repeated one none",
             fresh <= new_entries <= fresh + tally.unsettled,
             detail,
         )
     ]
-    if tally.resent:
+    if again:
         different = tally.different_answers
-        detail = f"{len(different):,} differ: {different[:3]}" if different else f"all {tally.resent:,}"
-        checks.append(Check("a repeated receipt gets the same answer", not different, detail))
+        detail = f"{len(different):,} differ: {different[:3]}" if different else f"all {again:,}"
+        checks.append(Check("a repeated event gets the same answer", not different, detail))
     return checks
 
 
@@ -180,26 +210,32 @@ def _points_checks(points: control.PointTotals, books: control.Books) -> list[Ch
     """The programme's totals come of postings; the receipts' answers must have said the same."""
     rest = points.issued - points.redeemed - points.expired
     sums = f"{points.issued:,} - {points.redeemed:,} - {points.expired:,} = {points.outstanding:,}"
-    answered = f"earned {books.accrual_points_minor:,}, spent {books.spent_points_minor:,}"
-    same = (points.issued, points.redeemed) == (books.accrual_points_minor, books.spent_points_minor)
+    earned = books.accrual_points_minor - books.clawback_points_minor
+    spent = books.spent_points_minor - books.refund_points_minor
+    answered = (
+        f"earned {books.accrual_points_minor:,} less {books.clawback_points_minor:,} taken back, "
+        f"spent {books.spent_points_minor:,} less {books.refund_points_minor:,} given back"
+    )
+    same = (points.issued, points.redeemed) == (earned, spent)
     return [
         Check("points: earned - spent - expired = outstanding", rest == points.outstanding, sums),
         Check("points: programme's totals = receipts' answers", same, answered),
     ]
 
 
-async def _database_checks(run: _Run, expected: dict[str, control.Bought]) -> list[Check]:
+async def _database_checks(run: _Run, report: ReplayReport, expected: dict[str, control.Bought]) -> list[Check]:
     with proof.databases(run.target.data_dir) as dsns:
         if dsns is None:
             return [Check(name, None, proof.NOT_FROM_HERE) for name in ("ledger verified", "CRM equals ledger")]
-        return await proof.prove(dsns, run.basket_ids, expected, run.console)
+        checks = await proof.prove(dsns, run.keys, expected, run.console)
+        return checks + await finance.prove_reports(dsns.ledger, report.points.outstanding)
 
 
 async def _ledger_checks(run: _Run, report: ReplayReport, expected: dict[str, control.Bought]) -> list[Check]:
     """Compare the data set's control totals with the ledger's entries."""
     entries = await control.entry_count(run.office)
     with progress("Reading the ledger", entries, "entries", run.console) as advance:
-        books = await control.from_ledger(run.office, run.basket_ids, advance)
+        books = await control.from_ledger(run.office, run.keys, advance)
     booked, wrong = control.summed(books.bought), control.differences(expected, books.bought)
     total = f"{booked.receipts:,} receipts, {booked.lines:,} lines, {money(booked.turnover_minor)}"
     checks = [
@@ -209,6 +245,11 @@ async def _ledger_checks(run: _Run, report: ReplayReport, expected: dict[str, co
         *_points_checks(report.points, books),
     ]
     tally = report.tally
+    if tally.returns_skipped == 0 and not tally.failed:
+        ours = (tally.refund_money_minor, tally.refund_points_minor, tally.clawback_points_minor)
+        theirs = (books.refund_money_minor, books.refund_points_minor, books.clawback_points_minor)
+        detail = f"{books.returns:,} returns, {money(books.refund_money_minor)} given back"
+        checks.append(Check("returns booked = returns answered", ours == theirs, detail))
     if tally.skipped == 0 and not tally.failed:
         same = tally.discount_minor == books.discount_minor
         detail = f"{money(books.discount_minor)} booked, {money(tally.discount_minor)} given at the registers"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, ledger_pb2
 
 from ledger.journal import EntryRecord
-from ledger.model import Head
+from ledger.model import Head, Lot, OpenHold, Unit
 
 
 def head_message(book: int, head: Head) -> ledger_pb2.BookHead:
@@ -32,17 +31,32 @@ def entry_message(record: EntryRecord) -> ledger_pb2.Entry:
     return entry
 
 
-def lot_message(row: asyncpg.Record) -> ledger_pb2.Lot:
+def lot_message(unit: Unit, lot: Lot) -> ledger_pb2.Lot:
     """Return a lot with what is left of it."""
-    lot = ledger_pb2.Lot(
-        number=row["number"],
-        ordinal=row["ordinal"],
-        unit=row["code"],
-        granted_points_minor=row["granted_minor"],
-        remaining_points_minor=row["remaining_minor"],
+    message = ledger_pb2.Lot(
+        number=lot.number,
+        ordinal=lot.ordinal,
+        unit=unit.code,
+        granted_points_minor=lot.granted_minor,
+        remaining_points_minor=lot.remaining_minor,
+        held_points_minor=lot.held_minor,
     )
-    if row["active_at"] is not None:
-        lot.active_at.FromDatetime(row["active_at"])
-    if row["expires_at"] is not None:
-        lot.expires_at.FromDatetime(row["expires_at"])
-    return lot
+    if lot.active_at is not None:
+        message.active_at.FromDatetime(lot.active_at)
+    if lot.expires_at is not None:
+        message.expires_at.FromDatetime(lot.expires_at)
+    return message
+
+
+def hold_message(unit: Unit, hold: OpenHold) -> ledger_pb2.OpenHold:
+    """Return what a checkout holds."""
+    message = ledger_pb2.OpenHold(
+        number=hold.number,
+        unit=unit.code,
+        store_id=hold.store_id,
+        terminal_id=hold.terminal_id,
+        points_minor=hold.points_minor,
+    )
+    message.held_at.FromDatetime(hold.held_at)
+    message.expires_at.FromDatetime(hold.expires_at)
+    return message

@@ -10,11 +10,11 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, ledger_pb2
 
-from ledger.balances import read_balances
+from ledger.balances import read_accounts
 from ledger.books import book_of_member
 from ledger.journal import EntryRecord, read_entries, read_heads
 from ledger.keys import business_key
-from server.backoffice.ledger_messages import entry_message, head_message, lot_message
+from server.backoffice.ledger_messages import entry_message, head_message, hold_message, lot_message
 from server.checkout.convert import balance_message
 from server.clock import Clock, utc_now
 from server.database import connection
@@ -38,14 +38,6 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
 
 # Where a receipt stands.
 FIND_RECEIPT: Final = "SELECT book, number FROM ledger.receipt_key WHERE business_key = $1"
-
-# A member's lots with points left, in the order in which they will be spent.
-READ_LOTS: Final = """
-SELECT l.number, l.ordinal, u.code, l.granted_minor, l.remaining_minor, l.active_at, l.expires_at
-FROM ledger.lot l JOIN ledger.unit u ON u.unit = l.unit
-WHERE l.book = $1 AND l.member_id = $2 AND (l.expires_at IS NULL OR l.expires_at > $3)
-ORDER BY l.unit, l.expires_at NULLS LAST, l.number, l.ordinal
-"""
 
 # A member's newest entries.
 READ_MEMBER_ENTRIES: Final = """
@@ -110,13 +102,13 @@ class LedgerServicer:
         member_id, now = read_member_id(request.member_id, "member_id"), self._clock()
         book = book_of_member(member_id, self._books)
         async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-            balances = await read_balances(conn, [(book, member_id)], now)
-            lots = await conn.fetch(READ_LOTS, book, member_id, now)
+            accounts = await read_accounts(conn, book, member_id, now)
             entries = await conn.fetch(READ_MEMBER_ENTRIES, book, member_id, request.newest_entries)
         return ledger_pb2.GetAccountResponse(
-            balances=[balance_message(balance) for balance in balances.get(member_id, ())],
-            lots=[lot_message(lot) for lot in lots],
+            balances=[balance_message(account.balance) for account in accounts],
+            lots=[lot_message(account.balance.unit, lot) for account in accounts for lot in account.lots],
             entries=[entry_message(EntryRecord(*entry)) for entry in entries],
+            holds=[hold_message(account.balance.unit, hold) for account in accounts for hold in account.holds],
         )
 
     async def list_totals(self, request: ledger_pb2.ListTotalsRequest, caller: Caller) -> ledger_pb2.ListTotalsResponse:

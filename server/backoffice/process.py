@@ -5,20 +5,46 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
-from tallypoint.v1 import ledger_pb2, member_pb2, programme_pb2, store_pb2
+from tallypoint.v1 import (
+    correction_pb2,
+    finance_pb2,
+    ledger_pb2,
+    member_pb2,
+    programme_pb2,
+    reconciliation_pb2,
+    store_pb2,
+)
 
-from server.backoffice import ledger_servicer, member_servicer, programme_servicer, store_servicer
+from server.backoffice import (
+    correction_servicer,
+    finance_servicer,
+    ledger_servicer,
+    member_servicer,
+    programme_servicer,
+    reconciliation_servicer,
+    store_servicer,
+)
 from server.catalogue import ProductRegistry
 from server.child import ChildTask
+from server.clock import utc_now
+from server.corrections.adjustments import AdjustmentDesk
+from server.corrections.settle import Settler
+from server.corrections.transfers import TransferDesk
 from server.edge import service_handler
 from server.hosting import Port, answer_until, edge_of
 from server.members.identifiers import IdentifierReader, KeyedHash
+from server.members.merge import Merger
 from server.members.registry import Registry
 from server.reload import Reloader
-from server.rules import ProgrammeStore
+from server.rules import ProgrammeStore, RulesBook
+from server.settings import Settings
 from server.storage import read_books, writer_connect, writer_pool
 from server.stores import KeyRing, StoreRegistry
+
+if TYPE_CHECKING:
+    from server.database import Pool
 
 
 async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyncio.Event) -> None:
@@ -29,24 +55,48 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         books = await read_books(connect)
         pool = await stack.enter_async_context(writer_pool(task.dsns.ledger, "tallypoint back office"))
         hashes = KeyedHash(settings.secret_bytes)
-        keys = KeyRing(hashes)
-        reloader = Reloader(connect, {"stores": (keys.load,)})
+        keys, rules = KeyRing(hashes), RulesBook()
+        reloader = Reloader(connect, {"stores": (keys.load,), "programme": (rules.load,)})
         stack.push_async_callback(reloader.stop)
         await reloader.start()
         reader = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
-        members = member_servicer.MemberServicer(Registry(pool, reader, hashes, books), pool)
+        registry = Registry(pool, reader, hashes, books)
+        members = member_servicer.MemberServicer(registry, pool)
         stores = store_servicer.StoreServicer(StoreRegistry(pool, hashes), ProductRegistry(pool))
         programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool))
         ledger = ledger_servicer.LedgerServicer(pool, books)
+        finance = finance_servicer.FinanceServicer(pool, rules)
+        reconciliation = reconciliation_servicer.ReconciliationServicer(pool, ProgrammeStore(pool))
+        corrections = _corrections(settings, pool, rules, registry, hashes, books)
+        settler = Settler(pool, books, utc_now)
+        stack.push_async_callback(settler.stop)
+        settler.start()
         edge = edge_of(settings, keys)
         services = [
             (member_pb2.DESCRIPTOR.services_by_name["MemberService"], members, member_servicer.ALLOWED),
             (store_pb2.DESCRIPTOR.services_by_name["StoreService"], stores, store_servicer.ALLOWED),
             (programme_pb2.DESCRIPTOR.services_by_name["ProgrammeService"], programmes, programme_servicer.ALLOWED),
+            (correction_pb2.DESCRIPTOR.services_by_name["CorrectionService"], corrections, correction_servicer.ALLOWED),
             (ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"], ledger, ledger_servicer.ALLOWED),
+            (finance_pb2.DESCRIPTOR.services_by_name["FinanceService"], finance, finance_servicer.ALLOWED),
+            (
+                reconciliation_pb2.DESCRIPTOR.services_by_name["ReconciliationService"],
+                reconciliation,
+                reconciliation_servicer.ALLOWED,
+            ),
         ]
         handlers = [
             (service, service_handler(service, servicer, allowed, edge, batch_methods=member_servicer.BATCH_METHODS))
             for service, servicer, allowed in services
         ]
         await answer_until(stop, Port(task.backoffice_address, settings, edge, handlers), ready)
+
+
+def _corrections(
+    settings: Settings, pool: Pool, rules: RulesBook, registry: Registry, hashes: KeyedHash, books: int
+) -> correction_servicer.CorrectionServicer:
+    adjustments = AdjustmentDesk(
+        pool, rules, hashes, books, reasons=settings.adjustment_reasons, limit_points=settings.adjustment_limit_points
+    )
+    transfers = TransferDesk(pool, rules, books, settings.transfer_reasons)
+    return correction_servicer.CorrectionServicer(adjustments, transfers, Merger(registry, hashes, books), pool)

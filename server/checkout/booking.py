@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import UTC
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -9,11 +10,11 @@ from zoneinfo import ZoneInfo
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.books import book_of_member, book_of_receipt
-from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
-from ledger.keys import business_key, content_hash, message_key
+from ledger.keys import checkout_key, content_hash, message_key
 from ledger.model import Booked, Purchase, Spend, Unit
 from ledger.model import Refused as LedgerRefused
-from server.checkout.convert import add_line_effects, grants_of, invalid, notices_of, variance_messages
+from server.checkout.convert import add_line_effects, decimal_text, grants_of, notices_of, variance_messages
+from server.checkout.submitting import entry_ref, receipt_key_bytes
 from server.errors import Refused
 from server.members.directory import Found
 from server.promotions import (
@@ -26,11 +27,6 @@ from server.promotions import (
     lots_to_grant,
 )
 from server.promotions.arithmetic import spread_largest_remainder
-
-_CASHIER_TEXTS = {
-    common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED: "This receipt is already booked. Call the administrator.",
-    common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED: "The register sent one message in two forms. Call the administrator.",
-}
 
 
 class Shopper(NamedTuple):
@@ -76,82 +72,59 @@ def member_facts(found: Found | None) -> MemberFacts | None:
     return MemberFacts(str(member.member_id), member.birthday, can_earn=True, can_spend=member.can_spend)
 
 
-class Booking:
-    """Makes commands of commits, and answers of entries."""
+def ids_of(found: Found) -> tuple[uuid.UUID, ...]:
+    """Return the ids under which something may be booked for a member: their own, and those of members merged in."""
+    return (found.member.member_id, *found.member.merged_from)
 
-    def __init__(self, committer: Committer) -> None:
-        """Book through this committer."""
-        self._committer = committer
 
-    def command(self, request: checkout_pb2.CommitRequest, context: CommitContext) -> Purchase:
-        """Return what the books are to be told.
+def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, books: int) -> Purchase:
+    """Return what the books are to be told. A checkout's hold is captured with the receipt.
 
-        Raises:
-            Refused: if a key is malformed.
-            ReceiptError: if the receipt makes no sense.
-        """
-        try:
-            key = business_key(request.receipt_key)
-        except ValueError as error:
-            raise invalid("receipt_key.business_date", f"is no date of the calendar: {error}") from error
-        member_id = context.found.member.member_id if context.found else None
-        books = self._committer.books
-        contents = _content_hashes(request, context.shopper)
-        effects = _effects_as_paid(request, context) if context.member else _effects_without_member(request, context)
-        event_at = context.facts.local_at.astimezone(UTC)
-        lots = lots_to_grant(context.rules, effects, context.facts.local_at.date()) if context.member else ()
-        return Purchase(
-            book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
-            message_id=message_key(request.message_id),
-            business_key=key,
-            content_hash=contents[0],
-            event_at=event_at,
-            member_id=member_id,
-            unit=context.unit,
-            event=_event(request, context, effects),
-            spend=_spend(request, context),
-            grants=grants_of(lots, context.zone),
-            same_contents=contents[1:],
-            refusal=_ledger_refusal(context.shopper),
-        )
+    Raises:
+        Refused: if a key is malformed.
+        ReceiptError: if the receipt makes no sense.
+    """
+    key = receipt_key_bytes(request.receipt_key, "receipt_key")
+    member_id = context.found.member.member_id if context.found else None
+    contents = _content_hashes(request, context.shopper)
+    effects = _effects_as_paid(request, context) if context.member else _effects_without_member(request, context)
+    lots = lots_to_grant(context.rules, effects, context.facts.local_at.date()) if context.member else ()
+    return Purchase(
+        book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
+        message_id=message_key(request.message_id),
+        business_key=key,
+        content_hash=contents[0],
+        event_at=context.facts.local_at.astimezone(UTC),
+        member_id=member_id,
+        unit=context.unit,
+        event=_event(request, context, effects),
+        spend=_spend(request, context),
+        grants=grants_of(lots, context.zone),
+        checkout_key=checkout_of(request) if member_id else None,
+        same_contents=contents[1:],
+        refusal=_ledger_refusal(context.shopper),
+    )
 
-    async def book(
-        self, command: Purchase, deadline: float | None, refusal: Refused | None = None
-    ) -> checkout_pb2.CommitResponse:
-        """Submit a command; return its answer once it is durable. ``refusal`` is the one that the command bears.
 
-        Raises:
-            Refused: by name, if it was not booked or its outcome is unknown.
-        """
-        try:
-            outcome = await self._committer.submit(command, deadline)
-        except Overloaded as error:
-            raise Refused(
-                common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds
-            ) from error
-        except DeadlinePassed as error:
-            raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
-        except OutcomeUnknown as error:
-            raise Refused(common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0) from error
-        except CommandFailed:
-            raise  # a mistake of ours: the edge answers INTERNAL with an incident id
-        if refusal is not None and outcome is command.refusal:
-            raise refusal
-        if isinstance(outcome, LedgerRefused):
-            raise Refused(outcome.reason, outcome.message, cashier_text=_CASHIER_TEXTS[outcome.reason])
-        return commit_response(outcome)
+def checkout_of(request: checkout_pb2.CommitRequest) -> bytes | None:
+    """Return the key of the checkout whose hold a receipt captures; None if it had none."""
+    if not request.checkout_id:
+        return None
+    key = request.receipt_key
+    return checkout_key(
+        checkout_pb2.CheckoutKey(store_id=key.store_id, terminal_id=key.terminal_id, checkout_id=request.checkout_id)
+    )
 
 
 def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
     """Return the answer that an entry stores: the same, byte for byte, whenever it is asked for."""
     event = journal_pb2.Event.FromString(booked.event)
     response = checkout_pb2.CommitResponse(
-        entry=common_pb2.EntryRef(book=booked.book, number=booked.number),
+        entry=entry_ref(booked),
         settlement=event.settlement,
         notices=event.purchase.notices,
         member_id=event.purchase.member_id,
     )
-    response.entry.booked_at.FromDatetime(booked.booked_at)
     left_out = event.settlement.left_out_points_minor
     if left_out:
         response.notices.append(
@@ -165,23 +138,19 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
 
 
 def _left_out_text(settlement: checkout_pb2.Settlement) -> str:
-    points = _decimal(settlement.left_out_points_minor, settlement.balance.precision)
+    points = decimal_text(settlement.left_out_points_minor, settlement.balance.precision)
     why = "this member may not spend yet"
     if settlement.left_out_reason == common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT:
         why = "the balance did not cover them"
     return f"{points} points were not spent: {why}. The receipt is booked; tell the shopper."
 
 
-def _decimal(points_minor: int, precision: int) -> str:
-    whole, fraction = divmod(points_minor, 10**precision)
-    return f"{whole}.{fraction:0{precision}d}" if precision else str(whole)
-
-
 def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tuple[bytes, ...]:
     """Return the hash of what a resent receipt must repeat, and those under which it may stand in the books.
 
     The member takes the place of the identifier, so a receipt that showed one may have been booked for the member
-    who is behind it, or, offline, for nobody. All else but the message id is content.
+    who is behind it, for one who was merged into that member since, or, offline, for nobody. All else but the message
+    id is content.
     """
     content = (
         request.receipt_key.SerializeToString(deterministic=True),
@@ -193,7 +162,8 @@ def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tu
     if not request.HasField("identifier"):
         return (content_hash(None, *content),)
     without = content_hash(None, *content, b"identifier does not count")
-    members = [content_hash(found.member.member_id, *content) for found in (shopper.found, shopper.shown) if found]
+    ids = (one for found in (shopper.found, shopper.shown) if found for one in ids_of(found))
+    members = [content_hash(one, *content) for one in ids]
     return (without, *members) if shopper.booked_without else (*members, without)
 
 

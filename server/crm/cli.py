@@ -20,7 +20,10 @@ from server.command import load_settings, readable_errors
 from server.crm import source, store
 from server.crm.compare import PATIENCE_SECONDS, Comparison
 from server.crm.compare import compare as compare_databases
+from server.crm.reconcile import BookReconciliation
+from server.crm.reconcile import reconcile as reconcile_databases
 from server.crm.store import Cursor, ForeignLedgerError
+from server.crm.tables import TABLES
 from server.progress import progress
 from server.storage import Dsns, open_databases
 
@@ -117,6 +120,29 @@ def compare(
         raise typer.Exit(EXIT_DIFFERENT)
 
 
+@app.command()
+def reconcile(
+    ledger_dsn: LedgerOption = None,
+    crm_dsn: CrmOption = None,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Hold counts, sums of points and chain heads of every book against the ledger. Exit code 1 if anything differs."""
+    books = _with_both(ledger_dsn, crm_dsn, data_dir, reconcile_databases)
+    equal = all(book.equal for book in books)
+    if as_json:
+        typer.echo(json.dumps({"equal": equal, "books": [_book_json(book) for book in books]}))
+    else:
+        _print_reconciliation(books)
+    if not equal:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _book_json(book: BookReconciliation) -> dict[str, object]:
+    lines = [{**line._asdict(), "equal": line.equal} for line in book.lines]
+    return {"book": book.book, "waiting": book.waiting, "equal": book.equal, "lines": lines}
+
+
 async def read_status(ledger_conn: Connection, crm_conn: Connection) -> list[BookStatus]:
     """Return how far every book of the ledger has been applied, as of now."""
     identity = await source.read_identity(ledger_conn)
@@ -169,10 +195,9 @@ def _print_status(books: list[BookStatus]) -> None:
 
 def _print_comparison(result: Comparison) -> None:
     console = Console(highlight=False)
-    counts = (
-        f"{result.entries:,} entries in {result.books} books: {result.receipts:,} receipts, {result.lines:,} lines, "
-        f"{result.movements:,} points movements, {result.members:,} members"
-    )
+    counted = [f"{result.rows[table.name]:,} {table.title}" for table in TABLES if result.rows[table.name]]
+    counted.append(f"{result.members:,} members")
+    counts = f"{result.entries:,} entries in {result.books} books: {', '.join(counted)}"
     if result.equal:
         console.print(f"CRM equal to ledger, line by line: {counts}.", soft_wrap=True)
         return
@@ -184,6 +209,27 @@ def _print_comparison(result: Comparison) -> None:
     more = result.difference_count - len(result.differences)
     rest = f" ({more:,} more than shown)" if more else ""
     console.print(f"CRM differs from ledger in {result.difference_count:,} places{rest}: {counts}.", soft_wrap=True)
+
+
+def _print_reconciliation(books: list[BookReconciliation]) -> None:
+    console = Console(highlight=False)
+    for book in books:
+        waiting = f", {book.waiting:,} entries still to come" if book.waiting else ""
+        table = Table("figure", title=f"Book {book.book}{waiting}")
+        for side in ("ledger", "CRM"):
+            table.add_column(side, justify="right")
+        table.add_column()
+        for line in book.lines:
+            verdict, style = ("", None) if line.equal else ("differs", "red")
+            table.add_row(line.what, line.shown(line.ledger), line.shown(line.crm), verdict, style=style)
+        console.print(table)
+    differing = [str(book.book) for book in books if not book.equal]
+    if differing:
+        named = f"book {differing[0]}" if len(differing) == 1 else f"books {', '.join(differing)}"
+        text = f"CRM and ledger differ in {named}; `tallypoint crm compare` names the rows."
+        console.print(text, style="red", soft_wrap=True)
+    else:
+        console.print(f"CRM and ledger agree in {len(books)} books: counts, sums and chain heads.", soft_wrap=True)
 
 
 @contextmanager

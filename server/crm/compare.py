@@ -1,8 +1,8 @@
 """Proof that the CRM database tells the same as the ledger, line by line.
 
-Receipts and lines are compared with what the journal's events say, points movements with the ledger's postings,
-members with their current records. Both databases may be in use meanwhile: the ledger is read as of one moment, and
-the CRM database as of a later one, at which it has applied all that the ledger had.
+Everything that comes from entries is compared with what the journal's events say, points movements with the ledger's
+postings, members with their current records. Both databases may be in use meanwhile: the ledger is read as of one
+moment, and the CRM database as of a later one, at which it has applied all that the ledger had.
 """
 
 from __future__ import annotations
@@ -14,20 +14,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import asyncpg
+
 from ledger.journal import read_entries, read_heads
 from server.crm import source
-from server.crm.rows import (
-    ACCOUNTS,
-    LineRow,
-    MemberRow,
-    MovementRow,
-    ReceiptRow,
-    UnreadableEntryError,
-    rows_of,
-)
+from server.crm.rows import ACCOUNTS, ENTRY_KINDS, UnreadableEntryError, rows_of
 from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
+from server.crm.tables import TABLES, MemberRow, MovementRow, Table
 
 if TYPE_CHECKING:
+    from ledger.journal import EntryRecord
     from ledger.model import Head
     from server.database import Connection
 
@@ -39,25 +35,21 @@ PATIENCE_SECONDS: Final = 10.0
 """How long to wait for the CRM database to apply what the ledger has."""
 _POLL_SECONDS: Final = 0.05
 _RECHECKS: Final = 3
-_DEBIT: Final = MovementRow._fields.index("debit")
-_CREDIT: Final = MovementRow._fields.index("credit")
 _PERSONAL: Final = frozenset(("name", "phone", "birthday", "card_numbers"))
 
 
-def _select(table: str, columns: Sequence[str], order: str) -> str:
-    names = ", ".join(columns)
-    return f"SELECT {names} FROM {table} WHERE book = $1 AND number > $2 AND number <= $3 ORDER BY {order}"  # noqa: S608 - our own names
+def _select(table: Table) -> str:
+    columns, key = ", ".join(table.columns), ", ".join(table.columns[: table.key_length])
+    return f"SELECT {columns} FROM crm.{table.name} WHERE book = $1 AND number > $2 AND number <= $3 ORDER BY {key}"  # noqa: S608 - our own names
 
 
 # Read a stretch of one book's rows from the CRM database, in order.
-READ_RECEIPTS: Final = _select("crm.receipt", ReceiptRow._fields, "number")
-READ_LINES: Final = _select("crm.receipt_line", LineRow._fields, "number, line_number")
-READ_MOVEMENTS: Final = _select("crm.points_movement", MovementRow._fields, "number, ordinal")
+READ_ROWS: Final = {table: _select(table) for table in TABLES}
 
 # Read a stretch of one book's postings from the ledger, in order, as movements.
 READ_POSTINGS: Final = """
 SELECT p.number, p.ordinal, e.booked_at, p.member_id, p.unit, p.debit, p.credit, p.points_minor, p.lot_number,
-       p.lot_ordinal, p.active_at, p.expires_at
+       p.lot_ordinal, p.active_at, p.expires_at, p.issued_at, e.kind
 FROM ledger.posting p JOIN ledger.entry e USING (book, number)
 WHERE p.book = $1 AND p.number > $2 AND p.number <= $3 ORDER BY p.number, p.ordinal
 """
@@ -103,16 +95,29 @@ class Difference(NamedTuple):
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared, and the first differences."""
+    """What was compared, and the first differences. ``rows`` counts the rows of each table of entries."""
 
     books: int = 0
     entries: int = 0
-    receipts: int = 0
-    lines: int = 0
-    movements: int = 0
     members: int = 0
+    rows: dict[str, int] = field(default_factory=lambda: {table.name: 0 for table in TABLES})
     difference_count: int = 0
     differences: list[Difference] = field(default_factory=list)
+
+    @property
+    def receipts(self) -> int:
+        """How many receipts were compared."""
+        return self.rows["receipt"]
+
+    @property
+    def lines(self) -> int:
+        """How many lines of receipts were compared."""
+        return self.rows["receipt_line"]
+
+    @property
+    def movements(self) -> int:
+        """How many points movements were compared."""
+        return self.rows["points_movement"]
 
     @property
     def equal(self) -> bool:
@@ -205,9 +210,7 @@ async def _compare_window(
 ) -> None:
     """Compare the entries ``after < number <= last`` of a book."""
     book, after, last = window
-    (entries, postings), (receipts, lines, movements) = await asyncio.gather(
-        _read_ledger(ledger_conn, window), _read_crm(crm_conn, window)
-    )
+    (entries, postings), found = await asyncio.gather(_read_ledger(ledger_conn, window), _read_crm(crm_conn, window))
     for number, entry in enumerate(entries, start=after + 1):
         if entry.number != number:
             result.differs(book, number, "entry", "missing", "applied")
@@ -221,56 +224,56 @@ async def _compare_window(
     except UnreadableEntryError as error:
         result.differs(book, after + 1, "entry", error, "applied")
         return
+    expected.of[MovementRow] = postings
     result.entries += len(entries)
-    result.receipts += len(receipts)
-    result.lines += len(lines)
-    result.movements += len(movements)
-    _compare_rows(result, book, "receipt", ReceiptRow._fields, 1, expected.receipts, receipts)
-    expected.lines.sort(key=lambda line: (line.number, line.line_number))
-    _compare_rows(result, book, "receipt_line", LineRow._fields, 2, expected.lines, lines)
-    _compare_rows(result, book, "points_movement", MovementRow._fields, 2, postings, movements)
+    for table in TABLES:
+        result.rows[table.name] += len(found[table])
+        _compare_rows(result, book, table, expected.of[table.row], found[table])
 
 
-async def _read_ledger(conn: Connection, window: tuple[int, int, int]) -> tuple[list[Any], list[tuple[Any, ...]]]:
+async def _read_ledger(
+    conn: Connection, window: tuple[int, int, int]
+) -> tuple[list[EntryRecord], list[tuple[Any, ...]]]:
     book, after, last = window
     entries = await read_entries(conn, book, after, last - after)
-    postings = []
-    for posting in await conn.fetch(READ_POSTINGS, *window):
-        columns = list(posting)
-        columns[_DEBIT] = ACCOUNTS.get(columns[_DEBIT], columns[_DEBIT])
-        columns[_CREDIT] = ACCOUNTS.get(columns[_CREDIT], columns[_CREDIT])
-        postings.append(tuple(columns))
-    return entries, postings
+    return entries, [_movement(posting) for posting in await conn.fetch(READ_POSTINGS, *window)]
 
 
-async def _read_crm(conn: Connection, window: tuple[int, int, int]) -> list[list[tuple[Any, ...]]]:
-    return [
-        [tuple(row) for row in await conn.fetch(statement, *window)]
-        for statement in (READ_RECEIPTS, READ_LINES, READ_MOVEMENTS)
-    ]
+def _movement(posting: asyncpg.Record) -> tuple[Any, ...]:
+    """Return a posting as the CRM database has it; what has no name there shows its number."""
+    row = MovementRow(*posting)
+    return row._replace(
+        debit=ACCOUNTS.get(posting["debit"], row.debit),
+        credit=ACCOUNTS.get(posting["credit"], row.credit),
+        kind=ENTRY_KINDS.get(posting["kind"], row.kind),
+    )
+
+
+async def _read_crm(conn: Connection, window: tuple[int, int, int]) -> dict[Table, list[tuple[Any, ...]]]:
+    return {table: [tuple(row) for row in await conn.fetch(READ_ROWS[table], *window)] for table in TABLES}
 
 
 def _compare_rows(
     result: Comparison,
     book: int,
-    table: str,
-    columns: Sequence[str],
-    key_length: int,
+    table: Table,
     expected: Sequence[tuple[Any, ...]],
     found: Sequence[tuple[Any, ...]],
 ) -> None:
-    """Compare rows whose first ``key_length`` columns name them; the first column is the entry's number."""
+    """Compare rows; the first column is the entry's number."""
+    key_length = table.key_length
+    expected = sorted(expected, key=lambda row: row[:key_length])
     if expected == found:
         return
     ours = {row[:key_length]: row for row in expected}
     theirs = {row[:key_length]: row for row in found}
     for key in sorted(ours.keys() | theirs.keys()):
-        name = table if key_length == 1 else f"{table}[{key[-1]}]"
+        name = table.name if key_length == 1 else f"{table.name}[{key[-1]}]"
         ledger, crm = ours.get(key), theirs.get(key)
         if ledger is None or crm is None:
             result.differs(book, key[0], name, *("missing" if row is None else "present" for row in (ledger, crm)))
             continue
-        for column, a, b in zip(columns, ledger, crm, strict=True):
+        for column, a, b in zip(table.columns, ledger, crm, strict=True):
             # PostgreSQL may write the same JSON as another text.
             if a != b and not (column == "promotions" and json.loads(a) == json.loads(b)):
                 result.differs(book, key[0], f"{name}.{column}", a, b)
@@ -279,10 +282,10 @@ def _compare_rows(
 async def _find_strays(result: Comparison, crm_conn: Connection, book: int, cursor: Cursor | None, books: int) -> None:
     """Find rows that no entry has made."""
     number = cursor.number if cursor is not None else 0
-    for table in ("receipt", "receipt_line", "points_movement"):
-        row = await crm_conn.fetchrow(STRAY_ROW.format(table=table), book, number, books)
+    for table in TABLES:
+        row = await crm_conn.fetchrow(STRAY_ROW.format(table=table.name), book, number, books)
         if row is not None and (row["book"] == book or book == 0):
-            result.differs(row["book"], row["number"], table, "missing", "present")
+            result.differs(row["book"], row["number"], table.name, "missing", "present")
 
 
 async def _compare_members(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 
 from ledger.books import READ_IDENTITY
-from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES, MemberRow
+from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES
+from server.crm.tables import MemberRow
 
 if TYPE_CHECKING:
     from ledger.journal import EntryRecord

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import asyncpg
 
 from ledger.books import BEFORE_ALL_ENTRIES, genesis_hash
-from server.crm.rows import LineRow, MemberRow, MovementRow, ReceiptRow, Rows
+from server.crm.rows import Rows
 from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
+from server.crm.tables import TABLES, MemberRow
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -160,9 +161,8 @@ async def apply(conn: Connection, before: Cursor, after: Cursor, rows: Rows, mem
     async with conn.transaction():
         if not await _move(conn, MOVE_CURSOR, before, after.number, after.hash, after.booked_at):
             return False
-        await _copy(conn, "receipt", before.book, ReceiptRow._fields, rows.receipts)
-        await _copy(conn, "receipt_line", before.book, LineRow._fields, rows.lines)
-        await _copy(conn, "points_movement", before.book, MovementRow._fields, rows.movements)
+        for table in TABLES:
+            await _copy(conn, table.name, before.book, table.columns, rows.of[table.row])
         if rows.members:
             await conn.execute(PUT_MEMBERS, before.book, _members_json(members))
             gone = rows.members.keys() - {member.member_id for member in members}

@@ -25,7 +25,7 @@ import structlog
 from prometheus_client import Gauge
 
 from ledger.journal import EntryRecord, read_entries, read_heads
-from server.clock import Clock, utc_now
+from server.clock import Clock, pause, utc_now
 from server.crm import source, store
 from server.crm.rows import UnreadableEntryError, rows_of
 from server.crm.source import SourceRefusedError
@@ -248,12 +248,6 @@ def within_bytes(entries: list[EntryRecord]) -> list[EntryRecord]:
         if total > BATCH_BYTES:
             return entries[: max(1, index)]
     return entries
-
-
-async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not longer than until ``stop`` is set."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
 
 
 async def _measure(ledger_dsn: str, stop: asyncio.Event, progress: Progress, clock: Clock) -> None:

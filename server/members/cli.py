@@ -5,24 +5,28 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Final, NamedTuple
+from uuid import uuid4
 
 import typer
 from rich.console import Console
 from tallypoint.v1 import common_pb2 as api
-from tallypoint.v1 import member_pb2, member_pb2_grpc
+from tallypoint.v1 import correction_pb2, correction_pb2_grpc, member_pb2, member_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
 from server.command import fail, load_settings
 from server.errors import reason_name
 from server.members.csv_file import COLUMNS, ERROR_PREFIX, FileError, Row, RowError, read_rows
+from server.members.identifiers import mask_name
 from server.progress import progress
 
 ROWS_PER_CALL: Final = 500
 ERRORS_SHOWN: Final = 20
 EXIT_ROWS_REFUSED: Final = 1
+UUID_LENGTH: Final = 36
 
 app = typer.Typer(no_args_is_help=True, help="Members and their cards.")
 
@@ -74,6 +78,53 @@ def import_command(
     console.print(f"{total:,} rows: {total - len(refused):,} are members, {len(refused):,} were refused")
     if refused:
         raise typer.Exit(EXIT_ROWS_REFUSED)
+
+
+@app.command()
+def merge(
+    duplicate: Annotated[str, typer.Argument(help="Who goes: the member's id, a card number, or a phone with its +.")],
+    survivor: Annotated[str, typer.Argument(help="Who stays: the id, a card number, or a phone.")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")] = None,
+) -> None:
+    """Make two records of one person one: points, cards and phones go to the second. It cannot be undone."""
+    with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
+        goes, stays = find_member(client, duplicate), find_member(client, survivor)
+        typer.echo(f"goes:  {_line(goes)}\nstays: {_line(stays)}")
+        if not yes:
+            typer.confirm("Merge them?", abort=True)
+        request = correction_pb2.MergeMembersRequest(
+            request_id=str(uuid4()), duplicate_id=goes.member_id, survivor_id=stays.member_id, reason=reason
+        )
+        stub = correction_pb2_grpc.CorrectionServiceStub(client.channel)
+        merged = client.call(stub.MergeMembers, request).survivor
+    typer.echo(f"is now: {_line(merged)}")
+
+
+def find_member(client: BackOfficeClient, text: str) -> member_pb2.Member:
+    """Return a member's record by id, card number, or phone in international form."""
+    identifier = api.Identifier()
+    if text.startswith("+"):
+        identifier.phone = text
+    elif len(text) == UUID_LENGTH and "-" in text:
+        identifier.member_id = text
+    else:
+        identifier.card_number = text
+    stub = member_pb2_grpc.MemberServiceStub(client.channel)
+    return client.call(stub.GetMember, member_pb2.GetMemberRequest(identifier=identifier)).member
+
+
+def _line(member: member_pb2.Member) -> str:
+    name = mask_name(member.profile.name) or "without a name"
+    status = api.MemberStatus.Name(member.status).removeprefix("MEMBER_STATUS_").lower()
+    balances = [
+        f"{Decimal(one.available_points_minor).scaleb(-one.precision):,f} {one.unit}" for one in member.balances
+    ]
+    return ", ".join([member.member_id, name, status, f"cards: {len(member.cards)}", *balances])
 
 
 def import_rows(client: BackOfficeClient, rows: Sequence[Row]) -> list[RefusedRow]:

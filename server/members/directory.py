@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 UNKNOWN_TEXT: Final = "Nobody is registered with this. Try the phone number, or offer to register the shopper."
 BLOCKED_TEXT: Final = "This member is blocked. Sell without the card and send the shopper to customer service."
 REPLACED_TEXT: Final = "This card was replaced by a new one. Ask for the new card or the phone number."
+MERGED_TEXT: Final = "This membership was merged into another one. Ask for the card or the phone number."
 CARD_BLOCKED_TEXT: Final = "This card was reported lost. Keep it, and ask for another card or the phone number."
 
 # Members by the hashes of identifiers, and by book and id. The first part is materialised so that a cluster, too,
@@ -36,17 +37,21 @@ WITH identifier AS MATERIALIZED (
     FROM server.member_identifier i WHERE i.identifier_hash = ANY ($1::bytea[])
 )
 SELECT i.identifier_hash, i.identifier_status, m.book, m.member_id, m.status, m.name, m.birthday, m.language,
-       m.registered_at
+       m.registered_at, m.merged_into, m.merged_from
 FROM identifier i JOIN server.member m ON m.book = i.book AND m.member_id = i.member_id
 UNION ALL
-SELECT NULL, 1::smallint, m.book, m.member_id, m.status, m.name, m.birthday, m.language, m.registered_at
+SELECT NULL, 1::smallint, m.book, m.member_id, m.status, m.name, m.birthday, m.language,
+       m.registered_at, m.merged_into, m.merged_from
 FROM unnest($2::integer[], $3::uuid[]) AS wanted (book, member_id)
 JOIN server.member m ON m.book = wanted.book AND m.member_id = wanted.member_id
 """
 
 
 class MemberRecord(NamedTuple):
-    """What a checkout needs to know of a member; `status` is the API's MemberStatus."""
+    """What a checkout needs to know of a member; `status` is the API's MemberStatus.
+
+    `merged_from` has the members who were merged into this one: what was booked for them before is this member's too.
+    """
 
     member_id: UUID
     book: int
@@ -55,11 +60,17 @@ class MemberRecord(NamedTuple):
     birthday: date | None
     language: str
     registered_at: datetime
+    merged_from: tuple[UUID, ...] = ()
 
     @property
     def can_spend(self) -> bool:
         """Whether the member may pay with points."""
         return bool(self.status == api.MEMBER_STATUS_ACTIVE)
+
+    @property
+    def all_ids(self) -> tuple[UUID, ...]:
+        """The member's own id, and those of all who were merged into this one."""
+        return self.member_id, *self.merged_from
 
     def summary(self) -> api.MemberSummary:
         """Return what a cashier may see of the member."""
@@ -76,7 +87,8 @@ class Found(NamedTuple):
 class Lookup(NamedTuple):
     """All that is known of an identifier: whose it is, if anybody's, and why it is refused, if it is.
 
-    Both are set for a blocked member and for a replaced or blocked card; receipts taken offline need both.
+    Both are set for a blocked member, for a replaced or blocked card, and for the id of a merged member, who is then
+    found as the survivor; receipts taken offline need both.
     """
 
     found: Found | None
@@ -129,11 +141,22 @@ class Directory:
     async def _load(self, conn: Connection, keys: Sequence[_Key]) -> dict[_Key, asyncpg.Record]:
         ids = [UUID(bytes=key) for is_id, key in keys if is_id]
         hashes = [key for is_id, key in keys if not is_id]
-        records = await conn.fetch(FIND_MEMBERS, hashes, [book_of_member(one, self._books) for one in ids], ids)
         found: dict[_Key, asyncpg.Record] = {}
-        for record in records:
+        for record in await conn.fetch(FIND_MEMBERS, hashes, self._books_of(ids), ids):
             identifier_hash = record["identifier_hash"]
             found[(True, record["member_id"].bytes) if identifier_hash is None else (False, identifier_hash)] = record
+        return await self._with_survivors(conn, found)
+
+    def _books_of(self, ids: Sequence[UUID]) -> list[int]:
+        return [book_of_member(one, self._books) for one in ids]
+
+    async def _with_survivors(self, conn: Connection, found: dict[_Key, asyncpg.Record]) -> dict[_Key, asyncpg.Record]:
+        """Put the survivors in the place of merged members, whose records say so by another id than was asked for."""
+        while merged := {key: record["merged_into"] for key, record in found.items() if record["merged_into"]}:
+            ids = list(set(merged.values()))
+            records = await conn.fetch(FIND_MEMBERS, [], self._books_of(ids), ids)
+            survivors = {record["member_id"]: record for record in records}
+            found |= {key: survivors[survivor] for key, survivor in merged.items()}
         return found
 
 
@@ -141,6 +164,7 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
     """Say whether a known identifier may be used: first the card's own state, then the member's."""
     if record is None:
         return Lookup(None, _unknown())
+    merged = identifier.kind == api.IDENTIFIER_KIND_MEMBER_ID and record["member_id"] != UUID(identifier.value)
     member = MemberRecord(
         member_id=record["member_id"],
         book=record["book"],
@@ -149,8 +173,16 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
         birthday=record["birthday"],
         language=record["language"],
         registered_at=record["registered_at"],
+        merged_from=tuple(record["merged_from"]),
     )
-    return Lookup(Found(member, identifier.kind), _refusal(record["identifier_status"], member.status))
+    refusal = _refusal(record["identifier_status"], member.status)
+    if refusal is None and merged:
+        refusal = Refused(
+            api.REFUSAL_REASON_MEMBER_MERGED,
+            f"the member was merged into {member.member_id}: use that id, or a card or phone",
+            cashier_text=MERGED_TEXT,
+        )
+    return Lookup(Found(member, identifier.kind), refusal)
 
 
 def _refusal(identifier_status: member_pb2.CardStatus, status: api.MemberStatus) -> Refused | None:

@@ -13,6 +13,7 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
 from ledger.books import book_of_member
+from server.errors import Refused
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -27,7 +28,11 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MemberRow:
-    """The whole record of a member, personal data included; cards newest first, phone in E.164 or None."""
+    """The whole record of a member, personal data included; cards newest first, phone in E.164 or None.
+
+    `further_phones` and `further_tokens` came with the members `merged_from`, directly or by way of others.
+    `merged_into` is set for a merged member only.
+    """
 
     book: int
     member_id: UUID
@@ -40,6 +45,10 @@ class MemberRow:
     cards: tuple[Card, ...]
     registered_at: datetime
     version: int
+    further_phones: tuple[str, ...] = ()
+    further_tokens: tuple[str, ...] = ()
+    merged_into: UUID | None = None
+    merged_from: tuple[UUID, ...] = ()
 
     def message(self, balances: Iterable[api.Balance] = ()) -> member_pb2.Member:
         """Return the record as the API shows it."""
@@ -56,6 +65,8 @@ class MemberRow:
             version=self.version,
             book=self.book,
             balances=balances,
+            further_phones=self.further_phones,
+            merged_into=str(self.merged_into) if self.merged_into else "",
         )
         member.registered_at.FromDatetime(self.registered_at)
         return member
@@ -64,7 +75,8 @@ class MemberRow:
 # Whole records of members, by book and id.
 _READ_MEMBERS: Final = """
 SELECT m.book, m.member_id, m.status, m.name, m.birthday, m.language, m.phone, m.digital_token,
-       m.card_numbers, m.card_statuses, m.registered_at, m.version
+       m.card_numbers, m.card_statuses, m.registered_at, m.version, m.further_phones, m.further_tokens,
+       m.merged_into, m.merged_from
 FROM server.member m
 JOIN unnest($1::integer[], $2::uuid[]) AS wanted (book, member_id) USING (book, member_id)
 """
@@ -72,7 +84,8 @@ JOIN unnest($1::integer[], $2::uuid[]) AS wanted (book, member_id) USING (book, 
 # Whole records of members, kept from being changed by others until the transaction ends.
 _LOCK_MEMBER: Final = """
 SELECT m.book, m.member_id, m.status, m.name, m.birthday, m.language, m.phone, m.digital_token,
-       m.card_numbers, m.card_statuses, m.registered_at, m.version
+       m.card_numbers, m.card_statuses, m.registered_at, m.version, m.further_phones, m.further_tokens,
+       m.merged_into, m.merged_from
 FROM server.member m
 WHERE book = $1 AND member_id = $2
 FOR UPDATE
@@ -91,7 +104,36 @@ async def lock_member(conn: Connection, member_id: UUID, books: int) -> MemberRo
     return None if record is None else _row(record)
 
 
+async def lock_present(conn: Connection, member_id: UUID, books: int, field: str = "member_id") -> MemberRow:
+    """Return and lock the record of a member who can be changed; `field` is the request's field with the id.
+
+    Raises:
+        Refused: NOT_FOUND if there is none, MEMBER_MERGED if it was merged into another one.
+    """
+    row = await lock_member(conn, member_id, books)
+    if row is None:
+        raise Refused(
+            api.REFUSAL_REASON_NOT_FOUND,
+            f"there is no member {member_id}",
+            violations=[(field, "is not a member")],
+        )
+    if row.merged_into is not None:
+        raise merged_refusal(row, field)
+    return row
+
+
+def merged_refusal(row: MemberRow, field: str) -> Refused:
+    """Return the refusal of a merged member's id in a request's field."""
+    return Refused(
+        api.REFUSAL_REASON_MEMBER_MERGED,
+        f"member {row.member_id} was merged into {row.merged_into}: use that id",
+        violations=[(field, f"was merged into {row.merged_into}")],
+    )
+
+
 def _row(record: asyncpg.Record) -> MemberRow:
     values = dict(record)
     cards = zip(values.pop("card_numbers"), values.pop("card_statuses"), strict=True)
+    for name in ("further_phones", "further_tokens", "merged_from"):
+        values[name] = tuple(values[name])
     return MemberRow(cards=tuple(Card(number, status) for number, status in cards), **values)

@@ -23,7 +23,7 @@ from ledger.books import book_of_member
 from server.database import connection, transaction
 from server.errors import Refused
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
-from server.members.records import Card, MemberRow, lock_member, read_members
+from server.members.records import Card, MemberRow, lock_present, merged_refusal, read_members
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool
@@ -114,11 +114,15 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Somebody who is to become a member. `id_given`: another system made the id, so it may exist already."""
+    """Somebody who is to become a member. `id_given`: another system made the id, so it may exist already.
+
+    `id_field` is the request's field with the id.
+    """
 
     row: MemberRow
     claims: tuple[Claim, ...]
     id_given: bool
+    id_field: str
 
 
 class _Raced(Exception):
@@ -167,7 +171,7 @@ class Registry:
             await self._insert(conn, draft.row.book, [draft])
             return MemberChange(draft.row.member_id, 1, draft.row.registered_at)
 
-        return await self._once(message, draft.row.member_id, now, work)
+        return await self.carry_out(message, draft.row.member_id, now, work)
 
     async def set_status(
         self, message: AdminMessage, member_id: UUID, status: api.MemberStatus, reason: str, now: datetime
@@ -181,7 +185,7 @@ class Registry:
             await conn.execute(UPDATE_STATUS, row.book, member_id, status, reason)
             return MemberChange(member_id, row.version + 1, now)
 
-        return await self._once(message, member_id, now, work)
+        return await self.carry_out(message, member_id, now, work)
 
     async def replace_card(
         self, message: AdminMessage, member_id: UUID, old_number: str, new_number: str, now: datetime
@@ -204,7 +208,7 @@ class Registry:
             await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
             return MemberChange(member_id, row.version + 1, now)
 
-        return await self._once(message, member_id, now, work)
+        return await self.carry_out(message, member_id, now, work)
 
     async def set_card_status(
         self, message: AdminMessage, member_id: UUID, number: str, status: member_pb2.CardStatus, now: datetime
@@ -225,7 +229,7 @@ class Registry:
             await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
             return MemberChange(member_id, row.version + 1, now)
 
-        return await self._once(message, member_id, now, work)
+        return await self.carry_out(message, member_id, now, work)
 
     async def import_members(self, people: Sequence[member_pb2.NewMember], now: datetime) -> list[UUID | Refused]:
         """Register many people, each by itself; return a member id or a refusal for each, in order.
@@ -252,6 +256,31 @@ class Registry:
                 results.update(zip(group, outcomes, strict=True))
             waiting = {index: draft for index, draft in waiting.items() if index not in round_}
         return [results[index] for index in range(len(people))]
+
+    async def carry_out(
+        self,
+        message: AdminMessage,
+        member_id: UUID,
+        now: datetime,
+        work: Callable[[Connection], Awaitable[MemberChange | None]],
+    ) -> MemberRow:
+        """Carry out a message's work if it is the first with its id, and return the member's record.
+
+        `work` runs in a transaction, perhaps several times; the change that it returns gets its entry in the ledger.
+        """
+        for _ in range(ATTEMPTS):
+            try:
+                async with connection(self._pool) as conn:
+                    async with conn.transaction():
+                        known = await self._claim(conn, message, member_id, now)
+                        change = None if known else await work(conn)
+                        if change:
+                            await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
+                    concerned = known or member_id
+                    return (await read_members(conn, [concerned], self._books))[concerned]
+            except (_Raced, asyncpg.DeadlockDetectedError):
+                continue
+        raise _raced_too_often()
 
     def draft(self, person: member_pb2.NewMember, now: datetime, path: str = "") -> Draft:
         """Check and normalise somebody's data; `path` leads to the person in the request, such as "member.".
@@ -284,7 +313,7 @@ class Registry:
         named += [(f"{path}phone", phone)] if phone else []
         named += [(token_field, token)] if token else []
         claims = {one: Claim(field, one.kind, self._hashes.of_identifier(one)) for field, one in named}
-        return Draft(row, tuple(claims.values()), id_given=bool(person.member_id))
+        return Draft(row, tuple(claims.values()), id_given=bool(person.member_id), id_field=f"{path}member_id")
 
     @staticmethod
     def _importable(draft: Draft) -> Draft:
@@ -310,28 +339,6 @@ class Registry:
                 continue
         return [_raced_too_often()] * len(drafts)
 
-    async def _once(
-        self,
-        message: AdminMessage,
-        member_id: UUID,
-        now: datetime,
-        work: Callable[[Connection], Awaitable[MemberChange | None]],
-    ) -> MemberRow:
-        """Carry out a message's work if it is the first with its id, and return the member's record."""
-        for _ in range(ATTEMPTS):
-            try:
-                async with connection(self._pool) as conn:
-                    async with conn.transaction():
-                        known = await self._claim(conn, message, member_id, now)
-                        change = None if known else await work(conn)
-                        if change:
-                            await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
-                    concerned = known or member_id
-                    return (await read_members(conn, [concerned], self._books))[concerned]
-            except (_Raced, asyncpg.DeadlockDetectedError):
-                continue
-        raise _raced_too_often()
-
     async def _claim(self, conn: Connection, message: AdminMessage, member_id: UUID, now: datetime) -> UUID | None:
         """Claim the message's id; return the member of the same message if it was carried out before."""
         content_hash = self._hashes.of_message(message.method, message.content)
@@ -355,7 +362,13 @@ class Registry:
         owners = {record["identifier_hash"]: record["member_id"] for record in await conn.fetch(READ_OWNERS, hashes)}
         given = [draft.row.member_id for draft in drafts if draft.id_given]
         present = await read_members(conn, given, self._books) if given else {}
-        return [place(draft, owners, draft.row.member_id in present) for draft in drafts]
+        merged = {one: row for one, row in present.items() if row.merged_into is not None}
+        return [
+            merged_refusal(merged[draft.row.member_id], draft.id_field)
+            if draft.row.member_id in merged
+            else place(draft, owners, draft.row.member_id in present)
+            for draft in drafts
+        ]
 
     async def _insert(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> None:
         """Insert members and identifiers of one book; _Raced if one of them is there by now."""
@@ -385,14 +398,7 @@ class Registry:
             raise _Raced
 
     async def _locked(self, conn: Connection, member_id: UUID) -> MemberRow:
-        row = await lock_member(conn, member_id, self._books)
-        if row is None:
-            raise Refused(
-                api.REFUSAL_REASON_NOT_FOUND,
-                f"there is no member {member_id}",
-                violations=[("member_id", "is not a member")],
-            )
-        return row
+        return await lock_present(conn, member_id, self._books)
 
     async def _swap_identifiers(
         self, conn: Connection, row: MemberRow, new: NormalIdentifier, old: NormalIdentifier | None

@@ -9,6 +9,7 @@ from server.promotions.evaluate import earn_as_paid, lot_terms, lots_to_grant, q
 from server.promotions.load import ProgrammeError, load_programme
 from server.promotions.model import (
     Accrual,
+    Clawback,
     Discount,
     Effects,
     LineEffects,
@@ -28,6 +29,7 @@ from server.promotions.schema import json_schema
 
 __all__ = [
     "Accrual",
+    "Clawback",
     "Discount",
     "Effects",
     "LineEffects",

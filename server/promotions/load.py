@@ -47,6 +47,7 @@ from server.promotions.model import (
     Programme,
     Promotion,
     ReceiptTotal,
+    Returns,
     ScopeTotal,
     Selector,
     Spending,
@@ -61,6 +62,7 @@ from server.promotions.schema import (
     PointsSection,
     ProgrammeSection,
     PromotionSection,
+    ReturnsSection,
     ScopeSection,
     SpendingSection,
     TotalSection,
@@ -284,6 +286,7 @@ class _Builder:
             point=PointUnit(section.point.unit, self._precision, self._money_per_points()),
             earning=self.earning(section.earning),
             spending=self.spending(section.spending),
+            returns=_returns(section.returns),
             exclusions=Exclusions(
                 *(
                     self.goods(getattr(section.exclusions, name), ("exclusions", name))
@@ -343,6 +346,7 @@ class _Builder:
             step_money_minor=int(step_money),
             keep_one_minor_unit=section.keep_one_minor_unit,
             respect_price_floor=section.respect_price_floor,
+            hold_ttl_seconds=section.hold_ttl_seconds,
         )
 
     def goods(self, section: GoodsSection | None, path: Path) -> Selector | None:
@@ -503,6 +507,10 @@ class _Builder:
             if section.group == base_group and section.points and section.points.multiplier is not None:
                 hint = "take it out of the base percent's group"
                 self._faults.add(path, "a multiplier can't compete with the base percent it multiplies", hint)
+
+
+def _returns(section: ReturnsSection) -> Returns:
+    return Returns(section.clawback, section.expired_lots.grace_days if section.expired_lots else 0)
 
 
 def _sorted_messages(section: PromotionSection) -> list[tuple[Any, str]]:

@@ -68,6 +68,14 @@ class OfflineAction(Enum):
     REFUSE = "refuse"
 
 
+class Clawback(Enum):
+    """From where points earned on goods that come back are taken."""
+
+    DEBT = "debt"
+    WITHIN_BALANCE = "within_balance"
+    OWN_LOT_ONLY = "own_lot_only"
+
+
 # --- the programme ----------------------------------------------------------------------------------------
 
 
@@ -295,6 +303,19 @@ class Spending:
     step_money_minor: int
     keep_one_minor_unit: bool = True
     respect_price_floor: bool = True
+    hold_ttl_seconds: int = 600
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """What becomes of points when goods come back.
+
+    `expired_grace_days` is for how long points given back are good that have lapsed since they were spent;
+    0 means that they stay lapsed.
+    """
+
+    clawback: Clawback = Clawback.DEBT
+    expired_grace_days: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +350,7 @@ class Programme:
     point: PointUnit
     earning: Earning
     spending: Spending
+    returns: Returns = field(default_factory=Returns)
     exclusions: Exclusions = field(default_factory=Exclusions)
     offline: Offline = field(default_factory=Offline)
     promotions: tuple[Promotion, ...] = ()

@@ -11,15 +11,16 @@ from datetime import date
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from server.promotions.model import Audience, Base, Period, Rounding
+from server.promotions.model import Audience, Base, Clawback, Period, Rounding
 
 MAX_PROMOTIONS = 20_000
 MAX_GOODS = 100_000
 MAX_TEXT = 500
 MAX_PARTS = 50
+STAY_EXPIRED = "stay_expired"
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 _WHOLE = re.compile(r"[0-9]{1,9}")
@@ -140,6 +141,36 @@ class SpendingSection(Section):
     step_points: Positive | None = None
     keep_one_minor_unit: Truth = True
     respect_price_floor: Truth = True
+    hold_ttl_seconds: Annotated[Whole, Field(ge=10, le=3600)] = 600
+
+
+class GraceSection(Section):
+    """For how many days points are good that come back after they had lapsed."""
+
+    grace_days: Annotated[Whole, Field(ge=1, le=366)]
+
+
+def _expired_lots(value: object) -> object:
+    """Let the word `stay_expired` stand for no grace."""
+    if value == STAY_EXPIRED:
+        return None
+    if isinstance(value, dict):
+        return value
+    raise _wrong(f"{_shown(value)} is neither {STAY_EXPIRED} nor {{grace_days: N}}")
+
+
+ExpiredLots = Annotated[
+    GraceSection | None,
+    BeforeValidator(_expired_lots),
+    WithJsonSchema({"anyOf": [{"const": STAY_EXPIRED}, GraceSection.model_json_schema()]}),
+]
+
+
+class ReturnsSection(Section):
+    """What becomes of points when goods come back."""
+
+    clawback: Clawback = Clawback.DEBT
+    expired_lots: ExpiredLots = Field(default=None, json_schema_extra={"default": STAY_EXPIRED})
 
 
 class GoodsSection(Section):
@@ -268,6 +299,7 @@ class ProgrammeSection(Section):
     point: PointSection
     earning: EarningSection = EarningSection()
     spending: SpendingSection = SpendingSection()
+    returns: ReturnsSection = ReturnsSection()
     exclusions: ExclusionsSection = ExclusionsSection()
     offline: OfflineSection = OfflineSection()
     promotions: Annotated[list[PromotionSection], Field(max_length=MAX_PROMOTIONS)] = []

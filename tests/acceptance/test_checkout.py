@@ -475,23 +475,3 @@ async def test_a_session_answers_every_call_by_its_number(till: Till) -> None:
     }
     assert answers[3].refusal.reason == common_pb2.REFUSAL_REASON_IDENTIFIER_UNKNOWN
     assert answers[5].refusal.reason == common_pb2.REFUSAL_REASON_INVALID_REQUEST
-
-
-@pytest.mark.parametrize("call", ["Hold", "Cancel", "Return"])
-async def test_calls_of_the_next_release_say_so(till: Till, call: str) -> None:
-    key = checkout_pb2.CheckoutKey(store_id=till.store_id, terminal_id="t1", checkout_id="c1")
-    request = till.commit_request([("milk", 100)], card(new_card()))
-    bodies = {
-        "Hold": checkout_pb2.HoldRequest(
-            message_id=request.message_id, checkout_key=key, identifier=request.identifier, receipt=request.receipt
-        ),
-        "Cancel": checkout_pb2.CancelRequest(message_id=request.message_id, checkout_key=key),
-        "Return": checkout_pb2.ReturnRequest(
-            message_id=request.message_id,
-            receipt_key=request.receipt_key,
-            purchase_key=request.receipt_key,
-            event_at=request.receipt.event_at,
-        ),
-    }
-    answer = await till.refused(bodies[call], call)
-    assert (answer.code, answer.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_YET_AVAILABLE")

@@ -6,6 +6,7 @@ import asyncio
 import io
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,16 @@ from benchmarks.replay.run import Options, replay
 
 BASKETS = 300
 MONTH = "2017-03"
-OPTIONS = Options(month=MONTH, limit=BASKETS, plan=Plan(redemption_per_million=500_000))
+RETURNS_PER_MILLION = 300_000
+OPTIONS = Options(
+    month=MONTH,
+    limit=BASKETS,
+    plan=Plan(redemption_per_million=500_000),
+    returns_per_million=RETURNS_PER_MILLION,
+    close_months=True,
+)
+CLOSE_ENTRIES = 4 + 1
+"""A close's marks in the four books, and its totals."""
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +56,12 @@ def _replay(target: Target, options: Options, journal_dir: Path) -> ReplayReport
     return asyncio.run(replay(target, options, journal_dir, Console(file=io.StringIO())))
 
 
+def _events(report: ReplayReport) -> int:
+    """Everything that a replay did for the first time."""
+    tally = report.tally
+    return tally.receipts + tally.returns + tally.holds + tally.cancels
+
+
 def _text(report: ReplayReport) -> str:
     output = io.StringIO()
     show(report, Console(file=output, width=160))
@@ -55,9 +71,13 @@ def _text(report: ReplayReport) -> str:
 def test_the_first_replay_books_every_receipt_and_proves_it(first: ReplayReport) -> None:
     assert first.clean, _text(first)
     assert all(check.passed for check in first.checks), _text(first)
-    assert first.new_entries == first.tally.receipts == first.bought.receipts == BASKETS
-    assert first.points.issued == first.tally.accrual_points_minor > 0
-    assert first.points.redeemed == first.tally.spent_points_minor > 0
+    assert first.tally.receipts == first.bought.receipts == BASKETS
+    assert first.new_entries == _events(first) + CLOSE_ENTRIES
+    assert first.tally.returns > 0
+    assert first.tally.holds > first.tally.cancels > 0
+    assert first.closes == 1
+    assert first.points.issued == first.tally.accrual_points_minor - first.tally.clawback_points_minor > 0
+    assert first.points.redeemed == first.tally.spent_points_minor - first.tally.refund_points_minor > 0
     assert first.tally.discount_minor > 0
     assert "everything holds" in _text(first)
 
@@ -75,7 +95,7 @@ def test_the_second_replay_sends_all_again_and_adds_nothing(
 
 def test_receipts_in_new_messages_add_nothing_either(first: ReplayReport, target: Target, journal_dir: Path) -> None:
     plan = Plan(redemption_per_million=500_000, new_message_ids=True)
-    again = _replay(target, Options(month=MONTH, limit=BASKETS, plan=plan), journal_dir)
+    again = _replay(target, replace(OPTIONS, plan=plan), journal_dir)
     assert again.clean, _text(again)
     assert again.new_entries == 0
     assert again.points == first.points
@@ -84,10 +104,12 @@ def test_receipts_in_new_messages_add_nothing_either(first: ReplayReport, target
 def test_a_longer_replay_goes_on_where_the_last_one_stopped(
     first: ReplayReport, target: Target, journal_dir: Path
 ) -> None:
-    longer = _replay(target, Options(month=MONTH, limit=BASKETS + 40, plan=OPTIONS.plan), journal_dir)
-    assert longer.clean, _text(longer)
+    longer = _replay(target, replace(OPTIONS, limit=BASKETS + 40), journal_dir)
+    (late,) = [check for check in longer.checks if not check.passed]
+    assert "came late" in late.detail, "the month was closed already"
     assert longer.tally.skipped == BASKETS
-    assert longer.new_entries == longer.tally.receipts == 40
+    assert longer.tally.receipts == 40
+    assert longer.new_entries == _events(longer)
 
 
 def test_an_answer_that_is_not_the_first_one_fails_the_replay(
@@ -97,7 +119,7 @@ def test_an_answer_that_is_not_the_first_one_fails_the_replay(
     with sqlite3.connect(path) as journal:
         ((basket_id, digest),) = journal.execute("SELECT basket_id, answer_sha256 FROM receipt LIMIT 1")
         journal.execute("UPDATE receipt SET answer_sha256 = zeroblob(32) WHERE basket_id = ?", (basket_id,))
-    options = Options(month=MONTH, limit=BASKETS, plan=OPTIONS.plan, prove=False)
+    options = replace(OPTIONS, prove=False)
     tampered = _replay(target, options, journal_dir)
     assert tampered.tally.different_answers == [basket_id]
     assert not tampered.clean
@@ -107,7 +129,7 @@ def test_an_answer_that_is_not_the_first_one_fails_the_replay(
 
 
 def test_an_interrupted_replay_is_finished_by_the_next(tmp_path: Path) -> None:
-    options = Options(month="2017-06", limit=BASKETS, plan=OPTIONS.plan)
+    options = replace(OPTIONS, month="2017-06")
 
     async def interrupted(target: Target) -> None:
         running = asyncio.create_task(replay(target, options, tmp_path / "journal", Console(file=io.StringIO())))

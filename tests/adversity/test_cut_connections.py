@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from ledger.books import open_books
+from ledger.books import ensure_unit, open_books
 from ledger.committer import Committer, DeadlinePassed, OutcomeUnknown, Silent
 from ledger.model import Booked
 from server.postgres import EmbeddedPostgres
-from tests.support.commands import member, purchase
-from tests.support.faults import Answer, CuttingProxy, Tally, prove, settlement_of
+from tests.support.commands import BONUS, member, purchase
+from tests.support.cutting_proxy import SOCKET_NAME, CuttingProxy
+from tests.support.proof import prove
+from tests.support.tally import Answer, Tally, settlement_of
 
 BOOKS = 2
 LANES = 12
@@ -42,18 +44,21 @@ async def sell(committers: list[Committer], tally: Tally, first_number: int, dic
         shopper, earn = member(dice.randint(1, MEMBERS)), dice.randint(1, 50)
         spend = dice.randint(1, 80) if dice.random() < 0.5 else None
         command = purchase(number, shopper, books=BOOKS, earn=[earn], spend=spend)
+        key = command.business_key
+        assert key is not None
         for _ in range(MOST_SENDINGS):
-            sending = dataclasses.replace(command, message_id=uuid.UUID(int=dice.getrandbits(128)).bytes)
-            tally.sent(command.business_key, sending.message_id)
+            message_id = uuid.UUID(int=dice.getrandbits(128)).bytes
+            sending = dataclasses.replace(command, message_id=message_id)
+            tally.sent(key, message_id)
             try:
                 outcome = await dice.choice(committers).submit(sending, loop.time() + dice.uniform(0.01, 1))
             except (OutcomeUnknown, DeadlinePassed) as error:
                 stored_nothing = isinstance(error, DeadlinePassed)
-                tally.failed(command.business_key, type(error).__name__, stored_nothing=stored_nothing)
+                tally.failed(key, type(error).__name__, stored_nothing=stored_nothing)
                 continue
             assert isinstance(outcome, Booked), outcome
             untold += outcome.repeated
-            tally.answered(command.business_key, Answer(outcome.book, outcome.number, settlement_of(outcome.event)))
+            tally.answered(key, Answer(outcome.book, outcome.number, settlement_of(outcome.event)))
             break
     return untold
 
@@ -63,8 +68,9 @@ async def test_connections_cut_between_commit_and_its_answer(
 ) -> None:
     owner = await asyncpg.connect(ledger_dsn)
     await open_books(owner, BOOKS)
+    await ensure_unit(owner, BONUS.code, BONUS.precision)
     await owner.close()
-    proxy, tally, retries = CuttingProxy(postgres.socket_dir, dice), Tally(), Retries()
+    proxy, tally, retries = CuttingProxy(postgres.socket_dir / SOCKET_NAME, dice), Tally(), Retries()
     async with proxy.listening() as host:
 
         async def connect() -> asyncpg.Connection[asyncpg.Record]:

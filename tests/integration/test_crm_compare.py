@@ -90,8 +90,8 @@ async def comparison_with(pair: SharedPair, damage: str, *values: object) -> Com
 
 
 async def execute(dsn: str, sql: str) -> None:
-    """Run one statement as the superuser."""
-    conn = await asyncpg.connect(dsn)
+    """Run one statement as a superuser whom no trigger stops."""
+    conn = await asyncpg.connect(dsn, server_settings={"session_replication_role": "replica"})
     await conn.execute(sql)
     await conn.close()
 
@@ -144,6 +144,10 @@ PLANTED = {
     "movement-account": (
         f"UPDATE crm.points_movement SET credit = 'pending' WHERE ordinal = 1 AND {IN_BOOK_1}",
         "points_movement[1].credit",
+    ),
+    "movement-kind": (
+        f"UPDATE crm.points_movement SET kind = 'time' WHERE ordinal = 1 AND {IN_BOOK_1}",
+        "points_movement[1].kind",
     ),
     "movement-missing": (f"DELETE FROM crm.points_movement WHERE {IN_BOOK_1}", "points_movement[1]"),
     "cursor-behind": ("UPDATE crm.cursor SET number = number - 1 WHERE book = 1", "cursor.number"),
@@ -200,7 +204,8 @@ async def test_finds_rows_of_books_that_do_not_exist(shared_pair: SharedPair) ->
     result = await comparison_with(
         shared_pair,
         "INSERT INTO crm.points_movement SELECT 77, number, ordinal, booked_at, member_id, unit, debit, credit, "
-        "points_minor, lot_number, lot_ordinal, active_at, expires_at FROM crm.points_movement LIMIT 1",
+        "points_minor, lot_number, lot_ordinal, active_at, expires_at, issued_at, kind "
+        "FROM crm.points_movement LIMIT 1",
     )
     assert [(difference.book, difference.field) for difference in result.differences] == [(77, "points_movement")]
 

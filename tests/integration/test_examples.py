@@ -67,6 +67,8 @@ def test_checkout_step_by_step(folder: Path, capsys: pytest.CaptureFixture[str])
         assert names["commit_or_keep"](names["commit"], []).entry == names["booked"].entry
         names["channel"].close()
     assert names["booked"].settlement.accrual_points_minor > 0, "the receipt of the examples earns points"
+    assert names["captured"].settlement.captured_points_minor == names["held"].held_points_minor > 0
+    assert names["returned"].refund_points_minor > 0
     printed = capsys.readouterr().out
     for word in ("O*** K.", "frozen-10", "identify", "commit", "Nobody is registered"):
         assert word in printed

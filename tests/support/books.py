@@ -18,7 +18,7 @@ from ledger.append import MemberChange, append_member_changes
 from ledger.books import book_of_member, book_of_receipt, ensure_unit, open_books
 from ledger.committer import Committer
 from ledger.keys import business_key, content_hash
-from ledger.model import Booked, Grant, Purchase, Spend, Unit
+from ledger.model import Booked, Command, Grant, Purchase, Spend, Unit
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
@@ -160,8 +160,8 @@ class BooksUnderTest:
             commands.append(purchase_command(self.count, self.unit, event, spend_points_minor=spend))
         return await self.append(commands)
 
-    async def append(self, commands: Sequence[Purchase]) -> list[Booked]:
-        """Append commands, some hundreds at a time."""
+    async def append(self, commands: Sequence[Command]) -> list[Booked]:
+        """Append commands, which must be booked, some hundreds at a time."""
         booked: list[Booked] = []
         for start in range(0, len(commands), 500):
             chunk = commands[start : start + 500]

@@ -183,6 +183,72 @@ class Till:
             spend_points_minor=spend,
         )
 
+    def checkout(self, checkout_id: str = "", terminal_id: str = "") -> checkout_pb2.CheckoutKey:
+        """Return the key of a new checkout at this till, or of one with a name."""
+        return checkout_pb2.CheckoutKey(
+            store_id=self.store_id,
+            terminal_id=terminal_id or self.terminal_id,
+            checkout_id=checkout_id or f"c{next(_receipt_numbers)}",
+        )
+
+    def hold_request(
+        self,
+        shopper: common_pb2.Identifier,
+        spend: int,
+        *,
+        basket: Basket = (("bread", 100_000),),
+        checkout: checkout_pb2.CheckoutKey | None = None,
+        takeover: str = "",
+    ) -> checkout_pb2.HoldRequest:
+        """Return the wish to keep points for a checkout, by default for a receipt on which any points can be spent."""
+        return checkout_pb2.HoldRequest(
+            message_id=str(uuid.uuid4()),
+            checkout_key=checkout or self.checkout(),
+            identifier=shopper,
+            receipt=self.receipt(basket),
+            spend_points_minor=spend,
+            takeover_reason=takeover,
+        )
+
+    def cancel_request(self, checkout: checkout_pb2.CheckoutKey, reason: str = "") -> checkout_pb2.CancelRequest:
+        """Return the wish to let go of what a checkout holds."""
+        return checkout_pb2.CancelRequest(message_id=str(uuid.uuid4()), checkout_key=checkout, reason=reason)
+
+    def return_request(
+        self, purchase: common_pb2.ReceiptKey, *lines: tuple[int, int], event_at: datetime = NOON
+    ) -> checkout_pb2.ReturnRequest:
+        """Return the return of (line number, thousandths), or of all that is left, with a receipt key of its own."""
+        request = checkout_pb2.ReturnRequest(
+            message_id=str(uuid.uuid4()),
+            receipt_key=common_pb2.ReceiptKey(
+                store_id=self.store_id,
+                terminal_id=self.terminal_id,
+                business_date="2026-03-15",
+                receipt_number=next(_receipt_numbers),
+            ),
+            purchase_key=purchase,
+            lines=[checkout_pb2.ReturnedLine(line_number=n, quantity_milli=quantity) for n, quantity in lines],
+        )
+        request.event_at.FromDatetime(event_at)
+        return request
+
+    async def hold(self, request: checkout_pb2.HoldRequest) -> checkout_pb2.HoldResponse:
+        """Hold; a refusal raises."""
+        return await self.pos.Hold(request, metadata=self.auth, timeout=10)
+
+    async def cancel(self, request: checkout_pb2.CancelRequest) -> checkout_pb2.CancelResponse:
+        """Cancel; a refusal raises."""
+        return await self.pos.Cancel(request, metadata=self.auth, timeout=10)
+
+    async def give_back(self, request: checkout_pb2.ReturnRequest) -> checkout_pb2.ReturnResponse:
+        """Return goods; a refusal raises."""
+        return await self.pos.Return(request, metadata=self.auth, timeout=10)
+
+    async def balance(self, shopper: common_pb2.Identifier) -> common_pb2.Balance:
+        """Return what the shopper has of the programme's points, as the till shows it."""
+        answer = await self.pos.Identify(checkout_pb2.IdentifyRequest(identifier=shopper), metadata=self.auth)
+        return answer.balances[0] if answer.balances else common_pb2.Balance()
+
     async def commit(self, request: checkout_pb2.CommitRequest) -> checkout_pb2.CommitResponse:
         """Commit; a refusal raises."""
         return await self.pos.Commit(request, metadata=self.auth, timeout=10)

@@ -13,7 +13,7 @@ from importlinter.cli import lint_imports
 ROOT = Path(__file__).resolve().parents[2]
 
 MAY_IMPORT = {
-    "ledger": {"ledger", "tallypoint", "google.protobuf", "asyncpg"},
+    "ledger": {"ledger", "tallypoint", "google.protobuf", "asyncpg", "cryptography"},
     "server/promotions": {"server.promotions", "pydantic", "pydantic_core", "ruamel.yaml"},
     "pos_adapters": {"pos_adapters", "tallypoint", "google.protobuf", "google.rpc", "grpc", "grpc_status"},
 }

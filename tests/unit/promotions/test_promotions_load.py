@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import server.promotions
-from server.promotions import OfflineAction, Programme, ProgrammeError, json_schema, load_programme
+from server.promotions import Clawback, OfflineAction, Programme, ProgrammeError, json_schema, load_programme
 from server.promotions.model import (
     AllOf,
     Audience,
@@ -25,6 +25,7 @@ from server.promotions.model import (
     Message,
     Period,
     ReceiptTotal,
+    Returns,
     Rounding,
 )
 from server.promotions.yaml_text import MAX_BYTES
@@ -110,6 +111,24 @@ def test_conditions_and_messages() -> None:
     assert promotion.messages == (Message(Audience.CASHIER, "p", "c"), Message(Audience.VOICE, "p", "v"))
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param("", Returns(Clawback.DEBT, 0), id="by default: a debt, and lapsed points stay lapsed"),
+        pytest.param("returns: {expired_lots: stay_expired}", Returns(Clawback.DEBT, 0), id="the default in words"),
+        pytest.param("returns: {clawback: own_lot_only}", Returns(Clawback.OWN_LOT_ONLY, 0), id="own lot only"),
+        pytest.param("returns: {expired_lots: {grace_days: 30}}", Returns(Clawback.DEBT, 30), id="30 days of grace"),
+    ],
+)
+def test_what_becomes_of_points_of_returned_goods(body: str, expected: Returns) -> None:
+    assert programme(body).returns == expected
+
+
+@pytest.mark.parametrize(("body", "seconds"), [("", 600), ("spending: {hold_ttl_seconds: 90}", 90)])
+def test_how_long_holds_last(body: str, seconds: int) -> None:
+    assert programme(body).spending.hold_ttl_seconds == seconds
+
+
 OFF = "line_discount: {percent: 5}"
 
 
@@ -164,6 +183,22 @@ OFF = "line_discount: {percent: 5}"
         pytest.param(
             "spending: {step_points: 0.005}",
             "6:12 spending.step_points 0.005 has more decimals than a point has (2) (use at most 2 decimals)",
+        ),
+        pytest.param(
+            "spending: {hold_ttl_seconds: 5}",
+            "6:12 spending.hold_ttl_seconds should be greater than or equal to 10 (correct the value)",
+        ),
+        pytest.param(
+            "returns: {clawback: never}",
+            "6:11 returns.clawback `never` is none of debt, within_balance, own_lot_only (use one of these)",
+        ),
+        pytest.param(
+            "returns: {expired_lots: 30}",
+            "6:11 returns.expired_lots `30` is neither stay_expired nor {grace_days: N} (correct the value)",
+        ),
+        pytest.param(
+            "returns: {expired_lots: {grace_days: 367}}",
+            "6:26 returns.expired_lots.grace_days should be less than or equal to 366 (correct the value)",
         ),
         pytest.param(
             "exclusions: {no_earning: {}}",
@@ -393,6 +428,7 @@ _SECTIONS = [
     "point",
     "earning",
     "spending",
+    "returns",
     "exclusions",
     "offline",
     "promotions",

@@ -1,0 +1,154 @@
+"""What a till asks of the books besides balances: who holds points, which checkout holds what, and booked receipts."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import asyncpg
+from tallypoint.v1 import journal_pb2
+
+from ledger.model import REDEEMED, LotTerms, Unit
+
+TIMEOUT_SECONDS = 5.0
+LotKey = tuple[int, int]
+"""The posting that granted a lot: its entry's number, and its ordinal there."""
+
+
+class HeldPoints(NamedTuple):
+    """What an open hold keeps, and where. ``held_at`` is when it was booked."""
+
+    checkout_key: bytes
+    unit: int
+    store_id: str
+    terminal_id: str
+    points_minor: int
+    held_at: datetime
+
+
+class CheckoutHold(NamedTuple):
+    """The newest hold of a checkout. ``how`` is None until an entry ends it, even if its time is over."""
+
+    book: int
+    number: int
+    member_id: uuid.UUID
+    unit: Unit
+    expires_at: datetime
+    how: int | None
+
+    def is_open(self, at: datetime) -> bool:
+        """Say whether it keeps points at a moment."""
+        return self.how is None and at < self.expires_at
+
+
+class BookedReceipt(NamedTuple):
+    """The entry of a receipt: its place, its ``EntryKind`` and payload, and the terms of the lots it spent from."""
+
+    book: int
+    number: int
+    kind: int
+    event: journal_pb2.Event
+    payload: bytes
+    lots: dict[LotKey, LotTerms]
+
+
+# Holds of members that keep points at $3, in the order in which they began.
+READ_OPEN_HOLDS = """
+SELECT h.book, h.member_id, h.checkout_key, h.unit, h.store_id, h.terminal_id, h.points_minor, h.held_at
+FROM unnest($1::int[], $2::uuid[]) AS wanted (book, member_id)
+JOIN ledger.hold h ON h.book = wanted.book AND h.member_id = wanted.member_id AND h.how IS NULL
+WHERE h.expires_at > $3
+ORDER BY h.held_at, h.number
+"""
+
+# The newest hold of each checkout, in whichever book: a checkout that shows another card moves to that member's book.
+READ_CHECKOUT_HOLDS = """
+SELECT DISTINCT ON (h.checkout_key) h.checkout_key, h.book, h.number, h.member_id, h.expires_at, h.how,
+       u.unit, u.code, u.precision
+FROM ledger.hold h JOIN ledger.unit u ON u.unit = h.unit
+WHERE h.checkout_key = ANY ($1)
+ORDER BY h.checkout_key, h.held_at DESC
+"""
+
+# Where receipts are booked.
+READ_RECEIPT_KEYS = "SELECT business_key, book, number FROM ledger.receipt_key WHERE business_key = ANY ($1)"
+
+# The entries of receipts.
+READ_RECEIPTS = """
+SELECT e.book, e.number, e.kind, e.payload
+FROM unnest($1::int[], $2::bigint[]) AS wanted (book, number)
+JOIN ledger.entry e ON e.book = wanted.book AND e.number = wanted.number
+"""
+
+# What was fixed when lots were granted, by the postings that opened them.
+READ_LOT_TERMS = """
+SELECT p.book, p.number, p.ordinal, p.points_minor, p.active_at, p.expires_at, coalesce(p.issued_at, e.booked_at)
+FROM unnest($1::int[], $2::bigint[], $3::smallint[]) AS wanted (book, number, ordinal)
+JOIN ledger.posting p ON p.book = wanted.book AND p.number = wanted.number AND p.ordinal = wanted.ordinal
+JOIN ledger.entry e ON e.book = p.book AND e.number = p.number
+"""
+
+# Which message ids were used.
+READ_USED_MESSAGES = "SELECT message_id FROM ledger.message_key WHERE message_id = ANY ($1)"
+
+
+async def read_open_holds(
+    conn: asyncpg.Connection, members: Sequence[tuple[int, uuid.UUID]], at: datetime
+) -> dict[tuple[int, uuid.UUID], list[HeldPoints]]:
+    """Return the open holds of members, given as (book, member id), judged at ``at``; none for those without."""
+    books, ids = [book for book, _ in members], [member_id for _, member_id in members]
+    found: dict[tuple[int, uuid.UUID], list[HeldPoints]] = defaultdict(list)
+    for book, member_id, *hold in await conn.fetch(READ_OPEN_HOLDS, books, ids, at, timeout=TIMEOUT_SECONDS):
+        found[(book, member_id)].append(HeldPoints(*hold))
+    return found
+
+
+async def read_checkout_holds(conn: asyncpg.Connection, checkout_keys: Sequence[bytes]) -> dict[bytes, CheckoutHold]:
+    """Return the newest hold of each checkout that ever had one, by the checkout's key."""
+    rows = await conn.fetch(READ_CHECKOUT_HOLDS, checkout_keys, timeout=TIMEOUT_SECONDS)
+    return {
+        key: CheckoutHold(book, number, member_id, Unit(*unit), expires_at, how)
+        for key, book, number, member_id, expires_at, how, *unit in rows
+    }
+
+
+async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]) -> dict[bytes, BookedReceipt]:
+    """Return the entries of the receipts that are booked, by their business keys."""
+    keys = await conn.fetch(READ_RECEIPT_KEYS, business_keys, timeout=TIMEOUT_SECONDS)
+    places = [(row["book"], row["number"]) for row in keys]
+    rows = await conn.fetch(
+        READ_RECEIPTS, [book for book, _ in places], [number for _, number in places], timeout=TIMEOUT_SECONDS
+    )
+    entries = {
+        (book, number): (kind, journal_pb2.Event.FromString(payload), payload) for book, number, kind, payload in rows
+    }
+    spent = {
+        place: {(p.lot_number, p.lot_ordinal) for p in event.postings if p.credit == REDEEMED}
+        for place, (_, event, _) in entries.items()
+    }
+    terms = await _read_lot_terms(conn, [(book, *lot) for (book, _), lots in spent.items() for lot in lots])
+    found: dict[bytes, BookedReceipt] = {}
+    for row, (book, number) in zip(keys, places, strict=True):
+        kind, event, payload = entries[(book, number)]
+        lots = {lot: terms[(book, *lot)] for lot in spent[(book, number)]}
+        found[row["business_key"]] = BookedReceipt(book, number, kind, event, payload, lots)
+    return found
+
+
+async def _read_lot_terms(
+    conn: asyncpg.Connection, lots: Sequence[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], LotTerms]:
+    """Return the terms of lots, given as (book, number, ordinal)."""
+    if not lots:
+        return {}
+    rows = await conn.fetch(READ_LOT_TERMS, *(list(column) for column in zip(*lots, strict=True)))
+    return {(book, number, ordinal): LotTerms(*terms) for book, number, ordinal, *terms in rows}
+
+
+async def read_used_messages(conn: asyncpg.Connection, message_ids: Sequence[bytes]) -> set[bytes]:
+    """Return those message ids under which something is booked."""
+    rows = await conn.fetch(READ_USED_MESSAGES, message_ids, timeout=TIMEOUT_SECONDS)
+    return {row["message_id"] for row in rows}

@@ -1,0 +1,234 @@
+"""What a return of goods reverses: computed from what was stored when they were bought, never by running rules again.
+
+Every amount of a line (its list price, its discount, what points paid, the points spent and each promotion's points)
+is a function of how much of the line has come back in all. A return reverses the difference between that function
+after it and before it. So the parts of a line sum to the whole, and the order of returns does not matter.
+
+* A line of whole units is split over its units by largest remainder, earlier units first: 1.00 of three units is
+  0.34 + 0.33 + 0.33.
+* A weighed or measured line is split in proportion to quantity by cumulative largest remainder: what has come back
+  and what has not are the two parts, ties to what has come back; that is rounding the cumulated part half up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+
+from ledger.model import ISSUED, MEMBER_ACCOUNTS, REDEEMED, Refused
+
+UNIT_MILLI = 1000
+"""A whole unit, in thousandths."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPlan:
+    """What a return reverses. Money and points in minor units; ``lines`` in the order of line numbers."""
+
+    lines: tuple[journal_pb2.LineReturn, ...]
+    so_far: tuple[checkout_pb2.ReturnedLine, ...]
+    """What has come back with this return, over all returns."""
+    complete: bool
+
+    @property
+    def refund_money_minor(self) -> int:
+        """The money to give back."""
+        return sum(line.list_amount_minor - line.discount_minor - line.points_money_minor for line in self.lines)
+
+    @property
+    def refund_points_minor(self) -> int:
+        """The points to give back."""
+        return sum(line.refund_points_minor for line in self.lines)
+
+    @property
+    def clawback_points_minor(self) -> int:
+        """The points to take back."""
+        return sum(line.clawback_points_minor for line in self.lines)
+
+
+class _Line(NamedTuple):
+    """A line as it was paid. ``accruals_minor`` has each promotion's points, rounded apart as they were granted."""
+
+    quantity_milli: int
+    in_units: bool
+    list_amount_minor: int
+    discount_minor: int
+    points_money_minor: int
+    points_spent_minor: int
+    accruals_minor: tuple[int, ...]
+
+    def part(self, amount_minor: int, returned_milli: int) -> int:
+        """Return the part of an amount that belongs to so much of the line."""
+        if self.in_units:
+            share, rest = divmod(amount_minor, self.quantity_milli // UNIT_MILLI)
+            units = returned_milli // UNIT_MILLI
+            return share * units + min(rest, units)
+        return (2 * amount_minor * returned_milli + self.quantity_milli) // (2 * self.quantity_milli)
+
+    def reversed_between(self, number: int, before_milli: int, after_milli: int) -> journal_pb2.LineReturn:
+        """Return what comes back between two states of the line."""
+
+        def delta(amount_minor: int) -> int:
+            return self.part(amount_minor, after_milli) - self.part(amount_minor, before_milli)
+
+        # What was paid in money, paid with points and taken off are split apart, and the list price is their sum: so
+        # none of them is ever negative.
+        paid = delta(self.list_amount_minor - self.discount_minor - self.points_money_minor)
+        discount, points_money = delta(self.discount_minor), delta(self.points_money_minor)
+        return journal_pb2.LineReturn(
+            line_number=number,
+            quantity_milli=after_milli - before_milli,
+            list_amount_minor=paid + points_money + discount,
+            discount_minor=discount,
+            points_money_minor=points_money,
+            refund_points_minor=delta(self.points_spent_minor),
+            clawback_points_minor=sum(delta(points) for points in self.accruals_minor),
+        )
+
+
+def plan_return(
+    event: journal_pb2.Event, returned: Mapping[int, int], asked: Sequence[tuple[int, int]]
+) -> ReturnPlan | Refused:
+    """Return what bringing back ``asked`` reverses of a purchase's event.
+
+    ``returned`` has the thousandths that came back before, by line number; ``asked`` are pairs of line number and
+    thousandths, or empty for all that is left.
+    """
+    lines = _paid_lines(event)
+    wanted = _wanted(lines, returned, asked)
+    if isinstance(wanted, Refused):
+        return wanted
+    so_far = dict(returned)
+    reversals = []
+    for number in sorted(wanted):
+        before = returned.get(number, 0)
+        so_far[number] = before + wanted[number]
+        reversals.append(lines[number].reversed_between(number, before, so_far[number]))
+    return ReturnPlan(
+        tuple(reversals),
+        tuple(checkout_pb2.ReturnedLine(line_number=n, quantity_milli=so_far[n]) for n in sorted(so_far)),
+        complete=all(so_far.get(number, 0) == line.quantity_milli for number, line in lines.items()),
+    )
+
+
+def _wanted(
+    lines: Mapping[int, _Line], returned: Mapping[int, int], asked: Sequence[tuple[int, int]]
+) -> dict[int, int] | Refused:
+    """Return the thousandths to bring back by line number, or why that cannot be."""
+    left = {number: line.quantity_milli - returned.get(number, 0) for number, line in lines.items()}
+    if not asked:
+        wanted = {number: quantity for number, quantity in left.items() if quantity}
+        return wanted or _exceeds("all of this purchase has come back already")
+    wanted = {}
+    for number, quantity_milli in asked:
+        line = lines.get(number)
+        if line is None:
+            return _invalid(f"the purchase has no line {number}")
+        if number in wanted:
+            return _invalid(f"line {number} is named twice")
+        if line.in_units and quantity_milli % UNIT_MILLI:
+            return _invalid(f"line {number} was sold in whole units, and {quantity_milli} thousandths are to come back")
+        if quantity_milli > left[number]:
+            return _exceeds(
+                f"of line {number} {left[number]} thousandths of {line.quantity_milli} can still come back, "
+                f"not {quantity_milli}"
+            )
+        wanted[number] = quantity_milli
+    return wanted
+
+
+def _exceeds(what: str) -> Refused:
+    return Refused(common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE, what)
+
+
+def _invalid(what: str) -> Refused:
+    return Refused(common_pb2.REFUSAL_REASON_INVALID_REQUEST, what)
+
+
+def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
+    """Return the lines of a purchase that can come back, with what points really paid of each."""
+    purchase, settlement = event.purchase, event.settlement
+    effects = {each.line_number: each for each in purchase.effects}
+    sold = [line for line in purchase.receipt.lines if line.quantity_milli]
+    net = [line.list_amount_minor - line.discount_minor for line in sold]
+    planned = [effects[line.line_number].points_money_minor if line.line_number in effects else 0 for line in sold]
+    weights = next((each for each in (planned, net) if any(each)), [1] * len(sold))
+    # What was really spent is less than planned if the balance did not cover it. A register that takes more points
+    # than the goods cost gets the points back, but no money beyond what was paid in money.
+    money = [min(part, most) for part, most in zip(spread(settlement.spent_money_minor, weights), net, strict=True)]
+    points = spread(settlement.spent_points_minor, weights)
+    has_member = bool(purchase.member_id)
+    return {
+        line.line_number: _Line(
+            line.quantity_milli,
+            not line.weighed and line.quantity_milli % UNIT_MILLI == 0,
+            line.list_amount_minor,
+            line.discount_minor,
+            line_money,
+            line_points,
+            tuple(accrual.points_minor for accrual in effects[line.line_number].accruals)
+            if has_member and line.line_number in effects
+            else (),
+        )
+        for line, line_money, line_points in zip(sold, money, points, strict=True)
+    }
+
+
+def spread(amount: int, weights: Sequence[int]) -> list[int]:
+    """Split an amount in proportion to weights, not all zero, by largest remainder, ties to the earlier.
+
+    The parts sum to the amount. Without weights at all there are no parts.
+    """
+    total = sum(weights)
+    if total == 0:
+        return []
+    parts = [amount * weight // total for weight in weights]
+    remainders = [(-(amount * weight % total), index) for index, weight in enumerate(weights)]
+    for _, index in sorted(remainders)[: amount - sum(parts)]:
+        parts[index] += 1
+    return parts
+
+
+class LotPart(NamedTuple):
+    """Points of one lot."""
+
+    number: int
+    ordinal: int
+    points_minor: int
+
+
+def spent_lots(event: journal_pb2.Event) -> list[LotPart]:
+    """Return the lots from which a purchase spent points, in the order in which a return gives them back.
+
+    That is the reverse of the order of spending: the points that live longest come back first.
+    """
+    return [
+        LotPart(posting.lot_number, posting.lot_ordinal, posting.points_minor)
+        for posting in reversed(event.postings)
+        if posting.credit == REDEEMED
+    ]
+
+
+def granted_lots(event: journal_pb2.Event, number: int) -> list[tuple[int, int]]:
+    """Return the lots that a purchase, booked as entry ``number``, granted."""
+    return [
+        (number, ordinal)
+        for ordinal, posting in enumerate(event.postings, start=1)
+        if posting.debit == ISSUED and posting.credit in MEMBER_ACCOUNTS
+    ]
+
+
+def next_parts(parts: Sequence[LotPart], skip_minor: int, points_minor: int) -> list[LotPart]:
+    """Return the parts of a sequence that lie after ``skip_minor`` points, up to ``points_minor`` in all."""
+    chosen: list[LotPart] = []
+    for part in parts:
+        skipped = min(skip_minor, part.points_minor)
+        skip_minor -= skipped
+        taken = min(points_minor, part.points_minor - skipped)
+        points_minor -= taken
+        if taken:
+            chosen.append(part._replace(points_minor=taken))
+    return chosen

@@ -1,0 +1,48 @@
+"""What verification finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+Progress = Callable[[int], None]
+"""Told how many more entries were checked."""
+
+
+class BadEntry(Exception):
+    """An entry is not what it should be; the message goes on from "entry 17: "."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong, and where. ``number`` is the first bad entry; zero speaks of the book's caches or its head."""
+
+    book: int
+    number: int
+    what: str
+
+    def __str__(self) -> str:
+        """Return a sentence for people."""
+        place = f"book {self.book}, entry {self.number}" if self.number else f"book {self.book}"
+        return f"{place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class BookReport:
+    """What verification found in one book; ``problem`` is None for a sound one.
+
+    ``entries`` and ``hash`` say how far its chain was followed, ``checked`` and ``postings`` how many of them this run
+    looked at, ``members`` whose caches it recomputed from all their entries.
+    """
+
+    book: int
+    entries: int
+    checked: int
+    postings: int
+    members: int
+    hash: bytes
+    problem: Problem | None
+
+    def with_problem(self, problem: Problem) -> BookReport:
+        """Return the same report of a book in which something was found later."""
+        return replace(self, problem=problem)

@@ -1,0 +1,187 @@
+"""Returns: from a request and the purchase as booked to the command that reverses it, and from entries to answers."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+from zoneinfo import ZoneInfo
+
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+
+from ledger.keys import content_hash, message_key
+from ledger.lookups import BookedReceipt
+from ledger.model import AVAILABLE, EXPIRED, REDEEMED, Booked, Return, Unit
+from ledger.returns import UNIT_MILLI
+from server.checkout.convert import decimal_text, invalid
+from server.checkout.sale import moment_of
+from server.checkout.submitting import entry_ref, receipt_key_bytes
+from server.errors import Refused
+from server.promotions import Clawback, Rules
+
+_CLAWBACKS: Final[Mapping[Clawback, journal_pb2.ClawbackMode]] = {
+    Clawback.DEBT: journal_pb2.CLAWBACK_MODE_DEBT,
+    Clawback.WITHIN_BALANCE: journal_pb2.CLAWBACK_MODE_WITHIN_BALANCE,
+    Clawback.OWN_LOT_ONLY: journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY,
+}
+_UNKNOWN_TEXT: Final = (
+    "This purchase is not booked, so no points can be reversed. Check the receipt's number; if it was taken offline, "
+    "let its register send its journal first."
+)
+_A_RETURN_TEXT: Final = "This is the receipt of a return. Ask for the receipt of the purchase."
+
+
+class ReturnContext(NamedTuple):
+    """What a return is judged by: the purchase as booked, and the rules at the return's own time."""
+
+    purchase: BookedReceipt
+    rules: Rules
+    unit: Unit
+    zone: ZoneInfo
+
+
+def known_purchase(request: checkout_pb2.ReturnRequest, found: BookedReceipt | None) -> BookedReceipt:
+    """Return the purchase that a return names.
+
+    Raises:
+        Refused: PURCHASE_UNKNOWN if nothing, or no purchase, is booked under its key; INVALID_REQUEST for a line that
+            it does not have or that is named twice, or for a broken unit.
+    """
+    key = request.purchase_key
+    name = f"receipt {key.receipt_number} of {key.business_date}, store {key.store_id}, terminal {key.terminal_id}"
+    if found is None:
+        raise Refused(common_pb2.REFUSAL_REASON_PURCHASE_UNKNOWN, f"{name} is not booked", cashier_text=_UNKNOWN_TEXT)
+    if found.kind != journal_pb2.ENTRY_KIND_PURCHASE:
+        raise Refused(
+            common_pb2.REFUSAL_REASON_PURCHASE_UNKNOWN,
+            f"{name} is a return itself; name the purchase",
+            cashier_text=_A_RETURN_TEXT,
+        )
+    bought = {line.line_number: line for line in found.event.purchase.receipt.lines if line.quantity_milli}
+    seen: set[int] = set()
+    for index, line in enumerate(request.lines):
+        number = line.line_number
+        if number not in bought:
+            raise invalid(f"lines[{index}].line_number", f"the purchase has no line {number}")
+        if number in seen:
+            raise invalid(f"lines[{index}].line_number", f"{number} stands in the return twice")
+        if _is_in_units(bought[number]) and line.quantity_milli % UNIT_MILLI:
+            raise invalid(f"lines[{index}].quantity_milli", f"line {number} was sold in whole units of {UNIT_MILLI}")
+        seen.add(number)
+    return found
+
+
+def _is_in_units(line: common_pb2.ReceiptLine) -> bool:
+    return not line.weighed and line.quantity_milli % UNIT_MILLI == 0
+
+
+def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) -> Return:
+    """Return what the books are to be told.
+
+    Raises:
+        Refused: if the return's own key is malformed.
+    """
+    purchase, settings = context.purchase, context.rules.programme.returns
+    member = purchase.event.purchase.member_id
+    record = journal_pb2.GoodsReturn(
+        receipt_key=request.receipt_key,
+        member_id=member,
+        purchase_key=request.purchase_key,
+        purchase_number=purchase.number,
+        event_at=request.event_at,
+        asked=request.lines,
+        programme_code=context.rules.programme.code,
+        programme_version=context.rules.version,
+        clawback=_CLAWBACKS[settings.clawback],
+        expired_grace_days=settings.expired_grace_days,
+        time_zone=context.zone.key,
+    )
+    return Return(
+        book=purchase.book,
+        message_id=message_key(request.message_id),
+        business_key=receipt_key_bytes(request.receipt_key, "receipt_key"),
+        content_hash=_return_hash(request),
+        event_at=moment_of(request.event_at),
+        member_id=uuid.UUID(member) if member else None,
+        event=journal_pb2.Event(goods_return=record).SerializeToString(),
+        unit=context.unit,
+        purchase_number=purchase.number,
+        purchase=purchase.payload,
+        asked=tuple((line.line_number, line.quantity_milli) for line in request.lines),
+        lots=purchase.lots,
+        clawback=_CLAWBACKS[settings.clawback],
+        expired_grace_days=settings.expired_grace_days,
+    )
+
+
+def _return_hash(request: checkout_pb2.ReturnRequest) -> bytes:
+    """Return the hash of what a resent return must repeat: all but the message id. The purchase has the member."""
+    return content_hash(
+        None,
+        b"return",
+        request.receipt_key.SerializeToString(deterministic=True),
+        request.purchase_key.SerializeToString(deterministic=True),
+        request.event_at.SerializeToString(deterministic=True),
+        *(line.SerializeToString(deterministic=True) for line in request.lines),
+    )
+
+
+def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
+    """Return the answer that an entry stores: the same whenever it is asked for."""
+    event = journal_pb2.Event.FromString(booked.event)
+    goods, settlement = event.goods_return, event.settlement
+    response = checkout_pb2.ReturnResponse(
+        entry=entry_ref(booked),
+        refund_money_minor=goods.refund_money_minor,
+        refund_points_minor=settlement.refund_points_minor,
+        clawback_points_minor=settlement.clawback_points_minor + settlement.clawback_debt_points_minor,
+        debt_points_minor=settlement.clawback_debt_points_minor,
+        balances=[settlement.balance] if settlement.HasField("balance") else [],
+        notices=_notices(event),
+        coupon_codes=goods.coupon_codes,
+    )
+    for line in goods.lines:
+        response.lines.add(
+            line_number=line.line_number,
+            quantity_milli=line.quantity_milli,
+            refund_money_minor=line.list_amount_minor - line.discount_minor - line.points_money_minor,
+            refund_points_minor=line.refund_points_minor,
+            clawback_points_minor=line.clawback_points_minor,
+        )
+    return response
+
+
+def _notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
+    """Say what a cashier must explain: points that are owed, waived, or lapsed as soon as they came back."""
+    settlement = event.settlement
+    precision = settlement.balance.precision
+    for code, points_minor, text in (
+        (
+            "POINTS_OWED",
+            settlement.clawback_debt_points_minor,
+            "{} points earned on these goods were spent already: the next points earned make up for them.",
+        ),
+        (
+            "POINTS_WAIVED",
+            settlement.clawback_waived_points_minor,
+            "{} points earned on these goods were spent already and are not taken back.",
+        ),
+        ("POINTS_LAPSED", _lapsed_minor(event), "{} of the points given back had lapsed since and stay lapsed."),
+    ):
+        if points_minor:
+            yield common_pb2.Notice(
+                audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text.format(decimal_text(points_minor, precision))
+            )
+
+
+def _lapsed_minor(event: journal_pb2.Event) -> int:
+    """Return the points that were given back to lots that have lapsed."""
+    given_back = {
+        (p.lot_number, p.lot_ordinal) for p in event.postings if p.debit == REDEEMED and p.credit == AVAILABLE
+    }
+    lapsed = sum(
+        p.points_minor
+        for p in event.postings
+        if (p.debit, p.credit) == (AVAILABLE, EXPIRED) and (p.lot_number, p.lot_ordinal) in given_back
+    )
+    return min(lapsed, event.settlement.refund_points_minor)

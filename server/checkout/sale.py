@@ -1,0 +1,103 @@
+"""Judging a receipt: its store, the rules at its time, and its lines as the catalogue completes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple, Protocol, TypeVar
+from zoneinfo import ZoneInfo
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from tallypoint.v1 import common_pb2
+
+from server.checkout.convert import CatalogueLike, coupons_notice, invalid, lines_of, unknown_sku_notice
+from server.errors import Refused
+from server.promotions import ReceiptError, ReceiptFacts, Rules
+from server.rules import RulesBook
+
+T = TypeVar("T")
+
+NO_PROGRAMME_TEXT = "The loyalty programme is not in effect. Sell without the card."
+
+
+class StoresLike(Protocol):
+    """The stores and their time zones."""
+
+    def time_zone(self, store_id: str) -> ZoneInfo | None:
+        """Return a store's time zone; None if there is no such store."""
+
+
+class Sale(NamedTuple):
+    """A receipt with all that is needed to judge it."""
+
+    rules: Rules
+    zone: ZoneInfo
+    facts: ReceiptFacts
+    unknown_skus: list[str]
+
+    def shortcomings(self, coupon_codes: Sequence[str]) -> list[common_pb2.Notice]:
+        """Return notices about what the rules could not take into account."""
+        return [*unknown_sku_notice(self.unknown_skus), *coupons_notice(coupon_codes)]
+
+
+class Judge:
+    """Knows stores, rules and goods."""
+
+    def __init__(self, rules: RulesBook, catalogue: CatalogueLike, stores: StoresLike) -> None:
+        """Take what a worker keeps in memory."""
+        self._rules = rules
+        self._catalogue = catalogue
+        self._stores = stores
+
+    def sale(self, receipt: common_pb2.Receipt, store_id: str, key: str = "receipt_key") -> Sale:
+        """Judge by the rules at the receipt's time, in the store's time zone; ``key`` is the field with the store.
+
+        Raises:
+            Refused: NOT_FOUND, NO_PROGRAMME, CURRENCY_FOREIGN, or INVALID_REQUEST for lines that make no sense.
+        """
+        zone = self.zone(store_id, key)
+        moment = moment_of(receipt.event_at)
+        rules = self.rules_at(moment)
+        if receipt.currency_code != rules.programme.currency:
+            raise Refused(
+                common_pb2.REFUSAL_REASON_CURRENCY_FOREIGN,
+                f"the receipt is in {receipt.currency_code}, the programme in {rules.programme.currency}",
+                violations=[("receipt.currency_code", f"must be {rules.programme.currency}")],
+            )
+        lines, unknown = lines_of(receipt, self._catalogue)
+        return Sale(rules, zone, ReceiptFacts(store_id, moment.astimezone(zone), lines), unknown)
+
+    def zone(self, store_id: str, key: str = "receipt_key") -> ZoneInfo:
+        """Return a store's time zone; Refused NOT_FOUND if there is no such store."""
+        zone = self._stores.time_zone(store_id)
+        if zone is None:
+            raise Refused(
+                common_pb2.REFUSAL_REASON_NOT_FOUND,
+                f"there is no store {store_id!r}; register it in the back office first",
+                violations=[(f"{key}.store_id", "no such store")],
+            )
+        return zone
+
+    def rules_at(self, moment: datetime) -> Rules:
+        """Return the rules at an (aware) moment; Refused NO_PROGRAMME if none are in effect."""
+        rules = self._rules.at(moment)
+        if rules is None:
+            raise Refused(
+                common_pb2.REFUSAL_REASON_NO_PROGRAMME,
+                f"no version of the programme is in effect at {moment.isoformat()}; publish one",
+                cashier_text=NO_PROGRAMME_TEXT,
+            )
+        return rules
+
+
+def evaluated(evaluate: Callable[[], T]) -> T:
+    """Run the evaluator; a receipt that makes no sense is the caller's mistake."""
+    try:
+        return evaluate()
+    except ReceiptError as error:
+        raise invalid(f"receipt.{error.field}", str(error)) from error
+
+
+def moment_of(timestamp: Timestamp) -> datetime:
+    """Return a timestamp as an aware moment in UTC."""
+    return timestamp.ToDatetime(tzinfo=UTC)

@@ -1,0 +1,74 @@
+"""The one way from a call to the books: submit a command; whatever keeps it from being booked becomes a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tallypoint.v1 import common_pb2
+
+from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
+from ledger.keys import business_key
+from ledger.model import Booked, Command
+from ledger.model import Refused as LedgerRefused
+from server.checkout.convert import invalid
+from server.errors import Refused
+
+CASHIER_TEXTS: Final[Mapping[common_pb2.RefusalReason, str]] = {
+    common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED: "This receipt is already booked. Call the administrator.",
+    common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED: "The register sent one message in two forms. Call the administrator.",
+    common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT: "There are not that many points. Ask for fewer.",
+    common_pb2.REFUSAL_REASON_HELD_ELSEWHERE: "Another lane holds these points. Ask for fewer, or take them over.",
+    common_pb2.REFUSAL_REASON_HOLD_GONE: "This checkout is paid already. Begin a new one.",
+    common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE: "More would come back than was bought. Check earlier returns.",
+}
+"""What a cashier is told when the books refuse."""
+
+
+def receipt_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
+    """Return the 16 bytes under which a receipt counts once; ``field`` is the key's place in the request.
+
+    Raises:
+        Refused: if its business date is none.
+    """
+    try:
+        return business_key(key)
+    except ValueError as error:
+        raise invalid(f"{field}.business_date", f"is no date of the calendar: {error}") from error
+
+
+async def submit(
+    committer: Committer, command: Command, deadline: float | None, refusal: Refused | None = None
+) -> Booked:
+    """Submit a command; return its entry, or its stored one, once it is durable.
+
+    ``refusal`` is what ``command.refusal`` stands for, with its text for the cashier.
+
+    Raises:
+        Refused: by name, if the command was not booked or its outcome is unknown.
+    """
+    try:
+        outcome = await committer.submit(command, deadline)
+    except Overloaded as error:
+        raise Refused(
+            common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds
+        ) from error
+    except DeadlinePassed as error:
+        raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
+    except OutcomeUnknown as error:
+        raise Refused(common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0) from error
+    except CommandFailed:
+        raise  # a mistake of ours: the edge answers INTERNAL with an incident id
+    if refusal is not None and outcome is command.refusal:
+        raise refusal
+    if isinstance(outcome, LedgerRefused):
+        raise Refused(outcome.reason, outcome.message, cashier_text=CASHIER_TEXTS.get(outcome.reason, ""))
+    assert isinstance(outcome, Booked), "nothing that a register asks for leaves the books unchanged"
+    return outcome
+
+
+def entry_ref(booked: Booked) -> common_pb2.EntryRef:
+    """Return where an entry stands."""
+    ref = common_pb2.EntryRef(book=booked.book, number=booked.number)
+    ref.booked_at.FromDatetime(booked.booked_at)
+    return ref

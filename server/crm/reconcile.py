@@ -1,0 +1,235 @@
+"""A quick look at whether the CRM database agrees with the ledger: counts, sums and chain heads, book by book.
+
+Both databases add up what they have as of the CRM database's cursors; entries never change, so what the ledger books
+meanwhile makes no difference. It finds what is missing, extra or doubled, and any figure that changes a sum; which row
+it is, and what else differs, is found by ``compare``.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import asyncpg
+from tallypoint.v1 import journal_pb2
+
+from ledger.books import genesis_hash
+from ledger.journal import read_heads
+from server.crm import source
+from server.crm.rows import ACCOUNTS
+from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
+
+if TYPE_CHECKING:
+    from server.database import Connection
+
+TIMEOUT_SECONDS: Final = 3600.0
+"""A sum over years of entries takes its time."""
+SHOWN_HASH_BYTES: Final = 8
+
+_KINDS: Final = {
+    int(journal_pb2.ENTRY_KIND_PURCHASE): "receipts",
+    int(journal_pb2.ENTRY_KIND_RETURN): "returns",
+    int(journal_pb2.ENTRY_KIND_HOLD): "holds",
+    int(journal_pb2.ENTRY_KIND_ADJUSTMENT): "adjustments",
+    int(journal_pb2.ENTRY_KIND_TRANSFER): "transfers",
+    int(journal_pb2.ENTRY_KIND_CLOSE): "closes",
+}
+"""The kinds of entries that have a row of their own in the CRM database."""
+
+# Read the ledger's hashes at the cursors.
+READ_HASHES: Final = """
+SELECT e.book, e.hash FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.entry e ON e.book = c.book AND e.number = c.number
+"""
+
+# Count the ledger's entries up to the cursors, by kind.
+COUNT_ENTRIES: Final = """
+SELECT e.book, e.kind, count(*) AS rows FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.entry e ON e.book = c.book AND e.number <= c.number
+GROUP BY e.book, e.kind
+"""
+
+# Add up the ledger's postings up to the cursors, by unit and accounts.
+SUM_POSTINGS: Final = """
+SELECT p.book, p.unit, p.debit, p.credit, count(*) AS rows, sum(p.points_minor)::bigint AS points_minor
+FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.posting p ON p.book = c.book AND p.number <= c.number
+GROUP BY p.book, p.unit, p.debit, p.credit
+"""
+
+# Count the holds that ended up to the cursors.
+COUNT_HOLD_ENDS: Final = """
+SELECT h.book, count(*) AS rows FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.hold h ON h.book = c.book AND h.ended_number <= c.number
+GROUP BY h.book
+"""
+
+# Name the point units.
+READ_UNITS: Final = "SELECT unit, code, precision FROM ledger.unit"
+
+# Count the CRM database's rows.
+COUNT_ROWS: Final = """
+SELECT book, 'receipts' AS what, count(*) AS rows FROM crm.receipt GROUP BY book
+UNION ALL SELECT book, 'returns', count(*) FROM crm.goods_return GROUP BY book
+UNION ALL SELECT book, 'holds', count(*) FROM crm.hold GROUP BY book
+UNION ALL SELECT book, 'ended holds', count(*) FROM crm.hold_end GROUP BY book
+UNION ALL SELECT book, 'adjustments', count(*) FROM crm.adjustment GROUP BY book
+UNION ALL SELECT book, 'transfers', count(*) FROM crm.transfer GROUP BY book
+UNION ALL SELECT book, 'closes', count(*) FROM crm.close GROUP BY book
+"""
+
+# Add up the CRM database's movements, by unit and accounts.
+SUM_MOVEMENTS: Final = """
+SELECT book, unit, debit, credit, count(*) AS rows, sum(points_minor)::bigint AS points_minor
+FROM crm.points_movement GROUP BY book, unit, debit, credit
+"""
+
+Figure = int | str
+"""A count, a sum of points in the unit's smallest fraction, or a word."""
+
+
+class Line(NamedTuple):
+    """One figure of a book on both sides. ``decimals`` are those of a sum of points; 0 for others."""
+
+    what: str
+    ledger: Figure
+    crm: Figure
+    decimals: int = 0
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides agree."""
+        return self.ledger == self.crm
+
+    def shown(self, figure: Figure) -> str:
+        """Return a figure for people."""
+        return figure if isinstance(figure, str) else f"{Decimal(figure).scaleb(-self.decimals):,}"
+
+
+@dataclass(slots=True)
+class BookReconciliation:
+    """What both databases say of one book. ``waiting`` entries are in the ledger and not yet applied."""
+
+    book: int
+    waiting: int
+    lines: list[Line]
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides agree."""
+        return all(line.equal for line in self.lines)
+
+
+class Account(NamedTuple):
+    """An account of one unit, or one side of it."""
+
+    unit: int
+    name: str
+    side: str
+
+
+@dataclass(slots=True)
+class _Side:
+    """What one database says of one book."""
+
+    state: str = FOLLOWING
+    entries: int = 0
+    hash: bytes = b""
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    points_minor: dict[Account, int] = field(default_factory=lambda: defaultdict(int))
+
+    def move(self, row: asyncpg.Record, debit: str, credit: str) -> None:
+        """Take in what moved from one account to another."""
+        self.counts["points movements"] += row["rows"]
+        self.points_minor[Account(row["unit"], debit, "debited")] += row["points_minor"]
+        self.points_minor[Account(row["unit"], credit, "credited")] += row["points_minor"]
+
+
+async def reconcile(ledger_conn: Connection, crm_conn: Connection) -> list[BookReconciliation]:
+    """Compare counts, sums and chain heads of every book as of the CRM database's cursors.
+
+    Raises:
+        ForeignLedgerError: The CRM database follows another ledger.
+    """
+    async with crm_conn.transaction(isolation="repeatable_read", readonly=True):
+        identity = await source.read_identity(ledger_conn)
+        cursors = await read_cursors(crm_conn)
+        check_identity(cursors, identity)
+        theirs = await _crm_sides(crm_conn, cursors)
+    # Read after the cursors, so the ledger has all that they have.
+    async with ledger_conn.transaction(isolation="repeatable_read", readonly=True):
+        heads = await read_heads(ledger_conn)
+        positions = {book: cursors[book].number if book in cursors else 0 for book in heads}
+        ours = await _ledger_sides(ledger_conn, identity.ledger_id, positions)
+        units = {row["unit"]: (row["code"], row["precision"]) for row in await ledger_conn.fetch(READ_UNITS)}
+    return [
+        BookReconciliation(
+            book,
+            max(0, heads[book].number - positions[book]) if book in heads else 0,
+            _lines(ours.get(book, _Side()), theirs.get(book, _Side()), units),
+        )
+        for book in sorted(heads.keys() | theirs.keys())
+    ]
+
+
+async def _ledger_sides(conn: Connection, ledger_id: uuid.UUID, positions: Mapping[int, int]) -> dict[int, _Side]:
+    sides = {book: _Side(hash=b"" if number else genesis_hash(ledger_id, book)) for book, number in positions.items()}
+    places = list(positions), list(positions.values())
+    for row in await conn.fetch(READ_HASHES, *places):
+        sides[row["book"]].hash = row["hash"]
+    for row in await conn.fetch(COUNT_ENTRIES, *places, timeout=TIMEOUT_SECONDS):
+        sides[row["book"]].entries += row["rows"]
+        if row["kind"] in _KINDS:
+            sides[row["book"]].counts[_KINDS[row["kind"]]] = row["rows"]
+    for row in await conn.fetch(COUNT_HOLD_ENDS, *places, timeout=TIMEOUT_SECONDS):
+        sides[row["book"]].counts["ended holds"] = row["rows"]
+    for row in await conn.fetch(SUM_POSTINGS, *places, timeout=TIMEOUT_SECONDS):
+        sides[row["book"]].move(row, _account(row["debit"]), _account(row["credit"]))
+    return sides
+
+
+async def _crm_sides(conn: Connection, cursors: Mapping[int, Cursor]) -> dict[int, _Side]:
+    sides: dict[int, _Side] = defaultdict(_Side)
+    for book, cursor in cursors.items():
+        sides[book] = _Side(cursor.state, cursor.number, cursor.hash)
+    for row in await conn.fetch(COUNT_ROWS, timeout=TIMEOUT_SECONDS):
+        sides[row["book"]].counts[row["what"]] = row["rows"]
+    for row in await conn.fetch(SUM_MOVEMENTS, timeout=TIMEOUT_SECONDS):
+        sides[row["book"]].move(row, row["debit"], row["credit"])
+    return sides
+
+
+def _account(number: int) -> str:
+    return ACCOUNTS.get(number, str(number))
+
+
+def _lines(ledger: _Side, crm: _Side, units: Mapping[int, tuple[str, int]]) -> list[Line]:
+    lines = [
+        Line("stream", ledger.state, crm.state),
+        Line("entries", ledger.entries, crm.entries),
+        Line("hash at the cursor", _shown_hash(ledger.hash), _shown_hash(crm.hash)),
+    ]
+    lines += [
+        Line(what, ledger.counts[what], crm.counts[what])
+        for what in (*_KINDS.values(), "ended holds", "points movements")
+        if what in ledger.counts or what in crm.counts
+    ]
+    for account in _in_order(ledger.points_minor.keys() | crm.points_minor.keys()):
+        code, precision = units.get(account.unit, (f"unit {account.unit}", 0))
+        sums = ledger.points_minor[account], crm.points_minor[account]
+        lines.append(Line(f"{code} {account.name}, {account.side}", *sums, decimals=precision))
+    return lines
+
+
+def _in_order(accounts: Iterable[Account]) -> list[Account]:
+    """Return accounts as the journal counts them, debits first; unknown ones last."""
+    places = {name: number for number, name in ACCOUNTS.items()}
+    return sorted(accounts, key=lambda a: (a.unit, places.get(a.name, len(places) * 10), a.name, a.side == "credited"))
+
+
+def _shown_hash(digest: bytes) -> str:
+    return digest[:SHOWN_HASH_BYTES].hex() or "none"

@@ -1,0 +1,95 @@
+"""The account map: which account of the general ledger each account of the books stands for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+DEFAULT_FILE: Final = Path(__file__).with_name("account_map.toml")
+MAX_COMMODITY_LETTERS: Final = 24
+_NOT_COMMODITY: Final = re.compile(r"[^A-Z0-9'._-]+")
+
+Commodity = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9'._-]{0,22}[A-Z0-9]$")]
+
+
+class AccountMapError(ValueError):
+    """The file is not an account map; the message names every field at fault."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GlAccount(_Strict):
+    """An account of the general ledger: its number in the enterprise system, its name in beancount."""
+
+    number: str = Field("", max_length=64)
+    name: str = Field(pattern=r"^(Assets|Liabilities|Equity|Income|Expenses)(:[A-Z0-9][A-Za-z0-9-]*)+$", max_length=256)
+
+
+class GlAccounts(_Strict):
+    """What each account of the books stands for, by its name in small letters."""
+
+    available: GlAccount
+    pending: GlAccount
+    held: GlAccount
+    debt: GlAccount
+    issued: GlAccount
+    redeemed: GlAccount
+    expired: GlAccount
+    adjusted: GlAccount
+    partner: GlAccount
+    clearing: GlAccount
+    revalued: GlAccount
+
+
+class AccountMap(_Strict):
+    """An account map; see `account_map.toml` for what each account means."""
+
+    accounts: GlAccounts
+    commodities: dict[str, Commodity] = {}
+
+    def account(self, code: str) -> GlAccount:
+        """Return what an account of the books stands for, such as ``available``."""
+        account = getattr(self.accounts, code)
+        assert isinstance(account, GlAccount)
+        return account
+
+    def commodity(self, unit_code: str) -> str:
+        """Return the name of a point unit in beancount: as the map says, or its code in capitals."""
+        if unit_code in self.commodities:
+            return self.commodities[unit_code]
+        name = _NOT_COMMODITY.sub("-", unit_code.upper())[:MAX_COMMODITY_LETTERS].strip("'._-0123456789")
+        return name if len(name) > 1 else f"POINTS-{name or '0'}"
+
+
+def load_account_map(path: Path | None = None) -> AccountMap:
+    """Read the account map, and over it the file of one's own, which may name any part of it.
+
+    Raises:
+        AccountMapError: The file is no account map.
+        OSError: It cannot be read.
+    """
+    text = DEFAULT_FILE.read_text(encoding="utf-8")
+    known: dict[str, Any] = tomllib.loads(text)
+    if path is None:
+        return AccountMap.model_validate(known)
+    try:
+        own = tomllib.loads(path.read_text(encoding="utf-8"))
+        return AccountMap.model_validate(_over(known, own))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AccountMapError(f"{path}: this is not TOML: {error}") from None
+    except ValidationError as error:
+        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise AccountMapError(f"{path}: this is not an account map:\n" + "\n".join(faults)) from None
+
+
+def _over(known: Any, own: Any) -> Any:  # noqa: ANN401 - any TOML
+    """Put one's own values over the known ones, table by table."""
+    if isinstance(known, dict) and isinstance(own, dict):
+        return known | {key: _over(known.get(key), value) for key, value in own.items()}
+    return own

@@ -1,0 +1,232 @@
+"""The general ledger as beancount text: what `bean-check` proves, anybody can read.
+
+A positive amount is a debit. Points are a commodity of their own beside the currency, so both must balance. After
+every closed month, and at the end, the text asserts balances that were added up another way: the points of the trial
+balance, and the money of the liability roll-forward.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+import asyncpg
+from tallypoint.v1 import journal_pb2
+
+from ledger.finance.accounts import ACCOUNT_NAMES
+from ledger.finance.closing import read_closes
+from ledger.finance.general_ledger import Journal, Line
+from ledger.finance.liability import roll_forward, trial_balance
+from ledger.finance.scope import Query, Scope
+from server.finance.account_map import AccountMap, GlAccount
+from server.finance.general_ledger import Transaction, transactions
+
+ACCOUNT_WIDTH: Final = 44
+AMOUNT_WIDTH: Final = 22
+IN_LOTS: Final = ("available", "pending", "held")
+MONTH: Final = int(journal_pb2.CLOSE_PERIOD_MONTH)
+
+
+class Amount(NamedTuple):
+    """Minor units of a commodity with so many decimal places; positive is a debit."""
+
+    minor: int
+    decimals: int
+    commodity: str
+
+    def __str__(self) -> str:
+        """Return it as beancount writes it, such as ``-12.50 UAH``."""
+        return f"{Decimal(self.minor).scaleb(-self.decimals):f} {self.commodity}"
+
+
+class Check(NamedTuple):
+    """The balance that an account must have at the end of a day."""
+
+    day: date
+    account: str
+    amount: Amount
+
+
+class _Commodities(NamedTuple):
+    """Points and money of one programme, as amounts."""
+
+    unit: str
+    unit_decimals: int
+    currency: str
+    currency_decimals: int
+
+    def points(self, minor: int) -> Amount:
+        return Amount(minor, self.unit_decimals, self.unit)
+
+    def money(self, minor: int) -> Amount:
+        return Amount(minor, self.currency_decimals, self.currency)
+
+
+def _commodities(scope: Scope, account_map: AccountMap) -> _Commodities:
+    programme = scope.programme
+    unit = account_map.commodity(programme.unit.code)
+    return _Commodities(unit, programme.unit.precision, programme.currency, programme.currency_digits)
+
+
+def beancount_text(journal: Journal, checks: Iterable[Check], account_map: AccountMap) -> str:
+    """Return a journal as beancount text, with a directive for every check.
+
+    A journal that does not begin with the first day begins with a transaction that brings the balances forward.
+    """
+    scope, commodities = journal.scope, _commodities(journal.scope, account_map)
+    booked = transactions(journal.lines, account_map)
+    brought = _balances(journal.before, account_map)
+    lines = [
+        f'option "title" "Loyalty points of {scope.programme.code}"',
+        f'option "operating_currency" "{commodities.currency}"',
+        f"; {scope.note()}",
+    ]
+    first = journal.lines[0].day if journal.lines else scope.last_day
+    if booked or brought:
+        lines += ["", *_declarations(first, booked, brought, account_map, commodities)]
+    if brought:
+        lines += ["", f'{first} * "Brought forward"', *_brought(brought, commodities)]
+    for transaction in booked:
+        lines += ["", *_transaction(transaction, commodities)]
+    known = _names(booked) | set(brought)
+    held = [check for check in checks if check.account in known and check.day >= first]
+    if held:
+        lines.append("")
+    lines += [_assertion(check) for check in held]
+    return "\n".join(lines) + "\n"
+
+
+def _names(booked: Sequence[Transaction]) -> set[str]:
+    return {account.name for each in booked for booking in each.bookings for account in (booking.debit, booking.credit)}
+
+
+def _declarations(
+    day: date,
+    booked: Sequence[Transaction],
+    brought: Mapping[str, tuple[int, int]],
+    account_map: AccountMap,
+    commodities: _Commodities,
+) -> list[str]:
+    lines = [f"{day} commodity {commodities.unit}", f"{day} commodity {commodities.currency}", ""]
+    numbers: dict[str, str] = {}
+    for code in type(account_map.accounts).model_fields:
+        account = account_map.account(code)
+        numbers.setdefault(account.name, account.number)
+    for name in sorted(_names(booked) | set(brought)):
+        lines.append(f"{day} open {name:{ACCOUNT_WIDTH}} {commodities.unit},{commodities.currency}")
+        if numbers[name]:
+            lines.append(f"  number: {_quoted(numbers[name])}")
+    return lines
+
+
+def _transaction(transaction: Transaction, commodities: _Commodities) -> list[str]:
+    lines = [f"{transaction.day} * {_quoted(transaction.kind)}", f"  document: {_quoted(transaction.document)}"]
+    if transaction.close_number is not None:
+        lines.append(f"  close: {transaction.close_number}")
+    for debit, credit, points_minor, money_minor in transaction.bookings:
+        for amount in (commodities.points(points_minor), commodities.money(money_minor)):
+            lines += _legs(debit, credit, amount)
+    return lines
+
+
+def _legs(debit: GlAccount, credit: GlAccount, amount: Amount) -> list[str]:
+    if not amount.minor:
+        return []
+    return [_leg(debit.name, amount), _leg(credit.name, amount._replace(minor=-amount.minor))]
+
+
+def _assertion(check: Check) -> str:
+    """Return the directive for a check: beancount looks at the morning of a day, and would let a cent pass."""
+    figure, commodity = str(check.amount).split()
+    return f"{check.day + timedelta(days=1)} balance {check.account:{ACCOUNT_WIDTH}} {figure} ~ 0 {commodity}"
+
+
+def _leg(account: str, amount: Amount) -> str:
+    figure, commodity = str(amount).split()
+    return f"  {account:{ACCOUNT_WIDTH}} {figure:>{AMOUNT_WIDTH}} {commodity}"
+
+
+def _brought(balances: Mapping[str, tuple[int, int]], commodities: _Commodities) -> list[str]:
+    amounts = [
+        (account, amount)
+        for account, (points_minor, money_minor) in balances.items()
+        for amount in (commodities.points(points_minor), commodities.money(money_minor))
+    ]
+    return [_leg(account, amount) for account, amount in amounts if amount.minor]
+
+
+def _balances(lines: Iterable[Line], account_map: AccountMap) -> dict[str, tuple[int, int]]:
+    """Return what lines leave on each account, debits less credits, of points and of money; not what is level."""
+    points, money = defaultdict[str, int](int), defaultdict[str, int](int)
+    for line in lines:
+        for code, sign in ((line.debit, 1), (line.credit, -1)):
+            name = account_map.account(code).name
+            points[name] += sign * line.points_minor
+            money[name] += sign * line.money_minor
+    return {name: (points[name], money[name]) for name in sorted(points) if points[name] or money[name]}
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+# --- what the text asserts ----------------------------------------------------------------------------------------
+
+
+async def read_checks(conn: asyncpg.Connection, query: Query, journal: Journal, account_map: AccountMap) -> list[Check]:
+    """Read the balances after every closed month of a journal, after the newest close, and at its end."""
+    ends = await _ends(conn, query, journal)
+    commodities = _commodities(journal.scope, account_map)
+    checks: list[Check] = []
+    for day, as_of in sorted(ends.items()):
+        at_end = replace(query, as_of=as_of, from_day=None, to_day=None if as_of else query.to_day)
+        points: dict[str, int] = defaultdict(int)
+        for name, _, _, balance in (await trial_balance(conn, at_end)).rows:
+            if name in ACCOUNT_NAMES.values():
+                assert isinstance(balance, int)
+                points[account_map.account(str(name)).name] -= balance
+        checks += [Check(day, name, commodities.points(minor)) for name, minor in sorted(points.items())]
+        closing = await _closing_money(conn, at_end)
+        own = _balances([line for line in (*journal.before, *journal.lines) if line.day <= day], account_map)
+        checks += [Check(day, name, commodities.money(minor)) for name, minor in _liability(closing, own, account_map)]
+    return checks
+
+
+async def _ends(conn: asyncpg.Connection, query: Query, journal: Journal) -> dict[date, int | None]:
+    """Return the days after which balances are asserted, with the close that they are as of."""
+    scope = journal.scope
+    closes = [closed.row for closed in await read_closes(conn, scope.programme.unit.number)]
+    taken = [row for row in closes if row.close_number <= scope.before_period and row.last_day <= scope.last_day]
+    ends: dict[date, int | None] = {row.last_day: row.close_number for row in taken if row.period == MONTH}
+    if taken:
+        ends[taken[-1].last_day] = taken[-1].close_number
+    if query.as_of is None and journal.lines and journal.lines[-1].day not in ends:
+        ends[journal.lines[-1].day] = None
+    return ends
+
+
+async def _closing_money(conn: asyncpg.Connection, at_end: Query) -> int:
+    rows = (await roll_forward(conn, replace(at_end, by="month", measure="money"))).rows
+    closing = rows[-1][-1] if rows else 0
+    assert isinstance(closing, int)
+    return closing
+
+
+def _liability(
+    closing_minor: int, own: Mapping[str, tuple[int, int]], account_map: AccountMap
+) -> list[tuple[str, int]]:
+    """Return what the roll-forward says of the account of points in lots, if there is one account for all of them.
+
+    The roll-forward has what members owe taken off already, the general ledger shows it as an asset.
+    """
+    names = {account_map.account(code).name for code in IN_LOTS}
+    if len(names) != 1:
+        return []
+    name, debt = names.pop(), account_map.account("debt").name
+    owed = own[debt][1] if debt != name and debt in own else 0
+    return [(name, -closing_minor - owed)]

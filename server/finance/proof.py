@@ -1,0 +1,59 @@
+"""`tallypoint finance verify` and `rebuild`: the summaries and the closes worked out a second time, or written anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+
+from ledger.books import read_units
+from ledger.finance.proof import verify_closes, verify_summary
+from ledger.finance.summary import rebuild_summary
+from ledger.journal import read_heads
+from server.finance.desk import READER, connected, on_ledger
+from server.progress import progress
+
+app = typer.Typer()
+
+OWNER: Final = "tallypoint_owner"
+
+Dsn = Annotated[str | None, typer.Option("--dsn", help="The ledger database; by default that of the settings.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where the embedded databases are, when no DSN is set.")]
+
+
+@app.command("verify")
+def verify_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
+    """Add up summaries and closes a second time, from postings and receipts. Exit code 1 if anything differs."""
+
+    async def work(dsn: str) -> list[str]:
+        async with connected(dsn, READER) as conn:
+            summed = int(await conn.fetchval("SELECT coalesce(sum(number), 0) FROM ledger.finance_cursor"))
+            with progress("Verifying", summed, "entries") as advance:
+                problems = [str(problem) for problem in await verify_summary(conn, advance)]
+            for unit in (await read_units(conn)).values():
+                problems += await verify_closes(conn, unit.number)
+            return problems
+
+    console = Console()
+    problems = on_ledger(dsn, data_dir, work)
+    for problem in problems:
+        console.print(f"BAD: {problem}", style="red", highlight=False, soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
+    console.print("Verified: summaries and closes are what postings and receipts say.")
+
+
+@app.command("rebuild")
+def rebuild_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
+    """Write the summaries anew from the journal. Reports wait or see them grow meanwhile; closes stay as they are."""
+
+    async def work(dsn: str) -> int:
+        async with connected(dsn, OWNER) as conn:
+            total = sum(head.number for head in (await read_heads(conn)).values())
+            with progress("Adding up", total, "entries") as advance:
+                return await rebuild_summary(conn, advance)
+
+    entries = on_ledger(dsn, data_dir, work)
+    Console().print(f"Wrote the summaries of {entries:,} entries anew.", highlight=False)

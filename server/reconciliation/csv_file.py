@@ -1,0 +1,252 @@
+"""A store's files: Z reports, or single receipts, as CSV. docs/reconciliation.md describes the columns for people.
+
+The first line names the columns, in any order. A file with a column `receipts` holds Z reports, one row a terminal's
+day; a file with a column `number` holds single receipts. Money and points are decimal numbers, with a point or a
+comma, without separators of thousands. An empty cell means that the register does not say.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from google.protobuf.message import Message
+from tallypoint.v1 import reconciliation_pb2 as pb
+
+from server.edge import check
+from server.errors import Refused
+from server.reconciliation.files import receipt_faults, report_faults
+from server.reconciliation.receipt_numbers import parse
+
+_MAX_DIGITS: Final = 15
+_NUMBER: Final = re.compile(r"(?P<whole>\d+)(?:[.,](?P<part>\d+))?")
+_SURPLUS: Final = "surplus"
+_KINDS: Final[Mapping[str, pb.RegisterReceiptKind]] = {
+    "": pb.REGISTER_RECEIPT_KIND_SALE,
+    "sale": pb.REGISTER_RECEIPT_KIND_SALE,
+    "return": pb.REGISTER_RECEIPT_KIND_RETURN,
+    "void": pb.REGISTER_RECEIPT_KIND_VOID,
+}
+
+
+class FileError(Exception):
+    """A file that is not read; the message says where and what to do."""
+
+
+class RowFault(NamedTuple):
+    """What is wrong with a row."""
+
+    line: int
+    column: str
+    text: str
+
+
+class Decimals(NamedTuple):
+    """How many decimal places the programme's money and points have."""
+
+    money: int
+    points: int
+
+
+class Column(NamedTuple):
+    """A column: the message's field, and how its text is read. A column that is not `required` may be left out."""
+
+    field: str
+    read: Callable[[str, Decimals], Any]
+    required: bool = False
+
+
+def _text(text: str, _decimals: Decimals) -> str:
+    return text
+
+
+def _count(text: str, _decimals: Decimals) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > _MAX_DIGITS + 1:
+        raise ValueError(f"must be a whole number such as 118, not {text!r}")
+    return int(text)
+
+
+def _money(text: str, decimals: Decimals) -> int:
+    return _minor(text, decimals.money, "money")
+
+
+def _points(text: str, decimals: Decimals) -> int:
+    return _minor(text, decimals.points, "points")
+
+
+def _minor(text: str, decimals: int, what: str) -> int:
+    """Read a decimal number as an integer of minor units."""
+    match = _NUMBER.fullmatch(text)
+    right = "1234" if decimals == 0 else f"1234.{'5':0<{decimals}}"
+    if match is None or len(match["whole"]) > _MAX_DIGITS:
+        raise ValueError(f"must be a number such as {right}, without sign, blanks or thousands' separators")
+    part = (match["part"] or "").rstrip("0")
+    if len(part) > decimals:
+        raise ValueError(f"has {len(match['part'])} decimal places, and {what} have {decimals}: write it as {right}")
+    return int(match["whole"] + part.ljust(decimals, "0"))
+
+
+def _numbers(text: str, _decimals: Decimals) -> list[pb.ReceiptNumbers]:
+    return [pb.ReceiptNumbers(first=run.first, last=run.last) for run in parse(text)]
+
+
+def _kind(text: str, _decimals: Decimals) -> pb.RegisterReceiptKind:
+    if text.lower() not in _KINDS:
+        raise ValueError(f"must be sale, return or void, or empty for a sale, not {text!r}")
+    return _KINDS[text.lower()]
+
+
+_PLACE: Final = {
+    "store": Column("store_id", _text, required=True),
+    "terminal": Column("terminal_id", _text, required=True),
+    "business_date": Column("business_date", _text, required=True),
+}
+_AMOUNTS: Final = {
+    "gross": Column("gross_minor", _money),
+    "discounts": Column("discounts_minor", _money),
+    "turnover": Column("turnover_minor", _money),
+    "money": Column("money_minor", _money),
+    "points_money": Column("points_money_minor", _money),
+    "points_earned": Column("points_earned_minor", _points),
+    "points_spent": Column("points_spent_minor", _points),
+}
+Z_COLUMNS: Final[Mapping[str, Column]] = {
+    **_PLACE,
+    "receipts": Column("receipts", _count, required=True),
+    "first_number": Column("first_number", _count, required=True),
+    "last_number": Column("last_number", _count, required=True),
+    **_AMOUNTS,
+    "returns": Column("returns", _count),
+    "returns_turnover": Column("returns_turnover_minor", _money),
+    "returns_money": Column("returns_money_minor", _money),
+    "voids": Column("voids", _count),
+    "void_numbers": Column("void_numbers", _numbers),
+}
+RECEIPT_COLUMNS: Final[Mapping[str, Column]] = {
+    **_PLACE,
+    "number": Column("receipt_number", _count, required=True),
+    "kind": Column("kind", _kind),
+    **_AMOUNTS,
+}
+
+
+class RegisterFile(NamedTuple):
+    """A file whose first line was read: what its rows are, and the SHA-256 of all of it."""
+
+    path: Path
+    delimiter: str
+    columns: Mapping[str, Column]
+    sha256: bytes
+
+    @property
+    def has_reports(self) -> bool:
+        """Say whether the rows are Z reports; otherwise they are single receipts."""
+        return self.columns is Z_COLUMNS
+
+    def rows(self, decimals: Decimals) -> Iterator[Message | list[RowFault]]:
+        """Yield each row as a message, or what is wrong with it; empty lines are passed over.
+
+        Raises:
+            FileError: it is not UTF-8, or no CSV.
+        """
+        places: dict[tuple[str, ...], int] = {}
+        for line, values in self._lines():
+            message, faults = self._read(line, values, decimals)
+            if self.has_reports and not faults:
+                place = tuple(values[name].strip() for name in _PLACE)
+                if place in places:
+                    text = f"this terminal's day stands in line {places[place]} already: one row each, please"
+                    faults.append(RowFault(line, "terminal", text))
+                places.setdefault(place, line)
+            yield faults or message
+
+    def _read(self, line: int, values: dict[str, str], decimals: Decimals) -> tuple[Message, list[RowFault]]:
+        message = pb.ZReport(line=line) if self.has_reports else pb.RegisterReceipt(line=line)
+        if _SURPLUS in values:
+            return message, [RowFault(line, "", "has more values than the first line has columns")]
+        faults: list[RowFault] = []
+        for name, column in self.columns.items():
+            text = (values.get(name) or "").strip()
+            if not text and column.read is not _kind:
+                if column.required and name not in ("first_number", "last_number"):
+                    faults.append(RowFault(line, name, "must not be empty"))
+                continue
+            try:
+                _set(message, column.field, column.read(text, decimals))
+            except ValueError as error:
+                faults.append(RowFault(line, name, str(error)))
+        return message, faults or [RowFault(line, self._column(field), text) for field, text in _faults(message)]
+
+    def _column(self, field: str) -> str:
+        return next((name for name, column in self.columns.items() if field.startswith(column.field)), field)
+
+    def _lines(self) -> Iterator[tuple[int, dict[str, str]]]:
+        reader = None
+        try:
+            with self.path.open(encoding="utf-8-sig", newline="") as file:
+                reader = csv.DictReader(file, delimiter=self.delimiter, restkey=_SURPLUS, strict=True)
+                for values in reader:
+                    inside = sum(text.count("\n") for text in values.values() if isinstance(text, str))
+                    yield reader.line_num - inside, values
+        except UnicodeDecodeError as error:
+            raise FileError(f"{self.path}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
+        except csv.Error as error:
+            raise FileError(f"{self.path}:{reader.line_num if reader else 1}: is not CSV: {error}") from None
+
+
+def open_file(path: Path, delimiter: str = ",") -> RegisterFile:
+    """Read the first line of a file, and the SHA-256 of all of it.
+
+    Raises:
+        FileError: its first line does not name the columns of Z reports or of receipts.
+    """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").digest()
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            names = next(csv.reader(text, delimiter=delimiter), [])
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
+    columns = Z_COLUMNS if "receipts" in names else RECEIPT_COLUMNS
+    if "receipts" not in names and "number" not in names:
+        raise FileError(
+            f"{path}:1: the first line must name the columns. Z reports have {_required(Z_COLUMNS)}; "
+            f"receipts have {_required(RECEIPT_COLUMNS)}. Is the delimiter really {delimiter!r}?"
+        )
+    unknown = [name for name in names if name not in columns]
+    if unknown:
+        raise FileError(f"{path}:1: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
+    missing = [name for name, column in columns.items() if column.required and name not in names]
+    if missing:
+        raise FileError(f"{path}:1: column {missing[0]!r} is missing; it must have {_required(columns)}")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise FileError(f"{path}:1: column {twice[0]!r} stands twice")
+    return RegisterFile(path, delimiter, columns, sha256)
+
+
+def _required(columns: Mapping[str, Column]) -> str:
+    return ", ".join(name for name, column in columns.items() if column.required)
+
+
+def _set(message: Message, field: str, value: Any) -> None:  # noqa: ANN401 - whatever the field holds
+    if isinstance(value, list):
+        getattr(message, field).extend(value)
+    else:
+        setattr(message, field, value)
+
+
+def _faults(message: Message) -> list[tuple[str, str]]:
+    """Return what the API would say to a row, before it is sent."""
+    try:
+        check(message)
+    except Refused as refused:
+        return list(refused.violations)
+    if isinstance(message, pb.ZReport):
+        return list(report_faults(message))
+    assert isinstance(message, pb.RegisterReceipt)
+    return list(receipt_faults(message))

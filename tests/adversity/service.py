@@ -1,0 +1,79 @@
+"""A service that is harmed, killed and started again, always on the same ports and the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from server.postgres import EmbeddedPostgres
+from tests.support.server_process import RunningServer, start_server, wait_until_ready
+from tests.support.small_disk import SERVER_SETTINGS, SmallDisk
+
+WORKERS = 2
+SHUTDOWN_SECONDS = 30.0
+
+
+class Service:
+    """One `tallypoint serve` after the other."""
+
+    def __init__(self, data_dir: Path, environment: Mapping[str, str]) -> None:
+        """Run in this directory, which `prepare` has made."""
+        self.earlier_logs: list[list[dict[str, Any]]] = []
+        self._data_dir = data_dir
+        self._environment = environment
+        self._server: RunningServer | None = None
+
+    @property
+    def server(self) -> RunningServer:
+        """The one that runs, or ran last."""
+        assert self._server is not None, "the service was not started"
+        return self._server
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """What all of them logged."""
+        return [event for log in (*self.earlier_logs, self.server.log) for event in log]
+
+    def start(self) -> RunningServer:
+        """Start it, on the ports of the one before, and return it when it is ready."""
+        ports: tuple[str, ...] = ()
+        if self._server is not None:
+            before = self._server
+            self.earlier_logs.append(before.log)
+            ports = (
+                f"--pos-listen={before.pos_address}",
+                f"--backoffice-listen={before.backoffice_address}",
+                f"--metrics-listen={before.metrics_address}",
+            )
+        server = start_server(self._data_dir, f"--workers={WORKERS}", *ports, environment=self._environment)
+        self._server = wait_until_ready(server)
+        return server
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        assert self.server.stop(SHUTDOWN_SECONDS) == 0, self.server.log_text()
+
+    def kill(self) -> None:
+        """Kill the supervisor and all its children; PostgreSQL runs on without them."""
+        supervisor = psutil.Process(self.server.process.pid)
+        victims = [supervisor, *supervisor.children(recursive=True)]
+        for process in victims:
+            process.kill()
+        self.server.process.wait(SHUTDOWN_SECONDS)
+        psutil.wait_procs(victims, timeout=SHUTDOWN_SECONDS)
+
+
+def prepare(data_dir: Path, disk: SmallDisk | None) -> None:
+    """Make the embedded PostgreSQL of a service, with its write-ahead log on the small disk if there is one."""
+    postgres = EmbeddedPostgres(data_dir / "postgres")
+    postgres.start()
+    try:
+        for name, value in SERVER_SETTINGS.items():
+            postgres.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+    finally:
+        postgres.stop()
+    if disk is not None:
+        disk.take_log_of(postgres)

@@ -1,0 +1,199 @@
+"""`tallypoint finance` as a clerk uses it: tables on the terminal, files, pictures, closes, and mistakes in words."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import openpyxl
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner, Result
+
+from server.clock import utc_now
+from server.finance import desk
+from server.finance.cli import app
+from server.rules import ProgrammeStore
+from server.storage import LEDGER_MIGRATIONS, writer_pool
+from tests.support.commands import member
+from tests.support.database import DatabaseFactory
+from tests.support.history import grant, open_history
+
+PROGRAMME = """
+programme: bonus-card
+name: Bonus Card
+effective_from: 2024-01-01
+currency: UAH
+point: {unit: bonus, precision: 2, pays: 0.10}
+earning: {base_percent: 1}
+"""
+CARD, PHONE = "2900000000001", "+380501112233"
+Run = Callable[..., Result]
+
+
+async def tell(dsn: str) -> None:
+    """A month with purchases, and a second one with spending; long ago, since closing goes by this machine's clock."""
+    async with open_history(dsn, date(2024, 1, 5)) as history:
+        await history.buy("anna", [grant(1000, expires=datetime(2031, 1, 1, tzinfo=UTC))])
+        await history.buy("borys", [250], store="S2")
+        history.at("2024-02-03")
+        await history.buy("anna", spend=300)
+    async with writer_pool(dsn, "test") as pool:
+        await ProgrammeStore(pool).publish(PROGRAMME, "bonus.yaml", utc_now())
+        await pool.execute(
+            "INSERT INTO server.member (book, member_id, status, phone, card_numbers, card_statuses, registered_at, "
+            "version) VALUES (0, $1, 1, $2, ARRAY[$3], ARRAY[1::smallint], $4, 1)",
+            *(member("anna"), PHONE, CARD, utc_now()),
+        )
+
+
+@contextmanager
+def on_a_ledger(databases: DatabaseFactory) -> Iterator[Run]:
+    with databases.fresh(LEDGER_MIGRATIONS) as dsn:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(asyncio.run, tell(dsn)).result()
+
+        def invoke(*words: str, code: int = 0) -> Result:
+            result = CliRunner().invoke(app, [*words, "--dsn", dsn])
+            assert result.exit_code == code, (result.output, result.exception)
+            return result
+
+        yield invoke
+
+
+@pytest.fixture(scope="module")
+def run(databases: DatabaseFactory) -> Iterator[Run]:
+    """Run `tallypoint finance` on a ledger that nobody changes."""
+    with on_a_ledger(databases) as invoke:
+        yield invoke
+
+
+@pytest.fixture
+def run_alone(databases: DatabaseFactory) -> Iterator[Run]:
+    """Run `tallypoint finance` on a ledger of one's own."""
+    with on_a_ledger(databases) as invoke:
+        yield invoke
+
+
+def table_rows(output: str) -> list[list[str]]:
+    """Return what a table on the terminal says, cell by cell."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in output.splitlines() if line.strip()]
+
+
+def test_reports_on_the_terminal(run: Run) -> None:
+    assert ["total", "15.50", "15.50", "0.00"] in table_rows(run("trial-balance").stdout)
+    rolled = table_rows(run("roll-forward", "--in", "money").stdout)
+    assert ["2024-01", "0.00", "1.25", "0.00", "0.00", "0.00", "0.00", "1.25"] in rolled
+    assert ["2024-02", "1.25", "0.00", "0.30", "0.00", "0.00", "0.00", "0.95"] in rolled
+    assert ["2030-12", "lots", "1", "7.00", "73.68 %", "0.70"] in table_rows(run("expiry").stdout)
+    assert ["2024-01", "lots", "9.50", "100.00 %", "0.95"] in table_rows(run("age").stdout)
+    assert "As of now" in run("breakage").stdout
+    january = ["2024-01", "12.50", "0.00", "0.00 %", "12.50", "3.00", "24.00 %", "0.00", "9.50"]
+    assert january in table_rows(run("redemption-rate", "--to", "2024-02").stdout)
+
+
+def test_days_may_be_named_by_their_month(run: Run) -> None:
+    rows = table_rows(run("roll-forward", "--by", "day", "--from", "2024-02", "--to", "2024-02").stdout)
+    assert [row[0] for row in rows if row[0].startswith("2024")] == ["2024-02-03"]
+
+
+def test_a_statement_by_id_card_and_phone(run: Run) -> None:
+    stated = run("statement", str(member("anna")), "--from", "2024-02").stdout
+    assert "opening balance" in stated
+    assert "7.00" in stated
+    assert run("statement", CARD, "--from", "2024-02").stdout == stated
+    assert run("statement", PHONE, "--from", "2024-02").stdout == stated
+    refused = run("statement", "2900000000002", code=2)
+    assert "'2900000000002' is neither a member's id nor the card or phone number of one member" in refused.stderr
+
+
+def test_files_say_what_the_terminal_says(run: Run, tmp_path: Path) -> None:
+    files = {ending: tmp_path / f"age{ending}" for ending in (".csv", ".parquet", ".xlsx", ".svg", ".png")}
+    for file in files.values():
+        assert "Wrote 1 rows" in " ".join(run("age", "--output", str(file)).stderr.split())
+    in_csv = list(csv.reader(io.StringIO(files[".csv"].read_text(encoding="utf-8"))))
+    assert in_csv[1] == ["2024-01-01", "lots", "9.50", "1.000000", "0.95"]
+    in_parquet = pyarrow.parquet.read_table(files[".parquet"]).to_pylist()[0]
+    assert [str(value) for value in in_parquet.values()] == in_csv[1]
+    sheet = openpyxl.load_workbook(files[".xlsx"])["Report"]
+    assert [cell.value for cell in sheet[2]] == [datetime(2024, 1, 1), "lots", 9.5, 1, 0.95]
+    assert 'id="bar 2024-01 9.50"' in files[".svg"].read_text(encoding="utf-8")
+
+
+def test_the_general_ledger_as_csv_and_as_beancount(run: Run, tmp_path: Path) -> None:
+    journal, text, own = tmp_path / "journal.csv", tmp_path / "points.beancount", tmp_path / "accounts.toml"
+    own.write_text('[accounts]\nredeemed = {number = "701", name = "Income:Spent"}\n', encoding="utf-8")
+    run("general-ledger", "--output", str(journal), "--accounts", str(own))
+    rows = list(csv.DictReader(io.StringIO(journal.read_text(encoding="utf-8"))))
+    assert [(row["document"], row["account"], row["debit_money"], row["credit_money"]) for row in rows] == [
+        ("2024-01-05/purchase", "7410", "1.25", "0.00"),
+        ("2024-01-05/purchase", "2410", "0.00", "1.25"),
+        ("2024-02-03/purchase", "2410", "0.30", "0.00"),
+        ("2024-02-03/purchase", "701", "0.00", "0.30"),
+    ]
+    run("general-ledger", "--output", str(text))
+    assert "2024-02-04 balance Liabilities:Loyalty:Points" in text.read_text(encoding="utf-8")
+
+
+def test_closing_and_asking_again(run_alone: Run) -> None:
+    closed = run_alone("close", "month", "2024-01", "--by", "olena").stdout
+    assert table_rows(closed)[3][:3] == ["1", "month", "2024-01-31"]
+    again = run_alone("close", "month", "2024-01").stdout
+    assert table_rows(again)[3] == table_rows(closed)[3]
+    refused = run_alone("close", "day", "2024-01-15", code=1).stderr
+    assert "the first open day is 2024-02-01" in refused
+    assert "olena" in run_alone("closes").stdout
+    before = run_alone("age", "--as-of", "1").stdout
+    assert ["2024-01", "lots", "12.50", "100.00 %", "1.25"] in table_rows(before)
+    run_alone("point-value", "set", "--value", "0.05", "--breakage", "12.5%", "--from-month", "2024-01")
+    assert run_alone("age", "--as-of", "1").stdout == before
+
+
+def test_point_values(run_alone: Run) -> None:
+    shown = run_alone("point-value", "set", "--value", "0.095", "--breakage", "0.1", "--from-month", "2024-03").stdout
+    version = ["1", "2024-03", "0.095000", "10.00 %"]
+    assert version == table_rows(shown)[3][:4]
+    assert version == table_rows(run_alone("point-value", "list").stdout)[3][:4]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param("age --as-of 7", "--as-of: point unit 'bonus' has no close 7", id="no such close"),
+        pytest.param("age --unit miles", "no programme has the point unit 'miles'", id="no such unit"),
+        pytest.param("age --output age.doc", "ends in one of .csv .parquet .xlsx .svg .png", id="no such format"),
+        pytest.param("breakage --output b.svg", "ends in one of .csv .parquet .xlsx", id="no picture of it"),
+        pytest.param("age --output no/such/folder.csv", "folder.csv cannot be written: No such", id="no folder"),
+        pytest.param("roll-forward --from 2024-03 --to 2024-01", "--from: the first day, 2024-03-01,", id="days"),
+        pytest.param("roll-forward --from March", "'March' is neither a day such as", id="no day"),
+        pytest.param("point-value set --value 1 --breakage 101% --from-month 2024-01", "0% to 100%", id="a share"),
+    ],
+)
+def test_mistakes_are_said_in_words(run: Run, words: str, said: str) -> None:
+    output = run(*words.split(), code=2).output
+    assert said in " ".join(output.replace("│", " ").split())
+
+
+def test_a_database_that_is_not_there_is_said_in_words() -> None:
+    result = CliRunner().invoke(app, ["age", "--dsn", "postgresql://nobody@127.0.0.1:1/none"])
+    assert result.exit_code == 2
+    assert "A database cannot be reached" in result.output
+
+
+def test_long_work_shows_how_far_it_is(run_alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk, "LONG_WORK_ENTRIES", 1)
+    assert "Adding up: 3 of 3 entries" in run_alone("age").stderr
+    assert "Adding up" not in run_alone("age").stderr
+
+
+@pytest.mark.parametrize("day", [date(2024, 2, 29), date(2023, 12, 31)])
+def test_a_month_ends_on_its_last_day(day: date) -> None:
+    from server.finance.cli import _last_day
+
+    assert _last_day(f"{day:%Y-%m}") == day

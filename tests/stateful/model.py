@@ -1,0 +1,137 @@
+"""What members have, kept as simply as can be: lots in a list, holds in a dict, judged at a moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+FOREVER = timedelta(days=100_000)
+
+
+@dataclass
+class ModelLot:
+    """A grant. ``sale`` is the receipt that earned it; ``order`` its place among all grants."""
+
+    order: int
+    left: int
+    active: datetime
+    lapses: datetime
+    sale: int = 0
+
+
+@dataclass
+class ModelSale:
+    """A receipt: its units (money, points paid, points earned), which are back, and the lots that it spent."""
+
+    units: list[list[tuple[int, int]]]
+    back: list[int]
+    spent: list[tuple[ModelLot, int]]
+    refunded: int = 0
+    owed: int = 0
+    """Points to be taken back that could not be taken yet."""
+
+
+@dataclass
+class ModelMember:
+    """One member. ``totals`` counts points by what became of them."""
+
+    lots: list[ModelLot] = field(default_factory=list)
+    holds: dict[str, tuple[datetime, list[tuple[ModelLot, int]]]] = field(default_factory=dict)
+    debt: int = 0
+    totals: Counter[str] = field(default_factory=Counter)
+
+    def usable(self, now: datetime) -> list[ModelLot]:
+        """Lots that can be spent, in spending order."""
+        lots = [lot for lot in self.lots if lot.left and lot.active <= now < lot.lapses]
+        return sorted(lots, key=lambda lot: (lot.lapses, lot.order))
+
+    def have(self, now: datetime) -> int:
+        return sum(lot.left for lot in self.usable(now))
+
+    def held(self) -> int:
+        return sum(points for _, parts in self.holds.values() for _, points in parts)
+
+    def pass_time(self, now: datetime) -> None:
+        for key in [key for key, (until, _) in self.holds.items() if until <= now]:
+            self.release(key, now)
+        for lot in self.lots:
+            if lot.left and lot.active <= now and lot.lapses <= now:
+                self.totals["expired"] += lot.left
+                lot.left = 0
+        for lot in self.usable(now):
+            self.pay_debt(lot)
+
+    def pay_debt(self, lot: ModelLot) -> None:
+        paid = min(self.debt, lot.left)
+        lot.left -= paid
+        self.debt -= paid
+
+    def put(self, lot: ModelLot, points: int, now: datetime) -> None:
+        """Points come (back) to a lot."""
+        lot.left += points
+        if lot.active > now:
+            return
+        if lot.lapses <= now:
+            self.totals["expired"] += lot.left
+            lot.left = 0
+        self.pay_debt(lot)
+
+    def take(self, wanted: int, now: datetime) -> list[tuple[ModelLot, int]]:
+        parts = []
+        for lot in self.usable(now):
+            part = min(wanted, lot.left)
+            lot.left -= part
+            wanted -= part
+            if part:
+                parts.append((lot, part))
+        return parts
+
+    def release(self, key: str, now: datetime, keep: int = 0) -> list[tuple[ModelLot, int]]:
+        """End a hold; the first ``keep`` points of it are spent. Return the parts spent."""
+        spent = []
+        for lot, points in self.holds.pop(key)[1]:
+            part = min(keep, points)
+            keep -= part
+            if part:
+                spent.append((lot, part))
+            self.put(lot, points - part, now)
+        return spent
+
+    def grant(self, lot: ModelLot, now: datetime) -> None:
+        self.lots.append(lot)
+        points, lot.left = lot.left, 0
+        self.put(lot, points, now)
+
+    def give_back(self, sale: ModelSale, number: int, lines: list[int], now: datetime) -> None:
+        """Bring back so many more units of each line."""
+        refund = due = 0
+        for line, units in enumerate(lines):
+            for paid, earned in sale.units[line][sale.back[line] : sale.back[line] + units]:
+                refund += paid
+                due += earned
+            sale.back[line] += units
+        self.totals["refunded"] += refund
+        at = 0
+        for lot, points in reversed(sale.spent):
+            first, last = max(at, sale.refunded), min(at + points, sale.refunded + refund)
+            if last > first:
+                self.put(lot, last - first, now)
+            at += points
+        sale.refunded += refund
+        touched = [lot for lot, _ in reversed(sale.spent)]
+        own = [lot for lot in self.lots if lot.sale == number and lot.left]
+        others = [lot for lot in self.usable(now) if lot not in own and lot not in touched]
+        sale.owed += due
+        for lot in [*sorted(own, key=lambda lot: (lot.lapses, lot.order)), *others, *touched]:
+            part = min(sale.owed, lot.left)
+            lot.left -= part
+            sale.owed -= part
+        self.debt += sale.owed
+        sale.owed = 0
+        self.totals["clawed back"] += due
+
+
+def split(amount: int, units: int) -> list[int]:
+    """Split an amount over equal units, the larger parts first."""
+    return [amount // units + (index < amount % units) for index in range(units)]

@@ -1,0 +1,71 @@
+"""The account map: the defaults, one's own file over them, and mistakes named by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ledger.finance.accounts import ACCOUNT_NAMES
+from ledger.finance.general_ledger import REVALUED
+from server.finance.account_map import AccountMapError, load_account_map
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "accounts.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_every_account_of_the_books_has_a_default() -> None:
+    names = {code: load_account_map().account(code).name for code in (*ACCOUNT_NAMES.values(), REVALUED)}
+    assert names["available"] == names["pending"] == names["held"] == "Liabilities:Loyalty:Points"
+    assert names["issued"] == "Income:Loyalty:Deferred"
+
+
+def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
+    own = load_account_map(
+        written(tmp_path, '[accounts]\nexpired = {number = "701"}\nheld = {name = "Liabilities:Held", number = "9"}\n')
+    )
+    default = load_account_map()
+    assert (own.account("expired").number, own.account("expired").name) == ("701", default.account("expired").name)
+    assert own.account("held").name == "Liabilities:Held"
+    assert own.account("available") == default.account("available")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("[accounts", "this is not TOML", id="no TOML"),
+        pytest.param('[accounts]\nbonus = {name = "Assets:A"}', "accounts.bonus: Extra inputs", id="unknown account"),
+        pytest.param('[accounts]\nheld = {name = "Revenue:A"}', "accounts.held.name: String should match", id="root"),
+        pytest.param('[accounts]\nheld = "Assets:A"', "accounts.held: Input should be", id="no table"),
+        pytest.param('[commodities]\nbonus = "b"', "commodities.bonus: String should match", id="commodity"),
+    ],
+)
+def test_mistakes_are_named(text: str, said: str, tmp_path: Path) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(AccountMapError) as error:
+        load_account_map(file)
+    assert str(error.value).startswith(f"{file}: ")
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("unit_code", "commodity"),
+    [
+        pytest.param("bonus", "BONUS", id="capitals"),
+        pytest.param("bonus+2.eur", "BONUS-2.EUR", id="letters that beancount does not know"),
+        pytest.param("b", "POINTS-B", id="too short"),
+        pytest.param("2bonus", "BONUS", id="begins with a digit"),
+        pytest.param("x" * 40, "X" * 24, id="too long"),
+        pytest.param("балы", "POINTS-0", id="no letter that beancount knows"),
+    ],
+)
+def test_commodities_are_named_after_units(unit_code: str, commodity: str) -> None:
+    assert load_account_map().commodity(unit_code) == commodity
+
+
+def test_the_map_names_commodities(tmp_path: Path) -> None:
+    own = load_account_map(written(tmp_path, '[commodities]\nbonus = "BALY"'))
+    assert (own.commodity("bonus"), own.commodity("other")) == ("BALY", "OTHER")

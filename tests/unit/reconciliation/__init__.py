@@ -1,0 +1,1 @@
+"""Reconciliation, without a database."""
