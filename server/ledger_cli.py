@@ -113,7 +113,7 @@ async def _verify_all(
                 reports = await verify_since(conn, progress)
             except LookupError as error:
                 full = True
-                notes.append(f"All books are verified as a whole now: {error}.")
+                notes.append(f"All books were verified as a whole: {error}.")
         if full:
             reports = await _verify_full(conn)
         findings = await check_seals(conn, [*(kept or ()), *files], trusted, complete=bool(kept))
@@ -191,8 +191,8 @@ def _print_verdict(outcome: _Outcome, trusted: list[bytes]) -> None:
         raise typer.Exit(1)
     checked = sum(report.checked for report in outcome.reports)
     numbers = {seal.read().number for seal in outcome.seals}
-    sealed = f" {len(numbers):,} seals fit." if numbers else ""
-    what = "chains, sums and caches are sound" if outcome.full else "they and what they touched are sound"
+    sealed = f" {len(numbers):,} {'seal fits' if len(numbers) == 1 else 'seals fit'}." if numbers else ""
+    what = "chains, sums and caches are sound" if outcome.full else "new ones and what they touched are sound"
     console.print(f"Verified: {checked:,} entries in {len(outcome.reports)} books, {what}.{sealed}")
 
 
@@ -233,7 +233,7 @@ def seal(
     statement = made.read()
     table = Table("book", "entry", "hash", title=f"Seal {statement.number}")
     for book, head in sorted(statement.books.items()):
-        table.add_row(str(book), f"{head.number:,}", head.hash.hex())
+        table.add_row(str(book), f"{head.number:,}", head.hash.hex()[:16])
     Console().print(table)
     kept = "" if crm is None else ", also in the CRM database"
     typer.echo(f"Wrote {output}{kept}. Signed with key {fingerprint(made.public_key)}.")

@@ -109,7 +109,7 @@ async def verify_since(
         ledger = await read_ledger(conn)
         checkpoints = await read_checkpoints(conn)
         if set(checkpoints) != set(range(ledger.count)):
-            raise LookupError("there is no earlier verification of all books to start from")
+            raise LookupError("there is no earlier verification of all of them to start from")
         across = AcrossBooks(from_start=False)
         total = sum(ledger.heads[book].number - c.number for book, c in checkpoints.items() if book in ledger.heads)
         with track("Verifying", total, "entries") as progress:
