@@ -124,7 +124,10 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
     made = move(state, command, draft)
     if not isinstance(made, journal_pb2.Event):
         return made
-    made.hold_ends.extend(end for _, end in draft.ended)
+    if draft.ended:
+        made.hold_ends.extend(end for _, end in draft.ended)
+        if made.HasField("settlement"):
+            made.settlement.released_points_minor = sum(end.released_points_minor for _, end in draft.ended)
     made.postings.extend(draft.messages)
     payload = command.event + made.SerializeToString()
     digest = entry_hash(
@@ -293,7 +296,7 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
         hold=journal_pb2.Hold(
             unit=command.unit.number, held_elsewhere=[held_elsewhere(hold, draft.at) for hold in others]
         ),
-        settlement=Settlement(held_points_minor=command.points_minor, released_points_minor=_released(draft)),
+        settlement=Settlement(held_points_minor=command.points_minor),
     )
     write_balance(event.settlement, command.unit, account)
     return event
@@ -326,10 +329,6 @@ def held_elsewhere(hold: OpenHold, at: datetime) -> checkout_pb2.HeldElsewhere:
     )
 
 
-def _released(draft: Draft) -> int:
-    return sum(end.released_points_minor for _, end in draft.ended)
-
-
 def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Event | Refused | Repeat:
     key = (command.member_id, command.unit.number)
     account = state.accounts.get(key)
@@ -353,7 +352,7 @@ def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKe
     if hold is not None:
         movement.end_hold(hold, END_CANCELLED)
     movement.close()
-    event = journal_pb2.Event(settlement=Settlement(released_points_minor=_released(draft)))
+    event = journal_pb2.Event(settlement=Settlement())
     write_balance(event.settlement, command.unit, movement.account)
     return event
 
@@ -504,7 +503,7 @@ def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journ
         if account.debt_minor:
             movement.forgive(account.debt_minor, CLEARING)
     movement.close()
-    event = journal_pb2.Event(settlement=Settlement(released_points_minor=_released(draft)))
+    event = journal_pb2.Event(settlement=Settlement())
     write_balance(event.settlement, command.unit, account)
     return event
 
