@@ -38,6 +38,13 @@ END_EXPIRED = int(journal_pb2.HOLD_END_KIND_EXPIRED)
 END_CAPTURED = int(journal_pb2.HOLD_END_KIND_CAPTURED)
 
 
+class DamagedCaches(Exception):
+    """The caches of a member cannot be true; the message says what is wrong and how to mend it."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; run `tallypoint ledger rebuild`")
+
+
 class Draft:
     """An entry in the making: its place, its moment, and what it has moved so far."""
 
@@ -80,6 +87,7 @@ class Movement:
         self.draft = draft
         self.key = key
         self.account = account
+        self.moment = draft.at
 
     # --- postings --------------------------------------------------------------------------------------------------
 
@@ -155,14 +163,30 @@ class Movement:
     # --- time ------------------------------------------------------------------------------------------------------
 
     def pass_time(self) -> None:
-        """End holds, activate and lapse lots whose moment has come. The sweeper does it for members who do not buy."""
+        """End holds, activate and lapse lots whose moment has come. The sweeper does it for members who do not buy.
+
+        One moment after the other, as if somebody had looked at each: points that became active and lapsed since have
+        paid a debt in between. So it makes no difference when, or whether, a sweeper came.
+        """
         due = self.account.next_change_at
         if due is None or due > self.draft.at:
             return
-        for hold in [each for each in self._holds() if each.expires_at <= self.draft.at]:
+        while (moment := self._next_change()) is not None and moment <= self.draft.at:
+            self.moment = moment
+            self._pass_moment(moment)
+        self.moment = self.draft.at
+
+    def _next_change(self) -> datetime | None:
+        """Return when time changes something next."""
+        moments = [lot.active_at if lot.pending else lot.expires_at for lot in self._lots() if lot.remaining_minor > 0]
+        moments += [hold.expires_at for hold in self._holds()]
+        return min((moment for moment in moments if moment is not None), default=None)
+
+    def _pass_moment(self, moment: datetime) -> None:
+        for hold in [each for each in self._holds() if each.expires_at <= moment]:
             self.end_hold(hold, END_EXPIRED)
-        for lot in list(self._lots()):
-            if lot.pending and lot.active_at is not None and lot.active_at <= self.draft.at:
+        for lot in spending_order(self._lots()):  # in an order that does not depend on how they were read
+            if lot.pending and lot.active_at is not None and lot.active_at <= moment:
                 lot.pending = False
                 self._post(PENDING, AVAILABLE, lot.remaining_minor, lot)
             if not lot.pending and lot.remaining_minor > 0 and self._has_lapsed(lot.expires_at):
@@ -170,7 +194,7 @@ class Movement:
         self.pay_debt()
 
     def _has_lapsed(self, expires_at: datetime | None) -> bool:
-        return expires_at is not None and expires_at <= self.draft.at
+        return expires_at is not None and expires_at <= self.moment
 
     def pay_debt(self) -> int:
         """Pay the member's debt with what they have, in spending order; return the points paid."""
@@ -246,7 +270,8 @@ class Movement:
             wanted -= taken
             if wanted == 0:
                 break
-        assert wanted == 0, f"the lots of member {self.key[0]} hold less than the balance: rebuild the caches"
+        if wanted:
+            raise DamagedCaches(f"the lots of member {self.key[0]} have fewer points than the balance")
         return tuple(parts)
 
     def begin_hold(self, hold: OpenHold) -> None:
@@ -260,7 +285,10 @@ class Movement:
         left, released = captured_minor, 0
         for part in hold.parts:
             lot = self._find(part.lot_number, part.lot_ordinal)
-            assert lot is not None, f"a lot that hold {hold.number} holds is not in the cache: rebuild the caches"
+            if lot is None or lot.held_minor < part.points_minor:
+                raise DamagedCaches(
+                    f"the points that hold {hold.number} of member {self.key[0]} keeps are not in its lots"
+                )
             captured = min(left, part.points_minor)
             left -= captured
             if captured:
@@ -276,6 +304,8 @@ class Movement:
                 else:
                     self._pay_debt_from(lot)
             self._drop_if_empty(lot)
+        if captured_minor + released != hold.points_minor or left:
+            raise DamagedCaches(f"the parts of hold {hold.number} of member {self.key[0]} are not what it keeps")
         end = journal_pb2.HoldEnd(
             hold_number=hold.number,
             how=how,  # type: ignore[arg-type]  # an int

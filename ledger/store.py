@@ -31,6 +31,7 @@ from ledger.model import (
     Purchase,
     Return,
 )
+from ledger.movement import DamagedCaches
 
 # Read head, keys, balances, lots, holds and returns for a batch.
 READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8)"
@@ -105,6 +106,13 @@ def _key_records(row: asyncpg.Record, ids: str, prefix: str) -> dict[bytes, KeyR
     return {key: KeyRecord(content_hash, book, number) for key, content_hash, book, number in columns}
 
 
+def _account(state: BookState, member: uuid.UUID, unit: int, what: str) -> Account:
+    account = state.accounts.get((member, unit))
+    if account is None:
+        raise DamagedCaches(f"member {member} has {what} and no balance of unit {unit}")
+    return account
+
+
 def _attach_lots(state: BookState, row: asyncpg.Record) -> None:
     columns = _columns(
         row,
@@ -120,7 +128,7 @@ def _attach_lots(state: BookState, row: asyncpg.Record) -> None:
         "lot_held",
     )
     for member, unit, *fields in columns:
-        account = state.accounts[(member, unit)]
+        account = _account(state, member, unit, "lots")
         if account.lots is None:
             account.lots, account.holds = [], []
         lot = Lot(*fields)
@@ -146,7 +154,7 @@ def _attach_holds(state: BookState, row: asyncpg.Record) -> None:
         "hold_expires",
     )
     for number, member, unit, *fields in columns:
-        account = state.accounts[(member, unit)]
+        account = _account(state, member, unit, "holds")
         if account.holds is None:
             account.lots, account.holds = account.lots or [], []
         fields.append(tuple(parts[number]))

@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tallypoint.v1 import (
     common_pb2,
     correction_pb2,
@@ -236,7 +236,8 @@ def _pages(
 
 
 def _table(found: Sequence[correction_pb2.ManualAdjustment], now: datetime) -> Table:
-    table = Table("request", "age", "state", "points", "unit", "reason", "note", "by", "decided by", "entry")
+    request = Column("request", no_wrap=True)  # to be copied into `approve`
+    table = Table(request, "age", "state", "points", "unit", "reason", "note", "by", "decided by", "entry")
     for one in found:
         age = now - one.requested_at.ToDatetime(tzinfo=UTC)
         table.add_row(

@@ -200,7 +200,7 @@ async def _scene(plan: Plan, report: Report, work_dir: Path, watcher: Watcher) -
 
 def _end(service: Service, report: Report) -> None:
     report.log = service.log
-    service.server.stop()
+    service.end()
 
 
 def _broken(error: BaseException) -> Iterator[BrokenPromise]:

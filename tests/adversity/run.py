@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import signal
 import statistics
 import sys
 import tempfile
@@ -73,10 +74,14 @@ def main(
     )
     console.print(f"seed {plan.seed}: up to {plan.cycles} cycles of {len(kinds)} kinds")
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # leave no service and no disk behind
     try:
         with ExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="adversity-", ignore_cleanup_errors=True))
             report = asyncio.run(run_campaign(plan, Path(folder), _Screen(plan, stack)))
+    except KeyboardInterrupt:
+        console.print(f"stopped; to begin again: --seed {plan.seed}")
+        sys.exit(130)
     except CampaignFailed as failed:
         _tell(failed.report, time.monotonic() - began)
         _tell_failure(failed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import psutil
 
 from server.postgres import EmbeddedPostgres
+from tests.support.faults import postgres_of
 from tests.support.server_process import RunningServer, start_server, wait_until_ready
 from tests.support.small_disk import SERVER_SETTINGS, SmallDisk
 
@@ -25,6 +27,7 @@ class Service:
         self._data_dir = data_dir
         self._environment = environment
         self._server: RunningServer | None = None
+        self._ports: tuple[str, ...] = ()
 
     @property
     def server(self) -> RunningServer:
@@ -39,22 +42,30 @@ class Service:
 
     def start(self) -> RunningServer:
         """Start it, on the ports of the one before, and return it when it is ready."""
-        ports: tuple[str, ...] = ()
         if self._server is not None:
-            before = self._server
-            self.earlier_logs.append(before.log)
-            ports = (
-                f"--pos-listen={before.pos_address}",
-                f"--backoffice-listen={before.backoffice_address}",
-                f"--metrics-listen={before.metrics_address}",
-            )
-        server = start_server(self._data_dir, f"--workers={WORKERS}", *ports, environment=self._environment)
-        self._server = wait_until_ready(server)
+            self.earlier_logs.append(self._server.log)
+        arguments = (f"--workers={WORKERS}", *self._ports)
+        self._server = server = start_server(self._data_dir, *arguments, environment=self._environment)
+        wait_until_ready(server)
+        self._ports = (
+            f"--pos-listen={server.pos_address}",
+            f"--backoffice-listen={server.backoffice_address}",
+            f"--metrics-listen={server.metrics_address}",
+        )
         return server
 
     def stop(self) -> None:
         """Stop it in order."""
         assert self.server.stop(SHUTDOWN_SECONDS) == 0, self.server.log_text()
+
+    def end(self) -> None:
+        """Leave nothing behind, whatever was under way."""
+        self.server.stop(SHUTDOWN_SECONDS)
+        pid = postgres_of(self.server).pid
+        if pid is not None:  # nobody was there to stop it
+            postmaster = psutil.Process(pid)
+            postmaster.send_signal(signal.SIGQUIT)
+            psutil.wait_procs([postmaster], timeout=SHUTDOWN_SECONDS)
 
     def kill(self) -> None:
         """Kill the supervisor and all its children; PostgreSQL runs on without them."""

@@ -174,7 +174,7 @@ async def test_sigterm_drains_and_a_second_start_finds_everything(tmp_path: Path
             assert await session.code() is grpc.StatusCode.OK
         assert await asyncio.to_thread(server.stop) == 0
         pids = [event["pid"] for event in server.log if event["event"] == "child_started"]
-        assert len(pids) == 4
+        assert len(pids) == 5
         assert all(is_gone(pid) for pid in pids)
         assert postgres_of(server).pid is None
         assert [event for event in server.log if event["event"] == "child_ended" and event["exit_code"]] == []

@@ -53,6 +53,13 @@ class ModelMember:
         return sum(points for _, parts in self.holds.values() for _, points in parts)
 
     def pass_time(self, now: datetime) -> None:
+        """Whatever is due happens, moment by moment."""
+        moments = {until for until, _ in self.holds.values()}
+        moments |= {moment for lot in self.lots if lot.left for moment in (lot.active, lot.lapses)}
+        for moment in sorted(each for each in moments if each <= now):
+            self.pass_moment(moment)
+
+    def pass_moment(self, now: datetime) -> None:
         for key in [key for key, (until, _) in self.holds.items() if until <= now]:
             self.release(key, now)
         for lot in self.lots:

@@ -61,7 +61,7 @@ class Lane:
             (self._bring_back, 10),
             (self._correct, 4),
             (self._give, 3),
-            (self._enrol_and_merge, 2),
+            (self._enrol_and_merge, 4),
         )
 
     async def work(self) -> None:

@@ -104,20 +104,25 @@ class Shop:
         """Send some of all that was answered again; each must get the answer it had. Return how many were sent."""
         chosen = dice.sample(self.journal, min(operations, len(self.journal)))
         for start in range(0, len(chosen), JOURNAL_CHUNK):
-            receipts = []
+            receipts, others = [], []
             for sent in chosen[start : start + JOURNAL_CHUNK]:
                 request: Any = REQUESTS[sent.operation].FromString(sent.request)
                 if sent.operation in (Operation.PURCHASE, Operation.OFFLINE):
                     request.message_id = new_message(dice)
                     receipts.append((sent, request))
-                    continue
-                call = stubs.calls[sent.operation]
-                self.note_sending(sent.operation, request)
-                response = await call.send(request, metadata=call.auth, timeout=PATIENCE_SECONDS)
-                self.tally.answered(sent.key, *told_by(sent.operation, request, response))
+                else:
+                    others.append(self._send_message_again(stubs, sent, request))
+            await asyncio.gather(*others)
             if receipts:
                 await self._send_receipts_again(stubs, receipts)
         return len(chosen)
+
+    async def _send_message_again(self, stubs: Stubs, sent: Sent, request: Any) -> None:
+        """Send the same message."""
+        call = stubs.calls[sent.operation]
+        self.note_sending(sent.operation, request)
+        response = await call.send(request, metadata=call.auth, timeout=PATIENCE_SECONDS)
+        self.tally.answered(sent.key, *told_by(sent.operation, request, response))
 
     async def _send_receipts_again(self, stubs: Stubs, receipts: list[tuple[Sent, Any]]) -> None:
         """Send receipts as a register sends its journal."""
