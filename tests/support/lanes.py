@@ -108,9 +108,14 @@ class Lane:
         if self._dice.random() < 0.9:
             await self._settle(stubs, Operation.PURCHASE, receipt)
             return
-        async with asyncio.TaskGroup() as race:  # the shopper pays at the moment in which the cashier gives up
-            race.create_task(self._settle(stubs, Operation.PURCHASE, receipt))
-            race.create_task(self._settle(stubs, Operation.CANCEL, self._cancel(hold)))
+        both = await asyncio.gather(  # the shopper pays at the moment in which the cashier gives up
+            self._settle(stubs, Operation.PURCHASE, receipt),
+            self._settle(stubs, Operation.CANCEL, self._cancel(hold)),
+            return_exceptions=True,
+        )
+        for outcome in both:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
     async def _hold_and_cancel(self, stubs: Stubs) -> None:
         hold = self._hold()
