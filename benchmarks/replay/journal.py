@@ -118,7 +118,7 @@ class RegisterJournal:
     async def put_receipt(self, basket_id: int, request: bytes) -> None:
         """Keep a request; it is in the file when this returns. A receipt that is there stays as it is."""
         self._pending.receipts.append((basket_id, request))
-        await self._schedule()
+        await asyncio.shield(self._schedule())  # a lane that is cancelled must not cancel what all lanes wait for
 
     def put_answer(self, basket_id: int, answer_sha256: bytes) -> None:
         """Keep an answer's hash with the next group written: if it is lost, the receipt is sent again."""
@@ -132,7 +132,7 @@ class RegisterJournal:
     async def put_return(self, basket_id: int, request: bytes) -> None:
         """Keep the request of a return; it is in the file when this returns. One that is there stays as it is."""
         self._pending.returns.append((basket_id, request))
-        await self._schedule()
+        await asyncio.shield(self._schedule())
 
     def put_return_answer(self, basket_id: int, answer_sha256: bytes) -> None:
         """Keep the answer's hash of a return with the next group written."""

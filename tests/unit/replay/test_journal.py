@@ -57,3 +57,14 @@ async def test_a_disk_that_fails_stops_the_lane_before_it_sends(tmp_path: Path) 
             other.execute("ALTER TABLE lost RENAME TO receipt")
         await journal.put_receipt(8, b"receipt")
         assert journal.find(8) is not None
+
+
+async def test_a_cancelled_lane_stops_neither_the_others_nor_the_end(tmp_path: Path) -> None:
+    async with RegisterJournal(tmp_path / "journal.sqlite") as journal:
+        lanes = [asyncio.create_task(journal.put_receipt(number, b"receipt")) for number in range(3)]
+        await asyncio.sleep(0)  # all three wait for the same group to be written
+        lanes[0].cancel()
+        outcomes = await asyncio.gather(*lanes, return_exceptions=True)
+        assert isinstance(outcomes[0], asyncio.CancelledError)
+        assert outcomes[1:] == [None, None]
+        assert journal.counts() == (3, 0)
