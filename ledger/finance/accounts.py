@@ -7,12 +7,21 @@ from typing import Final, Literal
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import ADJUSTED, CLEARING, EXPIRED, ISSUED, MEMBER_ACCOUNTS, REDEEMED
+from ledger.model import ADJUSTED, AVAILABLE, CLEARING, EXPIRED, HELD, ISSUED, MEMBER_ACCOUNTS, REDEEMED
 
 ACCOUNT_NAMES: Final[Mapping[int, str]] = {
     value: name.removeprefix("ACCOUNT_").lower() for name, value in journal_pb2.Account.items() if value
 }
 """All accounts by their number in the journal, members' first."""
+
+SUMMED_ACCOUNTS: Final[Mapping[int, str]] = {
+    account: name for account, name in ACCOUNT_NAMES.items() if account != HELD
+}
+"""The accounts that finance adds up: what a checkout holds counts as available still.
+
+A hold lasts minutes, has no business date, and is booked on a UTC day; the receipt that captures it counts for the
+store's business date, which may be the day before. An account of its own would be short by that at every close.
+"""
 
 KIND_NAMES: Final[Mapping[int, str]] = {
     value: name.removeprefix("ENTRY_KIND_").lower() for name, value in journal_pb2.EntryKind.items() if value
@@ -30,6 +39,11 @@ MOVEMENTS: Final[Mapping[int, Movement]] = {
     int(journal_pb2.ACCOUNT_PARTNER): "transferred",
 }
 """The programme's accounts, by what a posting between them and a member's account is called."""
+
+
+def summed_account(account: int) -> int:
+    """Return the account under which finance adds up what moves on an account of the books."""
+    return AVAILABLE if account == HELD else account
 
 
 def movement_of(debit: int, credit: int) -> tuple[Movement, int] | None:

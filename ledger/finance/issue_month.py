@@ -12,9 +12,9 @@ import asyncpg
 
 from ledger.finance.accounts import MOVEMENTS, Movement
 from ledger.finance.scope import Scope
-from ledger.model import AVAILABLE, DEBT, HELD, PENDING
+from ledger.model import AVAILABLE, DEBT, PENDING
 
-LOT_ACCOUNTS: Final = frozenset({AVAILABLE, PENDING, HELD})
+LOT_ACCOUNTS: Final = frozenset({AVAILABLE, PENDING})
 """The accounts whose points are in lots; what members owe is in none."""
 
 LOTS: Final = "lots"

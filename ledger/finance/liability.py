@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from ledger.finance.accounts import ACCOUNT_NAMES, Movement, movement_of
+from ledger.finance.accounts import SUMMED_ACCOUNTS, Movement, movement_of
 from ledger.finance.rounding import Cumulative
 from ledger.finance.scope import By, Query, Scope, open_scope
 from ledger.finance.table import Column, Kind, Table, Value
@@ -58,7 +58,8 @@ GROUP BY 1, 2, 3, 4, 5
 async def trial_balance(conn: asyncpg.Connection, query: Query) -> Table:
     """Return every account with what was debited and credited up to the last day; the balances sum to zero.
 
-    A balance is credit less debit: what members have is positive, what the programme has issued negative.
+    A balance is credit less debit: what members have is positive, what the programme has issued negative. What
+    checkouts hold is available (see ``SUMMED_ACCOUNTS``).
 
     Raises:
         QueryError: there is no such close.
@@ -71,7 +72,7 @@ async def trial_balance(conn: asyncpg.Connection, query: Query) -> Table:
         credits_[credit] += points_minor
     rows: list[tuple[Value, ...]] = [
         (name, debits[account], credits_[account], credits_[account] - debits[account])
-        for account, name in ACCOUNT_NAMES.items()
+        for account, name in SUMMED_ACCOUNTS.items()
     ]
     debit_sum, credit_sum = sum(debits.values()), sum(credits_.values())
     rows.append(("total", debit_sum, credit_sum, credit_sum - debit_sum))

@@ -28,28 +28,35 @@ READ_TOTALS: Final = f"""
 SELECT {", ".join(TotalKey._fields)}, points_minor, postings FROM ledger.finance_total WHERE book = $1
 """  # noqa: S608 - our own columns
 
+# A posting's accounts as finance adds them up: what is held counts as available (see `accounts.SUMMED_ACCOUNTS`).
+SUMMED_PAIR: Final = """
+SELECT a.*, CASE WHEN a.debit = 3 THEN 1 ELSE a.debit END AS summed_debit,
+       CASE WHEN a.credit = 3 THEN 1 ELSE a.credit END AS summed_credit
+FROM ledger.accounting_posting a WHERE NOT (a.debit IN (1, 3) AND a.credit IN (1, 3))
+"""
+
 # Add up the postings of a book up to its cursor; partners have no postings of their own yet.
-SUM_POSTINGS: Final = """
+SUM_POSTINGS: Final = f"""
 SELECT p.period, p.business_day, p.unit, p.store_id, '' AS partner,
        date_trunc('month', coalesce(o.issued_at, e.booked_at) AT TIME ZONE 'UTC')::date AS issue_month,
-       p.kind, p.debit, p.credit, sum(p.points_minor)::bigint, count(*)
-FROM ledger.accounting_posting p
+       p.kind, p.summed_debit, p.summed_credit, sum(p.points_minor)::bigint, count(*)
+FROM ({SUMMED_PAIR}) p
 JOIN ledger.posting o ON o.book = p.book AND o.number = p.lot_number AND o.ordinal = p.lot_ordinal
 JOIN ledger.entry e ON e.book = o.book AND e.number = o.number
 WHERE p.book = $1 AND p.number <= $2
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
-"""
+"""  # noqa: S608 - our own words
 
 # Add up what moved up to a close from the postings; it takes the place of `closing.SUM_MOVEMENTS`.
-SUM_MOVEMENTS: Final = """
+SUM_MOVEMENTS: Final = f"""
 SELECT date_trunc('month', coalesce(o.issued_at, e.booked_at) AT TIME ZONE 'UTC')::date AS issue_month,
-       p.kind, p.debit, p.credit, sum(p.points_minor)::bigint AS points_minor
-FROM ledger.accounting_posting p
+       p.kind, p.summed_debit, p.summed_credit, sum(p.points_minor)::bigint AS points_minor
+FROM ({SUMMED_PAIR}) p
 JOIN ledger.posting o ON o.book = p.book AND o.number = p.lot_number AND o.ordinal = p.lot_ordinal
 JOIN ledger.entry e ON e.book = o.book AND e.number = o.number
 WHERE p.unit = $1 AND p.period < $2 AND p.accounting_day <= $3
 GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-"""
+"""  # noqa: S608 - our own words
 
 # Read a stretch of the register.
 READ_REGISTER: Final = f"""

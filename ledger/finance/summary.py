@@ -18,6 +18,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.books import genesis_hash
+from ledger.finance.accounts import summed_account
 from ledger.journal import EntryRecord, read_entries, read_heads, read_ledger_id
 from ledger.model import EXPIRED, ISSUED, REDEEMED
 
@@ -298,7 +299,9 @@ class Stretch:
             if lot == (number, ordinal):
                 first = posting.HasField("issued_at")
                 self._issue_months[lot] = month_of(_moment(posting.issued_at)) if first else booked_month
-            credit = posting.credit
+            debit, credit = summed_account(posting.debit), summed_account(posting.credit)
+            if debit == credit:
+                continue
             self._moved.append(
                 _Moved(
                     units.get(posting.unit, 0),
@@ -307,7 +310,7 @@ class Stretch:
                     "" if credit == EXPIRED else store_id,
                     lot,
                     entry.kind,
-                    posting.debit,
+                    debit,
                     credit,
                     posting.points_minor,
                 )

@@ -36,7 +36,6 @@ class GlAccounts(_Strict):
 
     available: GlAccount
     pending: GlAccount
-    held: GlAccount
     debt: GlAccount
     issued: GlAccount
     redeemed: GlAccount

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.finance.accounts import ACCOUNT_NAMES
+from ledger.finance.accounts import SUMMED_ACCOUNTS
 from ledger.finance.closing import read_closes
 from ledger.finance.general_ledger import Journal, Line
 from ledger.finance.liability import roll_forward, trial_balance
@@ -27,7 +27,7 @@ from server.finance.general_ledger import Transaction, transactions
 
 ACCOUNT_WIDTH: Final = 44
 AMOUNT_WIDTH: Final = 22
-IN_LOTS: Final = ("available", "pending", "held")
+IN_LOTS: Final = ("available", "pending")
 MONTH: Final = int(journal_pb2.CLOSE_PERIOD_MONTH)
 
 
@@ -187,7 +187,7 @@ async def read_checks(conn: asyncpg.Connection, query: Query, journal: Journal, 
         at_end = replace(query, as_of=as_of, from_day=None, to_day=None if as_of else query.to_day)
         points: dict[str, int] = defaultdict(int)
         for name, _, _, balance in (await trial_balance(conn, at_end)).rows:
-            if name in ACCOUNT_NAMES.values():
+            if name in SUMMED_ACCOUNTS.values():
                 assert isinstance(balance, int)
                 points[account_map.account(str(name)).name] -= balance
         checks += [Check(day, name, commodities.points(minor)) for name, minor in sorted(points.items())]

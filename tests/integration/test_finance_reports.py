@@ -36,7 +36,7 @@ REPORTS: list[Report] = [
     *(breakage, age_profile, expiry_profile, redemption_rate, general_ledger, trial_balance, roll_forward)
 ]
 DEFAULT_MAP = load_account_map()
-MEMBERS = {"available", "pending", "held", "debt"}
+MEMBERS = {"available", "pending", "debt"}
 MARCH_END = datetime(2026, 3, 31, 22, tzinfo=UTC)
 MAY_BEGINS = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -344,12 +344,12 @@ async def test_bean_check_finds_a_changed_figure(told: Told, tmp_path: Path) -> 
 async def test_an_own_map_with_debts_among_the_liabilities(told: Told, tmp_path: Path) -> None:
     file = tmp_path / "accounts.toml"
     file.write_text(
-        '[accounts]\ndebt = {name = "Liabilities:Loyalty:Points"}\nheld = {name = "Liabilities:Loyalty:Held"}\n'
+        '[accounts]\ndebt = {name = "Liabilities:Loyalty:Points"}\npending = {name = "Liabilities:Loyalty:Pending"}\n'
         '[commodities]\nbonus = "BALY"\n',
         encoding="utf-8",
     )
     text = await beancount(told, load_account_map(file))
-    assert "Liabilities:Loyalty:Held" in text
+    assert "Liabilities:Loyalty:Pending" in text
     assert " BALY" in text
     assert "MembersDebt" not in text
     assert bean_check(text, tmp_path) == (0, "")

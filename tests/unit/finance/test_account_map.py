@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ledger.finance.accounts import ACCOUNT_NAMES
+from ledger.finance.accounts import SUMMED_ACCOUNTS
 from ledger.finance.general_ledger import REVALUED
 from server.finance.account_map import AccountMapError, load_account_map
 
@@ -18,18 +18,20 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_every_account_of_the_books_has_a_default() -> None:
-    names = {code: load_account_map().account(code).name for code in (*ACCOUNT_NAMES.values(), REVALUED)}
-    assert names["available"] == names["pending"] == names["held"] == "Liabilities:Loyalty:Points"
+    names = {code: load_account_map().account(code).name for code in (*SUMMED_ACCOUNTS.values(), REVALUED)}
+    assert names["available"] == names["pending"] == "Liabilities:Loyalty:Points"
     assert names["issued"] == "Income:Loyalty:Deferred"
 
 
 def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     own = load_account_map(
-        written(tmp_path, '[accounts]\nexpired = {number = "701"}\nheld = {name = "Liabilities:Held", number = "9"}\n')
+        written(
+            tmp_path, '[accounts]\nexpired = {number = "701"}\npending = {name = "Liabilities:Pending", number = "9"}\n'
+        )
     )
     default = load_account_map()
     assert (own.account("expired").number, own.account("expired").name) == ("701", default.account("expired").name)
-    assert own.account("held").name == "Liabilities:Held"
+    assert own.account("pending").name == "Liabilities:Pending"
     assert own.account("available") == default.account("available")
 
 
@@ -38,8 +40,10 @@ def test_a_file_changes_what_it_names(tmp_path: Path) -> None:
     [
         pytest.param("[accounts", "this is not TOML", id="no TOML"),
         pytest.param('[accounts]\nbonus = {name = "Assets:A"}', "accounts.bonus: Extra inputs", id="unknown account"),
-        pytest.param('[accounts]\nheld = {name = "Revenue:A"}', "accounts.held.name: String should match", id="root"),
-        pytest.param('[accounts]\nheld = "Assets:A"', "accounts.held: Input should be", id="no table"),
+        pytest.param(
+            '[accounts]\npending = {name = "Revenue:A"}', "accounts.pending.name: String should match", id="root"
+        ),
+        pytest.param('[accounts]\npending = "Assets:A"', "accounts.pending: Input should be", id="no table"),
         pytest.param('[commodities]\nbonus = "b"', "commodities.bonus: String should match", id="commodity"),
     ],
 )

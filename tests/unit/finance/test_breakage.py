@@ -13,10 +13,10 @@ from ledger.finance.accounts import movement_of
 from ledger.finance.breakage import Proposal, at_grant, propose, recognise
 from ledger.finance.issue_month import Flow, Moved, add_up
 from ledger.finance.point_value import PointValue, PointValues
-from ledger.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, EXPIRED, HELD, ISSUED, PENDING, REDEEMED
+from ledger.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 
 JANUARY, MARCH = date(2026, 1, 1), date(2026, 3, 1)
-ACCOUNTS = [AVAILABLE, PENDING, HELD, DEBT, ISSUED, REDEEMED, EXPIRED, ADJUSTED, CLEARING]
+ACCOUNTS = [AVAILABLE, PENDING, DEBT, ISSUED, REDEEMED, EXPIRED, ADJUSTED, CLEARING]
 
 
 def version(number: int, money: int, breakage: int, recorded: str, from_month: date = JANUARY) -> PointValue:

@@ -13,7 +13,7 @@ from ledger.finance.accounts import ACCOUNT_NAMES, movement_of
 from ledger.finance.general_ledger import REVALUATION, DaySum, Line, Period, book
 from ledger.finance.point_value import PointValue, PointValues
 from ledger.finance.rounding import half_up
-from ledger.model import AVAILABLE, DEBT, EXPIRED, HELD, ISSUED, PENDING, REDEEMED
+from ledger.model import AVAILABLE, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 from server.finance.account_map import load_account_map
 from server.finance.general_ledger import transactions
 
@@ -23,7 +23,7 @@ TIME = int(journal_pb2.ENTRY_KIND_TIME)
 MARCH = date(2026, 3, 1)
 PAIRS = [
     *((PURCHASE, ISSUED, AVAILABLE), (PURCHASE, ISSUED, PENDING), (PURCHASE, AVAILABLE, REDEEMED)),
-    *((PURCHASE, HELD, REDEEMED), (PURCHASE, AVAILABLE, DEBT), (RETURN, AVAILABLE, ISSUED), (RETURN, DEBT, ISSUED)),
+    *((PURCHASE, AVAILABLE, DEBT), (RETURN, AVAILABLE, ISSUED), (RETURN, DEBT, ISSUED)),
     *((RETURN, REDEEMED, AVAILABLE), (TIME, AVAILABLE, EXPIRED), (TIME, PENDING, AVAILABLE)),
 ]
 
@@ -84,7 +84,7 @@ def test_values_that_change_nothing_outstanding_are_not_booked() -> None:
 
 
 def test_within_one_account_of_the_general_ledger_nothing_is_booked() -> None:
-    moves = [(PURCHASE, AVAILABLE, HELD, 5), (PURCHASE, HELD, REDEEMED, 5), (PURCHASE, ISSUED, PENDING, 7)]
+    moves = [(PURCHASE, PENDING, AVAILABLE, 5), (PURCHASE, AVAILABLE, REDEEMED, 5), (PURCHASE, ISSUED, PENDING, 7)]
     sums = [DaySum(day(0), kind, debit, credit, MARCH, points) for kind, debit, credit, points in moves]
     found = transactions(book(sums, [Period(3, day(0), values())]), load_account_map())
     assert [(each.document, each.close_number) for each in found] == [("2026-03-01/purchase", 3)]
@@ -123,7 +123,7 @@ def test_lines_add_up_to_the_liability_at_every_close(
 
 def liability(lines: list[Line]) -> tuple[int, int]:
     """Return points and money of all member accounts together."""
-    members = {ACCOUNT_NAMES[account] for account in (AVAILABLE, PENDING, HELD, DEBT)}
+    members = {ACCOUNT_NAMES[account] for account in (AVAILABLE, PENDING, DEBT)}
     signs = [(line.credit in members) - (line.debit in members) for line in lines]
     points = sum(sign * line.points_minor for sign, line in zip(signs, lines, strict=True))
     money = sum(sign * line.money_minor for sign, line in zip(signs, lines, strict=True))
