@@ -11,6 +11,7 @@ from typing import NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
+from ledger.journal import read_lot_terms
 from ledger.model import REDEEMED, LotTerms, Unit
 
 TIMEOUT_SECONDS = 5.0
@@ -83,14 +84,6 @@ FROM unnest($1::int[], $2::bigint[]) AS wanted (book, number)
 JOIN ledger.entry e ON e.book = wanted.book AND e.number = wanted.number
 """
 
-# What was fixed when lots were granted, by the postings that opened them.
-READ_LOT_TERMS = """
-SELECT p.book, p.number, p.ordinal, p.points_minor, p.active_at, p.expires_at, coalesce(p.issued_at, e.booked_at)
-FROM unnest($1::int[], $2::bigint[], $3::smallint[]) AS wanted (book, number, ordinal)
-JOIN ledger.posting p ON p.book = wanted.book AND p.number = wanted.number AND p.ordinal = wanted.ordinal
-JOIN ledger.entry e ON e.book = p.book AND e.number = p.number
-"""
-
 # Which message ids were used.
 READ_USED_MESSAGES = "SELECT message_id FROM ledger.message_key WHERE message_id = ANY ($1)"
 
@@ -125,27 +118,13 @@ async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]
     entries = {
         (book, number): (kind, journal_pb2.Event.FromString(payload), payload) for book, number, kind, payload in rows
     }
-    spent = {
-        place: {(p.lot_number, p.lot_ordinal) for p in event.postings if p.credit == REDEEMED}
-        for place, (_, event, _) in entries.items()
-    }
-    terms = await _read_lot_terms(conn, [(book, *lot) for (book, _), lots in spent.items() for lot in lots])
     found: dict[bytes, BookedReceipt] = {}
     for row, (book, number) in zip(keys, places, strict=True):
         kind, event, payload = entries[(book, number)]
-        lots = {lot: terms[(book, *lot)] for lot in spent[(book, number)]}
+        spent = [(p.lot_number, p.lot_ordinal) for p in event.postings if p.credit == REDEEMED]
+        lots = await read_lot_terms(conn, book, spent, TIMEOUT_SECONDS)
         found[row["business_key"]] = BookedReceipt(book, number, kind, event, payload, lots)
     return found
-
-
-async def _read_lot_terms(
-    conn: asyncpg.Connection, lots: Sequence[tuple[int, int, int]]
-) -> dict[tuple[int, int, int], LotTerms]:
-    """Return the terms of lots, given as (book, number, ordinal)."""
-    if not lots:
-        return {}
-    rows = await conn.fetch(READ_LOT_TERMS, *(list(column) for column in zip(*lots, strict=True)))
-    return {(book, number, ordinal): LotTerms(*terms) for book, number, ordinal, *terms in rows}
 
 
 async def read_used_messages(conn: asyncpg.Connection, message_ids: Sequence[bytes]) -> set[bytes]:
