@@ -1,4 +1,4 @@
-"""Forgetting message ids that nobody sends again. Entries are never forgotten.
+"""Forgetting message ids that nobody sends again, and holds that ended long ago. Entries are never forgotten.
 
 The keys of a book are forgotten in the order of its entries, a small piece at a time. So how far it has come is found
 in the data itself, by a binary search for the first entry whose key is still there: no index on the date burdens every
@@ -32,6 +32,19 @@ FORGET = """
 DELETE FROM ledger.message_key WHERE message_id = ANY ($2) AND book = $1
 """
 
+# Forget some of a book's oldest holds: those that have ended, began before $2, and are older than any open one, so
+# that what is left is what came last.
+FORGET_HOLDS = """
+DELETE FROM ledger.hold h
+USING (
+    SELECT number, held_at FROM ledger.hold
+    WHERE book = $1 AND how IS NOT NULL AND number < ALL (
+        SELECT number FROM ledger.hold WHERE book = $1 AND how IS NULL)
+    ORDER BY number LIMIT $3
+) old
+WHERE h.book = $1 AND h.number = old.number AND old.held_at < $2
+"""
+
 
 async def first_kept(conn: asyncpg.Connection, book: int, head_number: int) -> int:
     """Return the number from which on the keys of a book's entries are still there."""
@@ -61,3 +74,17 @@ async def forget_message_ids(
     tag = await conn.execute(FORGET, book, ids) if ids else "DELETE 0"
     whole = len(entries) == piece_entries
     return int(tag.split()[1]), first_number + piece_entries if whole else None
+
+
+async def forget_holds(
+    conn: asyncpg.Connection, book: int, before: datetime, piece_rows: int = PIECE_ENTRIES
+) -> tuple[int, bool]:
+    """Forget one piece of a book's ended holds that began before ``before``.
+
+    ``conn`` has the writer's rights.
+
+    Returns:
+        How many were forgotten, and whether there may be more.
+    """
+    count = int((await conn.execute(FORGET_HOLDS, book, before, piece_rows)).split()[1])
+    return count, count == piece_rows

@@ -136,7 +136,9 @@ class Settings(BaseSettings):
         ge=0,
         description="How often points whose time has come are booked, and old message ids forgotten; 0: never.",
     )
-    message_key_days: int = Field(90, ge=1, description="How long a message sent again gets its stored answer.")
+    message_key_days: int = Field(
+        90, ge=1, description="How long a message sent again gets its stored answer, and an ended hold is known."
+    )
 
     # Workings.
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop of the children.")

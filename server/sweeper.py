@@ -26,7 +26,7 @@ from ledger.committer import CommandFailed, Committer
 from ledger.journal import read_heads
 from ledger.keys import content_hash
 from ledger.model import Booked, PassTime
-from ledger.retention import first_kept, forget_message_ids
+from ledger.retention import first_kept, forget_holds, forget_message_ids
 from server import metrics
 from server.child import ChildTask
 from server.clock import Clock, pause, utc_now
@@ -178,7 +178,7 @@ class Sweeper:
         return "booked" if isinstance(outcome, Booked) else "unchanged"
 
     async def prune(self, before: datetime) -> int:
-        """Forget message ids of registers and administrators from before a moment; return how many."""
+        """Forget message ids and ended holds from before a moment; return how many message ids."""
         conn = await self._connect()
         try:
             forgotten = 0
@@ -187,6 +187,9 @@ class Sweeper:
                 while number is not None and not self._stop.is_set():
                     count, number = await forget_message_ids(conn, book, number, before)
                     forgotten += count
+                more = True
+                while more and not self._stop.is_set():
+                    _, more = await forget_holds(conn, book, before)
             while not self._stop.is_set():
                 tag = await conn.execute(FORGET_ADMIN_MESSAGES, before, ADMIN_PIECE)
                 count = int(tag.split()[1])

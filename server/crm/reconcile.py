@@ -61,11 +61,13 @@ JOIN ledger.posting p ON p.book = c.book AND p.number <= c.number
 GROUP BY p.book, p.unit, p.debit, p.credit
 """
 
-# Count the holds that ended up to the cursors.
+# Count the holds that ended up to the cursors: all that began, less those that were open there. Rows of holds that
+# ended long ago are forgotten, entries and open holds are not.
 COUNT_HOLD_ENDS: Final = """
-SELECT h.book, count(*) AS rows FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-JOIN ledger.hold h ON h.book = c.book AND h.ended_number <= c.number
-GROUP BY h.book
+SELECT c.book, (SELECT count(*) FROM ledger.entry e WHERE e.book = c.book AND e.number <= c.number AND e.kind = $3)
+             - (SELECT count(*) FROM ledger.hold h WHERE h.book = c.book AND h.number <= c.number
+                AND (h.how IS NULL OR h.ended_number > c.number)) AS rows
+FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
 """
 
 # Name the point units.
@@ -185,7 +187,8 @@ async def _ledger_sides(conn: Connection, ledger_id: uuid.UUID, positions: Mappi
         sides[row["book"]].entries += row["rows"]
         if row["kind"] in _KINDS:
             sides[row["book"]].counts[_KINDS[row["kind"]]] = row["rows"]
-    for row in await conn.fetch(COUNT_HOLD_ENDS, *places, timeout=TIMEOUT_SECONDS):
+    hold = int(journal_pb2.ENTRY_KIND_HOLD)
+    for row in await conn.fetch(COUNT_HOLD_ENDS, *places, hold, timeout=TIMEOUT_SECONDS):
         sides[row["book"]].counts["ended holds"] = row["rows"]
     for row in await conn.fetch(SUM_POSTINGS, *places, timeout=TIMEOUT_SECONDS):
         sides[row["book"]].move(row, _account(row["debit"]), _account(row["credit"]))

@@ -324,6 +324,18 @@ async def test_reconciliation_finds(told: Told, harm: str) -> None:
     await crm.close()
 
 
+async def test_reconciliation_counts_holds_that_the_ledger_has_forgotten(told: Told) -> None:
+    ledger, crm = await asyncpg.connect(told.ledger_dsn), await connect_crm(told.crm_dsn)
+    transaction = ledger.transaction(isolation="repeatable_read")
+    await transaction.start()
+    assert await ledger.execute("DELETE FROM ledger.hold WHERE how IS NOT NULL") == "DELETE 5"
+    books = await reconcile(ledger, crm)
+    assert all(line.equal for book in books for line in book.lines)
+    await transaction.rollback()
+    await ledger.close()
+    await crm.close()
+
+
 def reconcile_command(told: Told, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run ``tallypoint crm reconcile`` as people do."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}

@@ -6,11 +6,13 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
+from functools import partial
 
 import asyncpg
 import pytest
 
 from ledger import retention
+from ledger.keys import checkout_key
 from ledger.model import Booked
 from ledger.rebuild import rebuild
 from ledger.retention import first_kept
@@ -18,7 +20,7 @@ from ledger.verify import verify
 from server.storage import writer_connect
 from server.sweeper import Sweeper
 from tests.support.books import BooksUnderTest, open_test_books
-from tests.support.commands import member, pass_time, purchase
+from tests.support.commands import adjust, cancel, checkout, hold, member, pass_time, purchase
 
 DAY = timedelta(days=1)
 
@@ -140,3 +142,34 @@ async def test_messages_of_administrators_go_too(books: BooksUnderTest, monkeypa
     await sweeper_of(books).prune(books.clock.now - 9.5 * DAY)
     assert await conn.fetchval("SELECT count(*) FROM server.admin_message") == 10
     await conn.close()
+
+
+async def test_holds_that_ended_long_ago_go(books: BooksUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But none that is newer than one that is open still, so that a hole in the row is never taken for forgetting."""
+    monkeypatch.setattr("server.sweeper.forget_holds", partial(retention.forget_holds, piece_rows=2))
+    anna = member(1)
+    await books.append([adjust("points", anna, 100, books=4)])
+    for number in range(7):
+        lane = checkout(number)
+        await books.append([hold(lane, anna, 5, books=4, ttl_seconds=3600)])
+        if number != 4:
+            await books.append([cancel(lane, anna, books=4)])
+        books.clock.now += timedelta(minutes=1)
+    last = books.clock.now
+    await sweeper_of(books).prune(last - timedelta(minutes=5, seconds=30))
+    assert await held_lanes(books.dsn) == [2, 3, 4, 5, 6]
+    await sweeper_of(books).prune(last)
+    assert await held_lanes(books.dsn) == [4, 5, 6]
+    await assert_sound(books.dsn)
+    books.clock.now += timedelta(hours=2)
+    await books.append([pass_time(anna, books=4)])
+    await sweeper_of(books).prune(last)
+    assert await held_lanes(books.dsn) == []
+    await assert_sound(books.dsn)
+
+
+async def held_lanes(dsn: str) -> list[int]:
+    conn = await asyncpg.connect(dsn)
+    keys = [row["checkout_key"] for row in await conn.fetch("SELECT checkout_key FROM ledger.hold ORDER BY number")]
+    await conn.close()
+    return [number for key in keys for number in range(7) if checkout_key(checkout(number)) == key]
