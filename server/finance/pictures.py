@@ -113,9 +113,14 @@ def _column(table: Table, name: str) -> int:
     return next(index for index, column in enumerate(table.columns) if column.name == name)
 
 
+def _height(column: Column, minor: int) -> float:
+    """Return where a figure is drawn: a place on paper, from which nobody reads figures back."""
+    return float(decimal(column, minor))
+
+
 def _draw_bars(axes: Axes, column: Column, sums: dict[date | None, int], no_month: str) -> None:
     labels = [no_month if month is None else f"{month:%Y-%m}" for month in sums]
-    bars = axes.bar(range(len(sums)), [float(decimal(column, total)) for total in sums.values()], color=BAR_COLOUR)
+    bars = axes.bar(range(len(sums)), [_height(column, total) for total in sums.values()], color=BAR_COLOUR)
     for bar, label, total in zip(bars, labels, sums.values(), strict=True):
         bar.set_gid(f"bar {label} {plain(column, total)}")  # what a bar stands for can be read in the SVG
     step = -(-len(labels) // MAX_LABELS)
@@ -125,7 +130,7 @@ def _draw_bars(axes: Axes, column: Column, sums: dict[date | None, int], no_mont
 def _draw_line(axes: Axes, column: Column, cells: Sequence[tuple[Value, Value]]) -> None:
     points = {day: figure for day, figure in cells if isinstance(day, date) and isinstance(figure, int)}
     days: list[Any] = sorted(points)
-    heights = [float(decimal(column, points[day])) for day in days]
+    heights = [_height(column, points[day]) for day in days]
     line = axes.plot(days, heights, color=BAR_COLOUR, drawstyle="steps-post")
     line[0].set_gid(f"line of {len(days)} days")
     axes.tick_params(axis="x", rotation=45)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -79,7 +80,7 @@ class Plan:
 
     seed: int
     cycles: int
-    seconds: float = float("inf")
+    seconds: float = math.inf
     prove_every: int = 25
     repeated_at_end: int = 20_000
     kinds: Sequence[Kind] = KINDS

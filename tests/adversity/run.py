@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import signal
 import statistics
@@ -68,7 +69,7 @@ def main(
     plan = Plan(
         seed=random.SystemRandom().getrandbits(32) if seed is None else seed,
         cycles=cycles,
-        seconds=float("inf") if minutes is None else minutes * SECONDS_A_MINUTE,
+        seconds=math.inf if minutes is None else minutes * SECONDS_A_MINUTE,
         prove_every=prove_every,
         kinds=kinds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import asyncpg
 
@@ -11,7 +11,7 @@ from ledger.books import ensure_unit, open_books
 from ledger.committer import Committer
 from ledger.model import Booked, Grant
 from ledger.verify import verify
-from tests.support.commands import BONUS, adjust, checkout, hold, member, transfer_in, transfer_out
+from tests.support.commands import BONUS, NOON, adjust, checkout, hold, member, transfer_in, transfer_out
 
 HOLD_SECONDS = 10
 GIFT = str(uuid.UUID(int=1))
@@ -21,7 +21,7 @@ async def test_a_hold_expires_with_the_transfer_that_its_member_receives(ledger_
     conn = await asyncpg.connect(ledger_dsn)
     await open_books(conn, 1)
     await ensure_unit(conn, BONUS.code, BONUS.precision)
-    now = datetime.now(UTC)
+    now = NOON
     committer = Committer(lambda: asyncpg.connect(ledger_dsn), 1, lambda: now)
     anna, boris = member("Anna"), member("Boris")
     for command in (

@@ -211,10 +211,12 @@ async def test_a_changed_column_is_found(ledger: str, dice: random.Random, table
 CACHES = (*("balance", "lot", "hold", "hold_part", "purchase_return", "account_total", "receipt_key", "message_key"),)
 
 
-@pytest.mark.parametrize("table", TABLES)
+NOTHING_LOST = {"verified"}
+"""Tables whose rows may go: without its checkpoint a book is verified from its first entry on (see test_ledger_cli.py)."""
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if table not in NOTHING_LOST])
 async def test_a_deleted_row_is_found(ledger: str, dice: random.Random, table: str) -> None:
-    if table == "verified":
-        pytest.skip("without its checkpoint a book is verified from its first entry on")
     async with tampering(ledger) as conn:
         change = await delete_row(conn, table, dice)
         print(f"{table}: {change.before} was deleted")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 
 import asyncpg
 
@@ -11,7 +10,7 @@ from ledger.append import append_locked, lock_books
 from ledger.books import ensure_unit, open_books
 from ledger.committer import Committer
 from ledger.model import Booked
-from tests.support.commands import BONUS, member, purchase
+from tests.support.commands import BONUS, NOON, member, purchase
 from tests.support.crm import eventually
 from tests.support.proof import prove
 from tests.support.tally import Answer, Operation, Tally, settlement_of
@@ -28,7 +27,7 @@ async def test_lots_come_between_reading_balances_and_reading_lots(ledger_dsn: s
     other = await asyncpg.connect(ledger_dsn)
     await open_books(other, 1)
     await ensure_unit(other, BONUS.code, BONUS.precision)
-    committer = Committer(lambda: asyncpg.connect(ledger_dsn), 1, lambda: datetime.now(UTC))
+    committer = Committer(lambda: asyncpg.connect(ledger_dsn), 1, lambda: NOON)
     grant = purchase(1, member("Anna"), earn=[50])
     spend = purchase(2, member("Anna"), earn=[10], spend=30)
     await committer.submit(purchase(3, None))  # opens the connection
@@ -42,7 +41,7 @@ async def test_lots_come_between_reading_balances_and_reading_lots(ledger_dsn: s
                 return bool(await other.fetchval(COUNT_WAITING))
 
             await eventually(waits, "the spender has read the balances and waits for the lots")
-            await append_locked(other, 0, [grant], datetime.now(UTC))
+            await append_locked(other, 0, [grant], NOON)
         booked = await spending
     finally:
         await committer.close()

@@ -21,6 +21,7 @@ def _step(path: str) -> None:
 
     def stepped_now() -> datetime:
         (step_milliseconds,) = struct.unpack("<q", shared[:8])
+        # This is the clock of the processes under test: the machine's own, and what the test steps it by.
         return datetime.now(UTC) + timedelta(milliseconds=step_milliseconds)
 
     server.clock.utc_now = stepped_now

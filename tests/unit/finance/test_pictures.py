@@ -42,7 +42,7 @@ def ids(svg: Path, prefix: str) -> list[str]:
 
 
 def heights(svg: Path) -> list[float]:
-    """Return the heights of the bars as they are drawn."""
+    """Return the heights of the bars as they are drawn: places on paper, so floats."""
     found = []
     for group in re.findall(r'<g id="bar [^"]+">\s*<path d="([^"]+)"', svg.read_text(encoding="utf-8")):
         ys = [float(y) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", group)]
