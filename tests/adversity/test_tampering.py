@@ -212,7 +212,7 @@ CACHES = (*("balance", "lot", "hold", "hold_part", "purchase_return", "account_t
 
 
 NOTHING_LOST = {"verified"}
-"""Tables whose rows may go: without its checkpoint a book is verified from its first entry on (see test_ledger_cli.py)."""
+"""Rows that may go: without its checkpoint a book is verified from its first entry on (see test_ledger_cli.py)."""
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table not in NOTHING_LOST])
