@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
@@ -24,6 +25,29 @@ def fail(message: str) -> typer.Exit:
     """Print an error and return the exception to raise."""
     errors.print(message, style="red", markup=False, soft_wrap=True)
     return typer.Exit(EXIT_CANNOT_RUN)
+
+
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+"""The option of commands that ask before they do what cannot be undone; its value is for `confirm`."""
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before what cannot be undone, and return if the answer is yes or was given with the command.
+
+    Raises:
+        typer.Exit: Standard input is no terminal, so nobody can be asked.
+        typer.Abort: The answer is no.
+    """
+    if yes:
+        return
+    if not at_terminal():
+        raise fail(f"{question} Nobody can be asked here, so nothing was done: give --yes to go ahead.")
+    typer.confirm(question, abort=True, err=True)
+
+
+def at_terminal() -> bool:
+    """Say whether a person can answer."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def load_settings(**from_command_line: Any) -> Settings:  # noqa: ANN401 - whatever types the settings have

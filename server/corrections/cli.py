@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from enum import Enum
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated, Final, NamedTuple
 from uuid import UUID, uuid4
 
 import typer
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
-from rich.table import Column, Table
 from tallypoint.v1 import (
     common_pb2,
     correction_pb2,
@@ -23,13 +23,16 @@ from tallypoint.v1 import (
     programme_pb2_grpc,
 )
 
+from ledger.finance.table import Column, Table
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
 from server.clock import utc_now
 from server.command import fail, load_settings
-from server.members.cli import find_member
+from server.finance.terminal import report_console, show
+from server.members.cli import decimal, find_member
 from server.promotions import Programme, load_programme
 
 PAGE_SIZE: Final = 1000
+ID_WIDTH: Final = 36
 _MOST_POINTS: Final = 10**12
 
 app = typer.Typer(no_args_is_help=True, help="Points granted, taken or moved by hand.")
@@ -173,7 +176,15 @@ def list_adjustments(
         if member:
             order.member_id = member_id_of(client, member)
         found = list(_pages(client, stub, order))
-    Console(highlight=False).print(_table(found, now))
+    show_adjustments(found, now, report_console())
+
+
+def show_adjustments(found: Sequence[correction_pb2.ManualAdjustment], now: datetime, console: Console) -> None:
+    """Print adjustments as a table in which the ids stand whole, as `approve` takes them."""
+    if found:
+        show(_table(found, now), console, whole=["request_id"])
+    else:
+        console.print("No adjustments.")
 
 
 def member_id_of(client: BackOfficeClient, text: str) -> str:
@@ -194,11 +205,6 @@ def minor(text: str, unit: PointUnit) -> int:
     except (InvalidOperation, OverflowError):
         pass
     raise fail(f"{text!r} is no number of points: {unit.code} has {unit.precision} decimal places")
-
-
-def decimal(points_minor: int, precision: int) -> str:
-    """Return points as people write them."""
-    return f"{Decimal(points_minor).scaleb(-precision):,f}"
 
 
 def _unit(client: BackOfficeClient) -> PointUnit:
@@ -236,27 +242,34 @@ def _pages(
 
 
 def _table(found: Sequence[correction_pb2.ManualAdjustment], now: datetime) -> Table:
-    request = Column("request", no_wrap=True)  # to be copied into `approve`
-    table = Table(request, "age", "state", "points", "unit", "reason", "note", "by", "decided by", "entry")
-    for one in found:
-        age = now - one.requested_at.ToDatetime(tzinfo=UTC)
-        table.add_row(
-            one.request_id,
-            f"{age.days} d" if age.days else f"{age.seconds // 60} min",
-            _state(one),
-            decimal(one.points_minor, one.precision),
-            one.unit,
-            one.reason_code,
-            one.note,
-            one.requested_by,
-            one.decided_by,
-            _place(one.entry) if one.HasField("entry") else "",
-        )
-    return table
+    """Return adjustments as few columns with several lines a row: an id takes half of a narrow terminal."""
+    columns = (
+        Column("request_id", "Request", "text"),
+        Column("points", "Points", "text"),  # each row has the unit and the decimals of its own programme
+        Column("why", "Reason and note", "text"),
+    )
+    rows = (
+        (f"{one.request_id}\n{_progress(one, now)}", _points(one), f"{one.reason_code}: {one.note}") for one in found
+    )
+    return Table("Adjustments, oldest first", columns, tuple(rows))
+
+
+def _progress(one: correction_pb2.ManualAdjustment, now: datetime) -> str:
+    age = now - one.requested_at.ToDatetime(tzinfo=UTC)
+    ago = f"{age.days} d" if age.days else f"{age.seconds // 60} min"
+    decided = f" by {one.decided_by}" if one.decided_by else ""
+    lines = [f"{_state(one)}{decided}", f"asked {ago} ago by {one.requested_by}"]
+    if one.HasField("entry"):
+        lines.insert(1, _place(one.entry))
+    return "\n".join(fill(line, ID_WIDTH) for line in lines)
+
+
+def _points(one: correction_pb2.ManualAdjustment) -> str:
+    return f"{decimal(one.points_minor, one.precision)} {one.unit}"
 
 
 def _show(one: correction_pb2.ManualAdjustment) -> None:
-    points = f"{decimal(one.points_minor, one.precision)} {one.unit}"
+    points = _points(one)
     if one.state == correction_pb2.ADJUSTMENT_STATE_BOOKED:
         typer.echo(f"{points} booked with {_place(one.entry)}, request {one.request_id}")
     elif one.state == correction_pb2.ADJUSTMENT_STATE_WAITING:

@@ -30,11 +30,12 @@ from ledger.finance.statement import member_statement
 from ledger.finance.summary import SummaryError, count_pending
 from ledger.finance.table import Column, Table
 from server.clock import utc_now
-from server.command import fail
+from server.command import Yes, confirm, fail
 from server.finance import proof
 from server.finance.account_map import AccountMapError, load_account_map
 from server.finance.beancount import beancount_text, read_checks
 from server.finance.desk import (
+    READER,
     WRITER,
     NotFoundError,
     connected,
@@ -371,12 +372,21 @@ def close_command(
     ],
     unit: UnitCode = "",
     closed_by: Who = "",
+    yes: Yes = False,
     dsn: Dsn = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Close a day or a month with everything before it. What is booked later counts for the next open day."""
+    """Close a day or a month with everything before it. What is booked later counts for the next open day.
+
+    It cannot be undone, so the command asks first.
+    """
     chosen = last_day_of_month(last_day) if period is Period.MONTH else last_day
     number = MONTH if period is Period.MONTH else DAY
+
+    async def look(dsn: str) -> tuple[Programme, list[ClosedPeriod]]:
+        async with connected(dsn, READER) as conn:
+            programme = await read_programme(conn, unit)
+            return programme, await read_closes(conn, programme.unit.number)
 
     async def work(dsn: str) -> tuple[ClosedPeriod, Programme]:
         async with connected(dsn, WRITER) as conn:
@@ -386,8 +396,23 @@ def close_command(
             return closed, programme
 
     with _readable():
+        if not yes:
+            programme, closes = on_ledger(dsn, data_dir, look)
+            _say(_to_be_closed(programme, number, chosen, closes))
+            unit = programme.unit.code  # what people agree to, even if another programme takes effect meanwhile
+        confirm("Close for good?", yes=yes)
         closed, programme = on_ledger(dsn, data_dir, work)
         show(_closes_table([closed], programme), report_console())
+
+
+def _to_be_closed(programme: Programme, period: int, last_day: date, closes: list[ClosedPeriod]) -> str:
+    what = f"the month {last_day:%Y-%m}" if period == MONTH else f"the day {last_day}"
+    newest = closes[-1].row if closes else None
+    so_far = f"close {newest.close_number}, up to {newest.last_day}" if newest else "none"
+    return (
+        f"to be closed: {what} and every earlier day that is still open, for points of {programme.unit.code} "
+        f"(programme {programme.code})\nlast close:   {so_far}"
+    )
 
 
 @app.command("closes")

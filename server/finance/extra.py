@@ -19,6 +19,8 @@ def library(name: str, wanted_for: str) -> Any:  # noqa: ANN401 - a module
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
+        package = name.partition(".")[0]
         raise CannotWriteError(
-            f"{wanted_for} needs the package {error.name}, which is not installed: pip install 'tallypoint[finance]'"
+            f"{wanted_for} needs the library {package}, which is not installed: pip install {package} "
+            "(it is part of the wheel's extra `finance`)"
         ) from error

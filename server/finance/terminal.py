@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import rich.box
@@ -22,12 +23,14 @@ def report_console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=PIPED_WIDTH)
 
 
-def show(table: Table, console: Console) -> None:
-    """Print a report."""
+def show(table: Table, console: Console, whole: Collection[str] = ()) -> None:
+    """Print a report; lines of the columns named in ``whole`` are not broken, so that an id can be copied."""
     shown = RichTable(title=escape(table.title), box=rich.box.SIMPLE_HEAD, title_justify="left")
     for column in table.columns:
         figures = is_number(column)
-        shown.add_column(escape(column.title), justify="right" if figures else "left", no_wrap=figures)
+        shown.add_column(
+            escape(column.title), justify="right" if figures else "left", no_wrap=figures or column.name in whole
+        )
     for row in table.rows:
         shown.add_row(*(escape(for_people(*cell)) for cell in zip(table.columns, row, strict=True)))
     console.print(shown)

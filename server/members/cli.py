@@ -17,7 +17,7 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import correction_pb2, correction_pb2_grpc, member_pb2, member_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
-from server.command import fail, load_settings
+from server.command import Yes, confirm, fail, load_settings
 from server.errors import reason_name
 from server.members.csv_file import COLUMNS, ERROR_PREFIX, FileError, Row, RowError, read_rows
 from server.members.identifiers import mask_name
@@ -85,7 +85,7 @@ def merge(
     duplicate: Annotated[str, typer.Argument(help="Who goes: the member's id, a card number, or a phone with its +.")],
     survivor: Annotated[str, typer.Argument(help="Who stays: the id, a card number, or a phone.")],
     reason: Annotated[str, typer.Option(help="Why, for the record.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -95,8 +95,7 @@ def merge(
     with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
         goes, stays = find_member(client, duplicate), find_member(client, survivor)
         typer.echo(f"goes:  {_line(goes)}\nstays: {_line(stays)}")
-        if not yes:
-            typer.confirm("Merge them?", abort=True)
+        confirm("Merge them?", yes=yes)
         request = correction_pb2.MergeMembersRequest(
             request_id=str(uuid4()), duplicate_id=goes.member_id, survivor_id=stays.member_id, reason=reason
         )
@@ -121,10 +120,13 @@ def find_member(client: BackOfficeClient, text: str) -> member_pb2.Member:
 def _line(member: member_pb2.Member) -> str:
     name = mask_name(member.profile.name) or "without a name"
     status = api.MemberStatus.Name(member.status).removeprefix("MEMBER_STATUS_").lower()
-    balances = [
-        f"{Decimal(one.available_points_minor).scaleb(-one.precision):,f} {one.unit}" for one in member.balances
-    ]
+    balances = [f"{decimal(one.available_points_minor, one.precision)} {one.unit}" for one in member.balances]
     return ", ".join([member.member_id, name, status, f"cards: {len(member.cards)}", *balances])
+
+
+def decimal(points_minor: int, precision: int) -> str:
+    """Return points as people write them."""
+    return f"{Decimal(points_minor).scaleb(-precision):,f}"
 
 
 def import_rows(client: BackOfficeClient, rows: Sequence[Row]) -> list[RefusedRow]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import grpc
 import pytest
+from rich.console import Console
 from tallypoint.v1 import (
     checkout_pb2,
     common_pb2,
@@ -23,6 +26,7 @@ from tallypoint.v1 import (
 )
 
 from server.clock import utc_now
+from server.corrections.cli import show_adjustments
 from server.corrections.settle import settle_merged
 from server.storage import LEDGER_DATABASE, read_books, writer_connect, writer_pool
 from tests.support.faults import dsn_of
@@ -311,11 +315,36 @@ def run(server: RunningServer, *arguments: str, role: str = "admin") -> subproce
             "TALLYPOINT_ADMIN_KEY": key,
             "COLUMNS": "250",
         },
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_the_list_can_be_read_and_copied_from_at_80_columns() -> None:
+    asked_at, note = datetime(2026, 3, 1, 9, tzinfo=UTC), "cold soup at the delicatessen, promised by phone on Monday"
+    waits = correction_pb2.ManualAdjustment(
+        request_id=str(uuid4()), points_minor=7000_00, precision=2, unit="bonus", reason_code="complaint", note=note,
+        state=correction_pb2.ADJUSTMENT_STATE_WAITING, requested_by="anna.koval",
+    )  # fmt: skip
+    booked = correction_pb2.ManualAdjustment(
+        request_id=str(uuid4()), points_minor=-5, unit="miles", reason_code="goodwill", note="[broken] eggs",
+        state=correction_pb2.ADJUSTMENT_STATE_BOOKED, requested_by="anna",
+        decided_by="boris-of-finance-at-the-head-office", entry=common_pb2.EntryRef(book=3, number=1204),
+    )  # fmt: skip
+    for one in (waits, booked):
+        one.requested_at.FromDatetime(asked_at)
+    printed = io.StringIO()
+    show_adjustments([waits, booked], asked_at + timedelta(days=3), Console(file=printed, width=80))
+    lines = [line.split("  ") for line in printed.getvalue().splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert [waits.request_id, "7,000.00 bonus", "complaint: cold soup"] in cells
+    assert [booked.request_id, "-5 miles", "goodwill: [broken]"] in cells
+    first = {line[0] for line in cells if line}
+    assert {"waiting", "asked 3 d ago by anna.koval"} <= first
+    assert {"booked by boris-of-finance-at-the-", "head-office", "entry 1204 of book 3"} <= first
 
 
 async def test_correction_commands(till: Till, office: Office) -> None:
@@ -347,7 +376,7 @@ async def test_merge_command(till: Till) -> None:
     olena, anna = await till.enrol(card_numbers=[new_card()]), await till.enrol()
     arguments = ("members", "merge", anna.cards[0].card_number, olena.member_id, "--reason", "registered twice")
     done = run(till.server, *arguments)
-    assert done.returncode == 1, "nobody said yes"
+    assert (done.returncode, "Nobody can be asked here" in done.stderr) == (2, True)
     done = run(till.server, *arguments, "--yes", role="crm")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith(f"is now: {olena.member_id}, O*** K., active, cards: 2")

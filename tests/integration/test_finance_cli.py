@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner, Result
 
+from server import command
 from server.clock import utc_now
 from server.finance import desk
 from server.finance.cli import app
@@ -59,8 +60,8 @@ def on_a_ledger(databases: DatabaseFactory) -> Iterator[Run]:
         with ThreadPoolExecutor(1) as pool:
             pool.submit(asyncio.run, tell(dsn)).result()
 
-        def invoke(*words: str, code: int = 0) -> Result:
-            result = CliRunner().invoke(app, [*words, "--dsn", dsn])
+        def invoke(*words: str, code: int = 0, answer: str | None = None) -> Result:
+            result = CliRunner().invoke(app, [*words, "--dsn", dsn], input=answer)
             assert result.exit_code == code, (result.output, result.exception)
             return result
 
@@ -142,17 +143,30 @@ def test_the_general_ledger_as_csv_and_as_beancount(run: Run, tmp_path: Path) ->
 
 
 def test_closing_and_asking_again(run_alone: Run) -> None:
-    closed = run_alone("close", "month", "2024-01", "--by", "olena").stdout
+    closed = run_alone("close", "month", "2024-01", "--by", "olena", "--yes").stdout
     assert table_rows(closed)[3][:3] == ["1", "month", "2024-01-31"]
-    again = run_alone("close", "month", "2024-01").stdout
+    again = run_alone("close", "month", "2024-01", "--yes").stdout
     assert table_rows(again)[3] == table_rows(closed)[3]
-    refused = run_alone("close", "day", "2024-01-15", code=1).stderr
+    refused = run_alone("close", "day", "2024-01-15", "--yes", code=1).stderr
     assert "the first open day is 2024-02-01" in refused
     assert "olena" in run_alone("closes").stdout
     before = run_alone("age", "--as-of", "1").stdout
     assert ["2024-01", "lots", "12.50", "100.00 %", "1.25"] in table_rows(before)
     run_alone("point-value", "set", "--value", "0.05", "--breakage", "12.5%", "--from-month", "2024-01")
     assert run_alone("age", "--as-of", "1").stdout == before
+
+
+def test_a_close_is_asked_about_first(run_alone: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = run_alone("close", "month", "2024-01", code=2).stderr
+    assert "the month 2024-01 and every earlier day that is still open, for points of bonus" in refused
+    assert "Nobody can be asked here, so nothing was done: give --yes" in refused
+    monkeypatch.setattr(command, "at_terminal", lambda: True)
+    assert "last close:   none" in run_alone("close", "month", "2024-01", answer="n", code=1).stderr
+    assert "Nothing to show" in run_alone("closes").stdout
+    assert "2024-01-31" in run_alone("close", "month", "2024-01", answer="y").stdout
+    asked = run_alone("close", "day", "2024-02-01", answer="y").stderr
+    assert "the day 2024-02-01 and every earlier day" in asked
+    assert "last close:   close 1, up to 2024-01-31" in asked
 
 
 def test_point_values(run_alone: Run) -> None:

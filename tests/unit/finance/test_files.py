@@ -142,7 +142,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr("server.finance.extra.importlib.import_module", missing)
-    with pytest.raises(CannotWriteError, match=r"XLSX needs the package openpyxl, .* 'tallypoint\[finance\]'"):
+    with pytest.raises(CannotWriteError, match=r"XLSX needs the library openpyxl, .*: pip install openpyxl "):
         write_file(REPORT, tmp_path / "report.xlsx")
 
 
