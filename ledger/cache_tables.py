@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from ledger.caches import BookCaches
+from ledger.counters import serialise_counters
 
 Row = tuple[Any, ...]
 
@@ -135,6 +136,12 @@ def _hold_parts(caches: BookCaches) -> Iterator[Row]:
             yield (hold.number, part.lot_number, part.lot_ordinal, part.points_minor, ordinal)
 
 
+def _hold_coupons(caches: BookCaches) -> Iterator[Row]:
+    for hold in caches.holds.values():
+        for slot in hold.coupons:
+            yield (hold.number, *slot)
+
+
 CACHE_TABLES = (
     CacheTable(
         "balance",
@@ -158,6 +165,7 @@ CACHE_TABLES = (
         _holds,
         prunable=lambda row: row[_HOW] is not None,
     ),
+    CacheTable("hold_coupon", ("hold_number", "code", "slot"), (), _hold_coupons),
     CacheTable("hold_part", ("hold_number", "lot_number", "lot_ordinal"), ("points_minor", "ordinal"), _hold_parts),
     CacheTable("purchase_return", ("purchase_number",), ("last_number",), lambda caches: iter(caches.returns.items())),
     CacheTable(
@@ -182,7 +190,36 @@ CACHE_TABLES = (
         ),
         prunable=lambda _row: True,
     ),
+    CacheTable(
+        "member_counters",
+        ("member_id",),
+        ("counters",),
+        lambda caches: (
+            (member_id, serialise_counters(counters)) for member_id, counters in caches.usage.counters.items()
+        ),
+    ),
+    CacheTable(
+        "coupon_use",
+        ("code", "slot"),
+        ("number", "held"),
+        lambda caches: ((*slot, use.number, use.held) for slot, use in caches.usage.coupons.items()),
+    ),
+    CacheTable(
+        "coupon_issued",
+        ("code",),
+        ("number", "member_id", "series", "valid_from", "valid_until"),
+        lambda caches: ((code, *issued) for code, issued in caches.usage.issued.items()),
+    ),
+    CacheTable(
+        "budget_slice",
+        ("key",),
+        ("granted", "used"),
+        lambda caches: ((key, *part) for key, part in caches.usage.slices.items()),
+    ),
 )
-"""All caches. The key tables are keyed by the key alone, over all books; the others by book first."""
+"""All caches of a book. Keys of receipts and messages, and coupons, are keyed over all books; the others by book first.
+
+Beside them stands `ledger.budget`, which sums `budget_slice` up over all books.
+"""
 
 BY_NAME: Mapping[str, CacheTable] = {table.name: table for table in CACHE_TABLES}

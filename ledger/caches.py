@@ -15,6 +15,7 @@ from datetime import UTC, date, datetime, timedelta
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import journal_pb2
 
+from ledger.accounts import is_taking, own_pair
 from ledger.journal import EntryRecord
 from ledger.keys import checkout_key
 from ledger.model import (
@@ -37,12 +38,13 @@ from ledger.model import (
     OpenHold,
     PostingRow,
 )
+from ledger.usage_caches import UsageCaches, UsageError, slots_kept
 
 _OPENING = frozenset({ISSUED, ADJUSTED, CLEARING, REDEEMED})
 """Programme accounts from which a lot can be opened."""
 
-_WITHOUT_LOT = frozenset({(DEBT, ISSUED), (DEBT, CLEARING), (CLEARING, DEBT)})
-"""Debts made and forgiven: no lot is concerned."""
+_WITHOUT_LOT = frozenset({(DEBT, ISSUED), (DEBT, CLEARING), (CLEARING, DEBT), (ISSUED, ISSUED)})
+"""Debts made and forgiven, and partners made good: no lot is concerned."""
 
 _TAKINGS = frozenset(
     {(AVAILABLE, account) for account in (REDEEMED, EXPIRED, DEBT, ADJUSTED, CLEARING, ISSUED)}
@@ -74,6 +76,11 @@ class BookCaches:
     messages: dict[bytes, KeyRecord] = field(default_factory=dict)
     message_days: dict[bytes, date] = field(default_factory=dict)
     terms: dict[tuple[int, int], LotTerms] = field(default_factory=dict)
+    usage: UsageCaches = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing counted and nothing used."""
+        self.usage = UsageCaches(self.book)
 
     def apply(self, entry: EntryRecord, event: journal_pb2.Event, postings: list[PostingRow]) -> None:
         """Take in the next entry, given its parsed payload and its postings.
@@ -93,7 +100,7 @@ class BookCaches:
         if entry.message_id is not None:
             self.message_days[entry.message_id] = day
         for posting in postings:
-            self._move(posting)
+            self._move(posting, own_pair(entry.kind, posting.debit, posting.credit))
             self.totals[(day, posting.unit, posting.debit)][0] += posting.points_minor
             self.totals[(day, posting.unit, posting.credit)][1] += posting.points_minor
         which = event.WhichOneof("event")
@@ -101,26 +108,30 @@ class BookCaches:
             self._hold(entry, event, postings)
         if which == "goods_return":
             self.returns[event.goods_return.purchase_number] = entry.number
+        try:
+            self.usage.apply(entry, event, [self.ended_holds[end.hold_number][0] for end in event.hold_ends])
+        except UsageError as error:
+            raise JournalError(str(error)) from error
 
-    def _move(self, posting: PostingRow) -> None:
+    def _move(self, posting: PostingRow, pair: tuple[int, int]) -> None:
+        """Move points; ``pair`` are the accounts with the programme's own in a partner's place."""
         assert posting.member_id is not None
         key = (posting.member_id, posting.unit)
         account = self.accounts.setdefault(key, Account())
         where = (key, posting.lot_number, posting.lot_ordinal)
-        pair = (posting.debit, posting.credit)
         is_own = (posting.lot_number, posting.lot_ordinal) == (posting.number, posting.ordinal)
         if pair in _WITHOUT_LOT:
             if not is_own:
                 raise JournalError(f"posting {posting.ordinal} names a lot that a debt does not concern")
         elif is_own:
-            self._open(posting, where)
+            self._open(posting, pair, where)
         else:
             self._use(posting, pair, where)
         for side, points_minor in ((posting.debit, -posting.points_minor), (posting.credit, posting.points_minor)):
             _add(account, side, points_minor, posting)
 
-    def _open(self, posting: PostingRow, where: tuple[AccountKey, int, int]) -> None:
-        if posting.debit not in _OPENING or posting.credit not in {AVAILABLE, PENDING}:
+    def _open(self, posting: PostingRow, pair: tuple[int, int], where: tuple[AccountKey, int, int]) -> None:
+        if pair[0] not in _OPENING or pair[1] not in {AVAILABLE, PENDING}:
             raise JournalError(f"posting {posting.ordinal} opens a lot from account {posting.debit}")
         self.lots[where] = Lot(
             posting.number,
@@ -198,6 +209,7 @@ class BookCaches:
         body, points_minor = event.hold, sum(part.points_minor for part in parts)
         if points_minor != body.asked_points_minor or points_minor != event.settlement.held_points_minor:
             raise JournalError("it holds other points than it says")
+        self.accounts.setdefault((entry.member_id, body.unit), Account())  # it may keep coupons, and no points
         self.holds[entry.number] = OpenHold(
             entry.number,
             entry.member_id,
@@ -209,6 +221,7 @@ class BookCaches:
             entry.booked_at,
             entry.booked_at + timedelta(seconds=body.ttl_seconds),
             tuple(HoldPart(part.lot_number, part.lot_ordinal, part.points_minor) for part in parts),
+            slots_kept(event),
         )
 
     def settle(self) -> None:
@@ -242,7 +255,7 @@ def lots_given_back(postings: Iterable[PostingRow]) -> set[tuple[int, int]]:
     return {
         (posting.lot_number, posting.lot_ordinal)
         for posting in postings
-        if (posting.debit, posting.credit) == (REDEEMED, AVAILABLE) and posting.lot_number != posting.number
+        if is_taking(posting.debit) and posting.credit == AVAILABLE and posting.lot_number != posting.number
     }
 
 

@@ -8,7 +8,8 @@ The order of checks is part of the contract, one named answer each:
 4. the command's own ladder, below: a hold wants points that are there, a return goods that were bought. A paid
    receipt is never refused for lack of points: what the balance does not cover is left out, and the settlement says
    so;
-5. otherwise the command is booked.
+5. otherwise the command is booked. A purchase with a plan is settled first: what limits leave, and which coupons can
+   be used, depends on what stands in the books at that moment.
 
 Inside an entry, time comes first (holds expire, points become active or lapse), then spending, then earning, so that
 a receipt never spends what it earns, and a hold is captured or expired, never both: the moment of the batch decides.
@@ -16,22 +17,19 @@ a receipt never spends what it earns, and a hold is captured or expired, never b
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger import returns
+from ledger import receipts, usage
 from ledger.chain import entry_hash
 from ledger.model import (
     ADJUSTED,
     CLEARING,
     HELD,
-    ISSUED,
     MAX_OPEN_HOLDS,
-    REDEEMED,
     Account,
     AccountKey,
     Adjust,
@@ -43,12 +41,10 @@ from ledger.model import (
     Decision,
     EndedHold,
     EntryRow,
-    Grant,
     Head,
     Hold,
     KeyRecord,
-    Lot,
-    LotTerms,
+    LeaseBudget,
     MemberChange,
     OpenHold,
     PassTime,
@@ -57,13 +53,12 @@ from ledger.model import (
     Repeat,
     Return,
     Settlement,
-    Spend,
     TransferIn,
     TransferOut,
     Unchanged,
     Verdict,
 )
-from ledger.movement import END_CAPTURED, Draft, Movement, spending_order, write_balance
+from ledger.movement import END_CAPTURED, Draft, Movement, open_hold, spending_order, trial, write_balance
 
 TICK = timedelta(microseconds=1)
 """The least time between two entries of a book."""
@@ -120,10 +115,12 @@ def _is_same(used: KeyRecord, command: Command) -> bool:
 def _book(state: BookState, decision: Decision, command: Command, at: datetime) -> Verdict:
     """Let the command make its entry; append it and move the head."""
     draft = Draft(state.head.number + 1, at, decision.lots)
+    command = usage.planned(state, command, draft)
     kind, move = _HANDLERS[type(command)]
     made = move(state, command, draft)
     if not isinstance(made, journal_pb2.Event):
         return made
+    usage.settle(state, decision, command, draft, made)
     if draft.ended:
         made.hold_ends.extend(end for _, end in draft.ended)
         if made.HasField("settlement"):
@@ -194,69 +191,12 @@ def _purchase(state: BookState, command: Purchase, draft: Draft) -> journal_pb2.
     event = journal_pb2.Event()
     settlement = event.settlement
     settlement.SetInParent()
-    if command.member_id is None:
-        return event
-    key = (command.member_id, command.unit.number)
-    account = state.accounts.get(key)
-    if account is None:
-        account = state.accounts[key] = Account(lots=[], holds=[])
-    movement = Movement(draft, key, account)
-    movement.pass_time()
-    hold = None if command.checkout_key is None else _open_hold(account, command.checkout_key)
-    if command.spend is not None or hold is not None:
-        _spend(movement, command.spend, hold, settlement)
-    for grant in command.grants:
-        settlement.accrual_points_minor += grant.points_minor
-        if grant.active_at is not None and grant.active_at > draft.at:
-            settlement.pending_points_minor += grant.points_minor
-        settlement.debt_paid_points_minor += movement.grant(grant, ISSUED)
-    movement.close()
-    write_balance(settlement, command.unit, account)
+    if command.member_id is not None:
+        receipts.settle_purchase(state, command, command.member_id, draft, settlement)
     return event
 
 
-def _spend(movement: Movement, spend: Spend | None, hold: OpenHold | None, settlement: Settlement) -> None:
-    """Spend what the hold kept, then what is there. What the hold kept is settled: nothing can forbid it any more."""
-    asked = 0 if spend is None else spend.points_minor
-    step = 1 if spend is None else spend.step_minor
-    wanted = asked - asked % step
-    captured = 0 if hold is None else min(wanted, hold.points_minor)
-    if hold is not None:
-        movement.end_hold(hold, END_CAPTURED, captured)
-    forbidden = 0 if spend is None else spend.forbidden
-    rest = 0 if forbidden else min(wanted - captured, movement.account.available_minor)
-    rest -= (captured + rest) % step  # what a hold keeps is a multiple of the step already
-    rest = max(rest, 0)
-    movement.spend(rest, REDEEMED)
-    spent = captured + rest
-    settlement.captured_points_minor = captured
-    settlement.spent_points_minor = spent
-    if spend is not None:
-        settlement.spent_money_minor = spent * spend.rate_money_minor // spend.rate_points_minor
-    if spent < asked:
-        settlement.left_out_points_minor = asked - spent
-        settlement.left_out_reason = forbidden or common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT  # type: ignore[assignment]  # an int
-
-
 # --- holds --------------------------------------------------------------------------------------------------------
-
-
-def _open_hold(account: Account, checkout_key: bytes) -> OpenHold | None:
-    for hold in account.holds or ():
-        if hold.checkout_key == checkout_key:
-            return hold
-    return None
-
-
-def _trial(state: BookState, draft: Draft, key: AccountKey) -> Movement:
-    """Begin a movement that may still be refused: on a copy, which replaces the account when the entry is booked."""
-    account = state.accounts.get(key)
-    copied = Account(lots=[], holds=[]) if account is None else copy.copy(account)
-    copied.lots = [copy.copy(lot) for lot in copied.lots or ()]
-    copied.holds = list(copied.holds or ())
-    movement = Movement(draft, key, copied)
-    movement.pass_time()
-    return movement
 
 
 def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | Refused:
@@ -266,7 +206,7 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
             common_pb2.REFUSAL_REASON_HOLD_GONE,
             f"this checkout was paid with entry {ended.ended_number} of book {state.book}; begin a new one",
         )
-    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    movement = trial(state, draft, (command.member_id, command.unit.number))
     account = movement.account
     for hold in list(account.holds or ()):
         if hold.checkout_key == command.checkout_key:
@@ -276,6 +216,9 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
     others = list(account.holds or ())
     if command.points_minor > account.available_minor or len(others) >= MAX_OPEN_HOLDS:
         return _hold_refused(command, account, others, draft.at)
+    coupons = usage.claim_for_hold(state, command, draft)
+    if isinstance(coupons, Refused):
+        return coupons
     parts = movement.spend(command.points_minor, HELD)
     movement.begin_hold(
         OpenHold(
@@ -289,6 +232,7 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
             draft.at,
             draft.at + timedelta(seconds=command.ttl_seconds),
             parts,
+            coupons,
         )
     )
     movement.close()
@@ -332,7 +276,7 @@ def held_elsewhere(hold: OpenHold, at: datetime) -> checkout_pb2.HeldElsewhere:
 def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Event | Refused | Repeat:
     key = (command.member_id, command.unit.number)
     account = state.accounts.get(key)
-    if account is not None and _open_hold(account, command.checkout_key) is not None:
+    if account is not None and open_hold(account, command.checkout_key) is not None:
         return _cancel_open(state, command, draft, key)
     ended = state.ended_holds.get(command.checkout_key)
     if ended is None:
@@ -347,8 +291,8 @@ def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Even
 
 def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKey) -> journal_pb2.Event:
     """Release a hold; if its time was over, passing time has released it already."""
-    movement = _trial(state, draft, key)
-    hold = _open_hold(movement.account, command.checkout_key)
+    movement = trial(state, draft, key)
+    hold = open_hold(movement.account, command.checkout_key)
     if hold is not None:
         movement.end_hold(hold, END_CANCELLED)
     movement.close()
@@ -361,99 +305,9 @@ def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKe
 
 
 def _return(state: BookState, command: Return, draft: Draft) -> journal_pb2.Event | Refused:
+    """Bring goods back: points go back to the lots they came from, what was earned is taken back."""
     purchase = journal_pb2.Event.FromString(command.purchase)
-    before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
-    returned = {line.line_number: line.quantity_milli for line in before.lines}
-    plan = returns.plan_return(purchase, returned, command.asked)
-    if isinstance(plan, Refused):
-        return plan
-    so_far = journal_pb2.ReturnedSoFar(
-        lines=plan.so_far,
-        refund_points_minor=before.refund_points_minor + plan.refund_points_minor,
-        clawback_due_points_minor=before.clawback_due_points_minor + plan.clawback_points_minor,
-        clawback_taken_points_minor=before.clawback_taken_points_minor,
-        clawback_debt_points_minor=before.clawback_debt_points_minor,
-        complete=plan.complete,
-    )
-    settlement = Settlement(refund_points_minor=plan.refund_points_minor)
-    if command.member_id is not None:
-        movement = _trial(state, draft, (command.member_id, command.unit.number))
-        spent = returns.spent_lots(purchase)
-        for part in returns.next_parts(spent, before.refund_points_minor, plan.refund_points_minor):
-            _give_back(command, movement, part)
-        _claw_back(command, movement, purchase, so_far, settlement)
-        movement.close()
-        write_balance(settlement, command.unit, movement.account)
-    body = journal_pb2.GoodsReturn(
-        lines=plan.lines,
-        so_far=so_far,
-        refund_money_minor=plan.refund_money_minor,
-        coupon_codes=purchase.purchase.coupon_codes if plan.complete else (),
-    )
-    draft.returned = (command.purchase_number, so_far)
-    return journal_pb2.Event(goods_return=body, settlement=settlement)
-
-
-def _give_back(command: Return, movement: Movement, part: returns.LotPart) -> None:
-    """Put points back to the lot that they were spent from."""
-    terms = command.lots[(part.number, part.ordinal)]
-    where = (movement.key, part.number, part.ordinal)
-    emptied = movement.draft.lots.get(where) or movement.draft.earlier_lots.get(where)
-    lot = Lot(
-        part.number,
-        part.ordinal,
-        terms.granted_minor,
-        0,
-        pending=False,
-        active_at=terms.active_at,
-        expires_at=terms.expires_at,
-        cached=emptied is not None and emptied.cached,
-    )
-    movement.give_back(lot, part.points_minor, reopened=_reopened(command, movement.draft.at, part, terms))
-
-
-def _reopened(command: Return, at: datetime, part: returns.LotPart, terms: LotTerms) -> Grant | None:
-    if command.expired_grace_days == 0:
-        return None
-    expires_at = at + timedelta(days=command.expired_grace_days)
-    return Grant(part.points_minor, None, expires_at, terms.issued_at)
-
-
-def _claw_back(
-    command: Return,
-    movement: Movement,
-    purchase: journal_pb2.Event,
-    so_far: journal_pb2.ReturnedSoFar,
-    settlement: Settlement,
-) -> None:
-    """Take back what the goods had earned: from the purchase's own lots, then from others, then as a debt.
-
-    What earlier returns of the purchase could not take is still due. The lots that the purchase spent come last, in
-    the order in which returns fill them: so it makes no difference whether points are given back first or taken back.
-    """
-    due = so_far.clawback_due_points_minor - so_far.clawback_taken_points_minor - so_far.clawback_debt_points_minor
-    own = set(returns.granted_lots(purchase, command.purchase_number))
-    lots = spending_order(movement.account.lots or ())
-    taken = movement.take_back(
-        [(lot.number, lot.ordinal) for lot in lots if (lot.number, lot.ordinal) in own], due, ISSUED
-    )
-    if command.clawback != journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY:
-        spent = [(part.number, part.ordinal) for part in returns.spent_lots(purchase)]
-        others = [
-            (lot.number, lot.ordinal)
-            for lot in lots
-            if not lot.pending and (lot.number, lot.ordinal) not in own and (lot.number, lot.ordinal) not in spent
-        ]
-        taken += movement.take_back([*others, *spent], due - taken, ISSUED)
-    so_far.clawback_taken_points_minor += taken
-    settlement.clawback_points_minor = taken
-    rest = due - taken
-    if rest and command.clawback == journal_pb2.CLAWBACK_MODE_DEBT:
-        movement.owe(rest, ISSUED)
-        so_far.clawback_debt_points_minor += rest
-        settlement.clawback_debt_points_minor = rest
-    else:
-        settlement.clawback_waived_points_minor = rest
+    return receipts.settle_return(state, command, draft, purchase)
 
 
 # --- time, corrections, the rest ----------------------------------------------------------------------------------
@@ -469,7 +323,7 @@ def _pass_time(state: BookState, command: PassTime, draft: Draft) -> journal_pb2
 
 
 def _adjust(state: BookState, command: Adjust, draft: Draft) -> journal_pb2.Event | Refused:
-    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    movement = trial(state, draft, (command.member_id, command.unit.number))
     settlement = Settlement()
     if command.deduct_points_minor > movement.account.available_minor:
         return _too_few(movement.account, command.deduct_points_minor)
@@ -489,7 +343,7 @@ def _too_few(account: Account, wanted_minor: int) -> Refused:
 
 
 def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journal_pb2.Event | Refused:
-    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    movement = trial(state, draft, (command.member_id, command.unit.number))
     account = movement.account
     if command.points_minor is not None:
         if command.points_minor > account.available_minor:
@@ -509,7 +363,7 @@ def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journ
 
 
 def _transfer_in(state: BookState, command: TransferIn, draft: Draft) -> journal_pb2.Event:
-    movement = _trial(state, draft, (command.member_id, command.unit.number))
+    movement = trial(state, draft, (command.member_id, command.unit.number))
     settlement = Settlement()
     if command.debt_minor:
         movement.owe(command.debt_minor, CLEARING)
@@ -537,4 +391,5 @@ _HANDLERS: dict[type[Command], tuple[int, Callable[[BookState, Any, Draft], _Mad
     TransferOut: (int(journal_pb2.ENTRY_KIND_TRANSFER), _transfer_out),
     TransferIn: (int(journal_pb2.ENTRY_KIND_TRANSFER), _transfer_in),
     Close: (int(journal_pb2.ENTRY_KIND_CLOSE), _no_points),
+    LeaseBudget: (int(journal_pb2.ENTRY_KIND_BUDGET), _no_points),
 }

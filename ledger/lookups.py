@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
+from ledger.accounts import is_taking
+from ledger.books import read_units
 from ledger.journal import read_lot_terms
-from ledger.model import REDEEMED, LotTerms, Unit
+from ledger.model import LotTerms, Unit
+from ledger.partners import partner_account, read_partners
 
 TIMEOUT_SECONDS = 5.0
 LotKey = tuple[int, int]
@@ -46,7 +49,11 @@ class CheckoutHold(NamedTuple):
 
 
 class BookedReceipt(NamedTuple):
-    """The entry of a receipt: its place, its ``EntryKind`` and payload, and the terms of the lots it spent from."""
+    """The entry of a receipt: its place, its ``EntryKind`` and payload, and the terms of the lots it spent from.
+
+    ``units`` and ``partners`` are the point units, and the partners' accounts, by the codes that the payload names
+    them by; the programme's own unit is among them only if there are further ones.
+    """
 
     book: int
     number: int
@@ -54,6 +61,8 @@ class BookedReceipt(NamedTuple):
     event: journal_pb2.Event
     payload: bytes
     lots: dict[LotKey, LotTerms]
+    units: Mapping[str, Unit] = {}
+    partners: Mapping[str, int] = {}
 
 
 # Holds of members that keep points at $3, in the order in which they began.
@@ -118,13 +127,21 @@ async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]
     entries = {
         (book, number): (kind, journal_pb2.Event.FromString(payload), payload) for book, number, kind, payload in rows
     }
+    further = any(event.settlement.units or _partners_of(event) for _, event, _ in entries.values())
+    units = await read_units(conn) if further else {}
+    partners = {code: partner_account(n) for code, n in (await read_partners(conn)).items()} if further else {}
     found: dict[bytes, BookedReceipt] = {}
     for row, (book, number) in zip(keys, places, strict=True):
         kind, event, payload = entries[(book, number)]
-        spent = [(p.lot_number, p.lot_ordinal) for p in event.postings if p.credit == REDEEMED]
+        spent = [(p.lot_number, p.lot_ordinal) for p in event.postings if is_taking(p.credit)]
         lots = await read_lot_terms(conn, book, spent, TIMEOUT_SECONDS)
-        found[row["business_key"]] = BookedReceipt(book, number, kind, event, payload, lots)
+        found[row["business_key"]] = BookedReceipt(book, number, kind, event, payload, lots, units, partners)
     return found
+
+
+def _partners_of(event: journal_pb2.Event) -> set[str]:
+    """Return the partners that granted points with a purchase."""
+    return {each.partner for line in event.purchase.effects for each in line.accruals if each.partner}
 
 
 async def read_used_messages(conn: asyncpg.Connection, message_ids: Sequence[bytes]) -> set[bytes]:

@@ -6,9 +6,9 @@ Points are integers in the unit's smallest fraction (``points_minor``, ``*_minor
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
@@ -22,6 +22,9 @@ REDEEMED = int(journal_pb2.ACCOUNT_REDEEMED)
 EXPIRED = int(journal_pb2.ACCOUNT_EXPIRED)
 ADJUSTED = int(journal_pb2.ACCOUNT_ADJUSTED)
 CLEARING = int(journal_pb2.ACCOUNT_CLEARING)
+
+FIRST_PARTNER_ACCOUNT = 1000
+"""Coalition partner n (from 1) has settlement account 1000 + n."""
 
 MEMBER_ACCOUNTS = frozenset({AVAILABLE, PENDING, HELD, DEBT})
 """The accounts that a member has; all others are the programme's."""
@@ -88,6 +91,37 @@ class HoldPart(NamedTuple):
     points_minor: int
 
 
+class CouponSlot(NamedTuple):
+    """One use of a coupon: its code, and which of its uses, counted from 0."""
+
+    code: str
+    slot: int
+
+
+class SlotUse(NamedTuple):
+    """Who has one use of a coupon: a hold that keeps it, or an entry that used it up."""
+
+    book: int
+    number: int
+    held: bool
+
+
+class Counter(NamedTuple):
+    """What was counted for a member under one key; `until` is the day until which it is worth keeping."""
+
+    times: int = 0
+    money_minor: int = 0
+    points_minor: int = 0
+    until: date | None = None
+
+
+class BudgetSlice(NamedTuple):
+    """This book's part of a shared budget: how much it was given, and how much of that it used."""
+
+    granted: int
+    used: int
+
+
 @dataclass(slots=True)
 class OpenHold:
     """Points that a checkout keeps. ``number`` is the entry that recorded it; ``parts`` stand in spending order."""
@@ -102,6 +136,7 @@ class OpenHold:
     held_at: datetime
     expires_at: datetime
     parts: tuple[HoldPart, ...]
+    coupons: tuple[CouponSlot, ...] = ()
 
 
 class EndedHold(NamedTuple):
@@ -146,6 +181,12 @@ class BookState:
     """The newest hold of each checkout key concerned, if it is over."""
     returned: dict[int, journal_pb2.ReturnedSoFar] = field(default_factory=dict)
     """What became of purchases by their returns, by the purchase's number."""
+    counters: dict[uuid.UUID, dict[str, Counter]] = field(default_factory=dict)
+    """The counters of the members concerned, by member and key."""
+    coupons: dict[str, dict[int, SlotUse]] = field(default_factory=dict)
+    """The uses of the coupons concerned, by code and slot."""
+    budgets: dict[str, BudgetSlice] = field(default_factory=dict)
+    """This book's parts of the shared budgets concerned."""
 
 
 # --- what it is asked ---------------------------------------------------------------------------------------------
@@ -160,12 +201,54 @@ class Unit(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """Points to be granted as one lot. ``issued_at`` is set for points that were granted before, in another lot."""
+    """Points to be granted as one lot. ``issued_at`` is set for points that were granted before, in another lot.
+
+    ``unit`` None is the command's own. ``account`` is at whose expense: the programme's, or a partner's.
+    """
 
     points_minor: int
     active_at: datetime | None
     expires_at: datetime | None
     issued_at: datetime | None = None
+    unit: Unit | None = None
+    account: int = ISSUED
+
+
+class CounterChange(NamedTuple):
+    """What an entry adds to a member's counter; ``until`` None leaves that as it is."""
+
+    key: str
+    times: int = 0
+    money_minor: int = 0
+    points_minor: int = 0
+    until: date | None = None
+
+
+class CouponClaim(NamedTuple):
+    """A coupon that a command wants to use or keep, and how many uses it has in all."""
+
+    code: str
+    uses: int
+
+
+class NewCoupon(NamedTuple):
+    """A coupon that a receipt gives its member for later; days are the store's."""
+
+    code: str
+    series: str
+    valid_from: date
+    valid_until: date | None
+
+
+class Usage(NamedTuple):
+    """What a purchase finds under the fence: its member's counters, its book's parts of budgets, its coupons.
+
+    ``budgets`` has what is left, ``coupons`` zero for each claim that can have a use, or else the reason why not.
+    """
+
+    counters: Mapping[str, Counter]
+    budgets: Mapping[str, int]
+    coupons: Mapping[str, int]
 
 
 class Spend(NamedTuple):
@@ -180,6 +263,13 @@ class Spend(NamedTuple):
     rate_money_minor: int
     rate_points_minor: int
     forbidden: int = 0
+
+
+class UnitSpend(NamedTuple):
+    """Points of a further unit to be spent."""
+
+    unit: Unit
+    spend: Spend
 
 
 class Refused(NamedTuple):
@@ -212,12 +302,27 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Purchase(Command):
-    """Book a receipt as paid. With ``checkout_key`` it captures that checkout's hold, if it is still open."""
+    """Book a receipt as paid. With ``checkout_key`` it captures that checkout's hold, if it is still open.
+
+    ``claims`` are the coupons that were presented, ``budget_keys`` the shared budgets that may be used: what stands in
+    the books of them is read for ``plan``, a pure function that makes of what it finds the command as it is to be
+    booked: with ``event``, ``grants``, ``counts``, ``coupons`` (codes among the claims), ``budgets`` and ``issued``
+    settled. Without ``plan`` these stand as they are. What points pay is taken by ``redeemed_account``.
+    """
 
     unit: Unit
     spend: Spend | None = None
     grants: tuple[Grant, ...] = ()
     checkout_key: bytes | None = None
+    further_spends: tuple[UnitSpend, ...] = ()
+    redeemed_account: int = REDEEMED
+    claims: tuple[CouponClaim, ...] = ()
+    budget_keys: tuple[str, ...] = ()
+    plan: Callable[[Usage], Purchase] | None = None
+    counts: tuple[CounterChange, ...] = ()
+    coupons: tuple[str, ...] = ()
+    budgets: tuple[tuple[str, int], ...] = ()
+    issued: tuple[NewCoupon, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +330,8 @@ class Hold(Command):
     """Keep points for a checkout, for ``ttl_seconds`` from its booking, in place of what the checkout held before.
 
     With ``takeover`` all other holds of the member end first. Refused POINTS_INSUFFICIENT or HELD_ELSEWHERE if the
-    balance does not cover ``points_minor``, HOLD_GONE if the checkout was paid within the last day.
+    balance does not cover ``points_minor``, HOLD_GONE if the checkout was paid within the last day, COUPON_USED or
+    COUPON_HELD_ELSEWHERE if a coupon of ``claims`` has no use left.
     """
 
     member_id: uuid.UUID
@@ -236,6 +342,7 @@ class Hold(Command):
     points_minor: int
     ttl_seconds: int
     takeover: bool = False
+    claims: tuple[CouponClaim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,8 +362,9 @@ class Return(Command):
     """Bring goods back. ``purchase`` is the payload of entry ``purchase_number``, in the same book.
 
     ``asked`` are (line number, quantity in thousandths); empty returns all that is left. ``lots`` has the terms of
-    every lot from which the purchase spent points. ``clawback`` is a ``journal_pb2.ClawbackMode``. Refused
-    RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
+    every lot from which the purchase spent points. ``clawback`` is a ``journal_pb2.ClawbackMode``. ``units`` and
+    ``partners`` have the further units, and the accounts of the partners, that the purchase names by their codes.
+    Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
     """
 
     unit: Unit
@@ -266,6 +374,16 @@ class Return(Command):
     lots: Mapping[tuple[int, int], LotTerms]
     clawback: int
     expired_grace_days: int = 0
+    units: Mapping[str, Unit] = field(default_factory=dict)
+    partners: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseBudget(Command):
+    """Give this book ``amount`` more of the shared budget ``key``; it has no member."""
+
+    key: str
+    amount: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,23 +407,25 @@ class Adjust(Command):
 class TransferOut(Command):
     """Send points to another member, through the clearing account; see ``ledger.transfer``.
 
-    ``points_minor`` None sends everything: pending points and debt too, and ends the holds. Refused
-    POINTS_INSUFFICIENT if there are fewer available.
+    ``points_minor`` None sends everything: pending points and debt too, and ends the holds. With ``counters`` all that
+    was counted for the member goes along. Refused POINTS_INSUFFICIENT if there are fewer available.
     """
 
     member_id: uuid.UUID
     unit: Unit
     points_minor: int | None
+    counters: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferIn(Command):
-    """Receive the points and the debt that another member's ``TransferOut`` sent."""
+    """Receive the points, the debt and the counters that another member's ``TransferOut`` sent."""
 
     member_id: uuid.UUID
     unit: Unit
     grants: tuple[Grant, ...]
     debt_minor: int = 0
+    counts: tuple[CounterChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -397,6 +517,16 @@ class Decision:
     """Holds that ended, whether they began in this batch or before."""
     returns: dict[int, int] = field(default_factory=dict)
     """The newest return's number, by the purchase's number."""
+    counted: set[uuid.UUID] = field(default_factory=set)
+    """Members whose counters changed."""
+    slots: dict[CouponSlot, SlotUse | None] = field(default_factory=dict)
+    """Uses of coupons that were taken, changed hands (from a hold to a purchase), or came free (None)."""
+    given_up: set[CouponSlot] = field(default_factory=set)
+    """Those of them that the book had before the batch."""
+    issued: list[tuple[int, uuid.UUID, NewCoupon]] = field(default_factory=list)
+    """Coupons given for later, with the entry and the member."""
+    slices: set[str] = field(default_factory=set)
+    """Budgets of which this book's part changed."""
 
 
 Settlement = checkout_pb2.Settlement

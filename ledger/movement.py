@@ -8,11 +8,12 @@ Every posting is made here, and every posting names the lot concerned. Two rules
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from tallypoint.v1 import journal_pb2
+from tallypoint.v1 import checkout_pb2, journal_pb2
 
 from ledger.model import (
     AVAILABLE,
@@ -23,6 +24,7 @@ from ledger.model import (
     REDEEMED,
     Account,
     AccountKey,
+    BookState,
     Grant,
     HoldPart,
     Lot,
@@ -88,11 +90,13 @@ class Movement:
         self.key = key
         self.account = account
         self.moment = draft.at
+        self._changed = False
 
     # --- postings --------------------------------------------------------------------------------------------------
 
     def _post(self, debit: int, credit: int, points_minor: int, lot: Lot, opening: Grant | None = None) -> None:
         """Add a posting and change the account accordingly. ``opening`` has the terms of a lot that it opens."""
+        self._changed = True
         draft = self.draft
         ordinal = len(draft.messages) + 1
         active_at = expires_at = issued_at = None
@@ -247,6 +251,10 @@ class Movement:
         """Let a programme's account pay a debt."""
         self._post(debit, DEBT, points_minor, self._no_lot())
 
+    def make_good(self, points_minor: int, debit: int, credit: int) -> None:
+        """Let one account of the programme bear what another one is due; the member's points stay as they are."""
+        self._post(debit, credit, points_minor, self._no_lot())
+
     def _no_lot(self) -> Lot:
         """Return what stands for the lot in a posting that concerns none: the posting itself."""
         return Lot(
@@ -276,11 +284,16 @@ class Movement:
 
     def begin_hold(self, hold: OpenHold) -> None:
         """Note that a checkout holds what ``hold`` says; its parts were moved by ``spend``."""
+        self._changed = True
         self._holds().append(hold)
         self.draft.began = hold
 
-    def end_hold(self, hold: OpenHold, how: int, captured_minor: int = 0) -> None:
-        """End a hold: the first points of it are spent, the others go back to their lots, or lapse with them."""
+    def end_hold(self, hold: OpenHold, how: int, captured_minor: int = 0, credit: int = REDEEMED) -> None:
+        """End a hold: the first points of it are spent, the others go back to their lots, or lapse with them.
+
+        ``credit`` is the account that takes what is spent.
+        """
+        self._changed = True
         self.account.holds = [each for each in self._holds() if each is not hold]
         left, released = captured_minor, 0
         for part in hold.parts:
@@ -293,7 +306,7 @@ class Movement:
             left -= captured
             if captured:
                 lot.held_minor -= captured
-                self._post(HELD, REDEEMED, captured, lot)
+                self._post(HELD, credit, captured, lot)
             if back := part.points_minor - captured:
                 lot.held_minor -= back
                 lot.remaining_minor += back
@@ -322,14 +335,14 @@ class Movement:
 
     # --- returns ---------------------------------------------------------------------------------------------------
 
-    def give_back(self, lot: Lot, points_minor: int, *, reopened: Grant | None = None) -> None:
+    def give_back(self, lot: Lot, points_minor: int, debit: int, *, reopened: Grant | None = None) -> None:
         """Put spent points back to their lot, where they pay a debt first, or lapse at once if the lot has lapsed.
 
-        ``lot`` is one of the account's, or a new one with the old terms and nothing left. With ``reopened`` points of
-        a lapsed lot open a new one instead, on those terms.
+        ``debit`` is the account that took them. ``lot`` is one of the account's, or a new one with the old terms and
+        nothing left. With ``reopened`` points of a lapsed lot open a new one instead, on those terms.
         """
         if self._has_lapsed(lot.expires_at) and reopened is not None:
-            self.grant(reopened, REDEEMED)
+            self.grant(reopened, debit)
             return
         known = self._find(lot.number, lot.ordinal)
         if known is None:
@@ -337,7 +350,7 @@ class Movement:
         else:
             lot = known
         lot.remaining_minor += points_minor
-        self._post(REDEEMED, AVAILABLE, points_minor, lot)
+        self._post(debit, AVAILABLE, points_minor, lot)
         if self._has_lapsed(lot.expires_at):
             self.take(lot, points_minor, EXPIRED)
         else:
@@ -362,9 +375,9 @@ class Movement:
             self.account.next_change_at = change
 
     def close(self) -> None:
-        """Note when the account changes next, if anything was moved."""
+        """Note when the account changes next, if anything of it was moved."""
         account = self.account
-        if not self.draft.postings and not self.draft.ended and self.draft.began is None:
+        if not self._changed:
             return
         self.draft.touched[self.key] = account
         if account.lots is not None:
@@ -387,7 +400,26 @@ def _spending_key(lot: Lot) -> tuple[bool, datetime | None, int, int]:
     return lot.expires_at is None, lot.expires_at, lot.number, lot.ordinal
 
 
-def write_balance(settlement: Settlement, unit: Unit, account: Account) -> None:
+def open_hold(account: Account, checkout_key: bytes) -> OpenHold | None:
+    """Return a checkout's open hold, if it has one."""
+    for hold in account.holds or ():
+        if hold.checkout_key == checkout_key:
+            return hold
+    return None
+
+
+def trial(state: BookState, draft: Draft, key: AccountKey) -> Movement:
+    """Begin a movement that may still be refused: on a copy, which replaces the account when the entry is booked."""
+    account = state.accounts.get(key)
+    copied = Account(lots=[], holds=[]) if account is None else copy.copy(account)
+    copied.lots = [copy.copy(lot) for lot in copied.lots or ()]
+    copied.holds = list(copied.holds or ())
+    movement = Movement(draft, key, copied)
+    movement.pass_time()
+    return movement
+
+
+def write_balance(settlement: Settlement | checkout_pb2.UnitSettlement, unit: Unit, account: Account) -> None:
     """Write the balance after an entry into its settlement."""
     settlement.balance.unit = unit.code
     settlement.balance.precision = unit.precision

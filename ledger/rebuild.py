@@ -12,6 +12,18 @@ from ledger.store import LOCK_HEAD
 from ledger.verify.chain import CHUNK_ENTRIES, read_postings
 from ledger.verify.report import Progress
 
+# Let nobody give a part of a budget away.
+LOCK_BUDGETS = "LOCK TABLE ledger.budget IN EXCLUSIVE MODE"
+
+# Forget what was given of budgets.
+FORGET_BUDGETS = "DELETE FROM ledger.budget"
+
+# Sum up what books were given.
+SUM_BUDGETS = """
+INSERT INTO ledger.budget (key, leased)
+SELECT key, sum(granted)::bigint FROM ledger.budget_slice GROUP BY key
+"""
+
 
 async def rebuild(conn: asyncpg.Connection, progress: Progress = lambda _entries: None) -> int:
     """Rebuild the caches of all books over an owner's connection; return the number of entries read.
@@ -31,7 +43,16 @@ async def rebuild(conn: asyncpg.Connection, progress: Progress = lambda _entries
             for table in CACHE_TABLES:
                 await _replace(conn, caches, table)
         entries += count
+    await _sum_budgets(conn)
     return entries
+
+
+async def _sum_budgets(conn: asyncpg.Connection) -> None:
+    """Write anew what was given of each budget. A book that is given a part meanwhile waits, or was there before."""
+    async with conn.transaction():
+        await conn.execute(LOCK_BUDGETS)
+        await conn.execute(FORGET_BUDGETS)
+        await conn.execute(SUM_BUDGETS)
 
 
 async def _add_up(conn: asyncpg.Connection, book: int, progress: Progress) -> tuple[BookCaches, int]:

@@ -8,20 +8,39 @@ after it and before it. So the parts of a line sum to the whole, and the order o
   0.34 + 0.33 + 0.33.
 * A weighed or measured line is split in proportion to quantity by cumulative largest remainder: what has come back
   and what has not are the two parts, ties to what has come back; that is rounding the cumulated part half up.
+
+Points of several units are told apart by their codes, the programme's own by an empty one. What points paid of a line
+is money of all units together, and each unit's points are spread over the lines as that money is: so of every line the
+units come back in the proportion in which they paid in all. Points that were bought (deposits) are no effect of a
+line, and do not come back with goods.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.model import ISSUED, MEMBER_ACCOUNTS, REDEEMED, Refused
+from ledger.accounts import is_granting, is_taking
+from ledger.model import MEMBER_ACCOUNTS, REDEEMED, Refused
 
 UNIT_MILLI = 1000
 """A whole unit, in thousandths."""
+
+
+OWN = ""
+"""Stands for the programme's own point among units, and for the programme itself among partners."""
+
+
+class PlannedPoints(NamedTuple):
+    """The points of one unit that a return reverses; ``partners`` has what of the latter partners had granted."""
+
+    refund_minor: int
+    clawback_minor: int
+    partners: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +51,8 @@ class ReturnPlan:
     so_far: tuple[checkout_pb2.ReturnedLine, ...]
     """What has come back with this return, over all returns."""
     complete: bool
+    partners: Mapping[tuple[str, str], int]
+    """The points to take back that partners had granted, by unit and partner."""
 
     @property
     def refund_money_minor(self) -> int:
@@ -40,25 +61,51 @@ class ReturnPlan:
 
     @property
     def refund_points_minor(self) -> int:
-        """The points to give back."""
+        """The programme's own points to give back."""
         return sum(line.refund_points_minor for line in self.lines)
 
     @property
     def clawback_points_minor(self) -> int:
-        """The points to take back."""
+        """The programme's own points to take back."""
         return sum(line.clawback_points_minor for line in self.lines)
+
+    def points(self) -> dict[str, PlannedPoints]:
+        """Return what moves by unit, the programme's own first and always there, others in the order of codes."""
+        refunds, clawbacks = Counter({OWN: self.refund_points_minor}), Counter({OWN: self.clawback_points_minor})
+        for line in self.lines:
+            for part in line.units:
+                refunds[part.unit] += part.refund_points_minor
+                clawbacks[part.unit] += part.clawback_points_minor
+        return {
+            unit: PlannedPoints(refunds[unit], clawbacks[unit], self._partners_of(unit))
+            for unit in sorted(refunds | clawbacks | {OWN: 1})
+        }
+
+    def _partners_of(self, unit: str) -> dict[str, int]:
+        return {partner: points for (of, partner), points in self.partners.items() if of == unit and points}
+
+
+class _Accrual(NamedTuple):
+    """Points of one promotion; ``unit`` and ``partner`` are codes."""
+
+    unit: str
+    partner: str
+    points_minor: int
 
 
 class _Line(NamedTuple):
-    """A line as it was paid. ``accruals_minor`` has each promotion's points, rounded apart as they were granted."""
+    """A line as it was paid. ``spent_minor`` has the points spent by unit, the programme's own always.
+
+    ``accruals`` has each promotion's points, rounded apart as they were granted.
+    """
 
     quantity_milli: int
     in_units: bool
     list_amount_minor: int
     discount_minor: int
     points_money_minor: int
-    points_spent_minor: int
-    accruals_minor: tuple[int, ...]
+    spent_minor: Mapping[str, int]
+    accruals: tuple[_Accrual, ...]
 
     def part(self, amount_minor: int, returned_milli: int) -> int:
         """Return the part of an amount that belongs to so much of the line."""
@@ -68,8 +115,10 @@ class _Line(NamedTuple):
             return share * units + min(rest, units)
         return (2 * amount_minor * returned_milli + self.quantity_milli) // (2 * self.quantity_milli)
 
-    def reversed_between(self, number: int, before_milli: int, after_milli: int) -> journal_pb2.LineReturn:
-        """Return what comes back between two states of the line."""
+    def reversed_between(
+        self, number: int, before_milli: int, after_milli: int, partners: Counter[tuple[str, str]]
+    ) -> journal_pb2.LineReturn:
+        """Return what comes back between two states of the line; add to ``partners`` what they had granted of it."""
 
         def delta(amount_minor: int) -> int:
             return self.part(amount_minor, after_milli) - self.part(amount_minor, before_milli)
@@ -78,14 +127,28 @@ class _Line(NamedTuple):
         # none of them is ever negative.
         paid = delta(self.list_amount_minor - self.discount_minor - self.points_money_minor)
         discount, points_money = delta(self.discount_minor), delta(self.points_money_minor)
+        refunds = {unit: delta(points) for unit, points in self.spent_minor.items()}
+        clawbacks = Counter[str]()
+        for accrual in self.accruals:
+            points = delta(accrual.points_minor)
+            clawbacks[accrual.unit] += points
+            if accrual.partner:
+                partners[accrual.unit, accrual.partner] += points
         return journal_pb2.LineReturn(
             line_number=number,
             quantity_milli=after_milli - before_milli,
             list_amount_minor=paid + points_money + discount,
             discount_minor=discount,
             points_money_minor=points_money,
-            refund_points_minor=delta(self.points_spent_minor),
-            clawback_points_minor=sum(delta(points) for points in self.accruals_minor),
+            refund_points_minor=refunds[OWN],
+            clawback_points_minor=clawbacks[OWN],
+            units=[
+                journal_pb2.UnitReturn(
+                    unit=unit, refund_points_minor=refunds.get(unit, 0), clawback_points_minor=clawbacks[unit]
+                )
+                for unit in sorted({*refunds, *clawbacks} - {OWN})
+                if refunds.get(unit) or clawbacks[unit]
+            ],
         )
 
 
@@ -102,15 +165,16 @@ def plan_return(
     if isinstance(wanted, Refused):
         return wanted
     so_far = dict(returned)
-    reversals = []
+    reversals, partners = [], Counter[tuple[str, str]]()
     for number in sorted(wanted):
         before = returned.get(number, 0)
         so_far[number] = before + wanted[number]
-        reversals.append(lines[number].reversed_between(number, before, so_far[number]))
+        reversals.append(lines[number].reversed_between(number, before, so_far[number], partners))
     return ReturnPlan(
         tuple(reversals),
         tuple(checkout_pb2.ReturnedLine(line_number=n, quantity_milli=so_far[n]) for n in sorted(so_far)),
         complete=all(so_far.get(number, 0) == line.quantity_milli for number, line in lines.items()),
+        partners=partners,
     )
 
 
@@ -158,8 +222,11 @@ def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
     weights = next((each for each in (planned, net) if any(each)), [1] * len(sold))
     # What was really spent is less than planned if the balance did not cover it. A register that takes more points
     # than the goods cost gets the points back, but no money beyond what was paid in money.
-    money = [min(part, most) for part, most in zip(spread(settlement.spent_money_minor, weights), net, strict=True)]
-    points = spread(settlement.spent_points_minor, weights)
+    money = [min(part, most) for part, most in zip(spread(points_money_of(settlement), weights), net, strict=True)]
+    spent = {OWN: spread(settlement.spent_points_minor, weights)}
+    for unit in settlement.units:
+        if unit.spent_points_minor:
+            spent[unit.balance.unit] = spread(unit.spent_points_minor, weights)
     has_member = bool(purchase.member_id)
     return {
         line.line_number: _Line(
@@ -167,14 +234,19 @@ def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
             not line.weighed and line.quantity_milli % UNIT_MILLI == 0,
             line.list_amount_minor,
             line.discount_minor,
-            line_money,
-            line_points,
-            tuple(accrual.points_minor for accrual in effects[line.line_number].accruals)
+            money[index],
+            {unit: parts[index] for unit, parts in spent.items()},
+            tuple(_Accrual(each.unit, each.partner, each.points_minor) for each in effects[line.line_number].accruals)
             if has_member and line.line_number in effects
             else (),
         )
-        for line, line_money, line_points in zip(sold, money, points, strict=True)
+        for index, line in enumerate(sold)
     }
+
+
+def points_money_of(settlement: checkout_pb2.Settlement) -> int:
+    """Return the money that points of all units paid."""
+    return settlement.spent_money_minor + sum(unit.spent_money_minor for unit in settlement.units)
 
 
 def spread(amount: int, weights: Sequence[int]) -> list[int]:
@@ -193,31 +265,32 @@ def spread(amount: int, weights: Sequence[int]) -> list[int]:
 
 
 class LotPart(NamedTuple):
-    """Points of one lot."""
+    """Points of one lot, and the account that took them."""
 
     number: int
     ordinal: int
     points_minor: int
+    account: int = REDEEMED
 
 
-def spent_lots(event: journal_pb2.Event) -> list[LotPart]:
-    """Return the lots from which a purchase spent points, in the order in which a return gives them back.
+def spent_lots(event: journal_pb2.Event, unit: int) -> list[LotPart]:
+    """Return the lots from which a purchase spent points of a unit, in the order in which a return gives them back.
 
     That is the reverse of the order of spending: the points that live longest come back first.
     """
     return [
-        LotPart(posting.lot_number, posting.lot_ordinal, posting.points_minor)
+        LotPart(posting.lot_number, posting.lot_ordinal, posting.points_minor, posting.credit)
         for posting in reversed(event.postings)
-        if posting.credit == REDEEMED
+        if posting.unit == unit and is_taking(posting.credit)
     ]
 
 
-def granted_lots(event: journal_pb2.Event, number: int) -> list[tuple[int, int]]:
-    """Return the lots that a purchase, booked as entry ``number``, granted."""
+def granted_lots(event: journal_pb2.Event, number: int, unit: int) -> list[tuple[int, int]]:
+    """Return the lots that a purchase, booked as entry ``number``, granted of a unit."""
     return [
         (number, ordinal)
         for ordinal, posting in enumerate(event.postings, start=1)
-        if posting.debit == ISSUED and posting.credit in MEMBER_ACCOUNTS
+        if posting.unit == unit and is_granting(posting.debit) and posting.credit in MEMBER_ACCOUNTS
     ]
 
 

@@ -12,12 +12,16 @@ from typing import Any
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
+from ledger import usage
+from ledger.counters import parse_counters, serialise_counters
 from ledger.model import (
     Account,
     BookState,
+    BudgetSlice,
     Cancel,
     Close,
     Command,
+    CouponSlot,
     Decision,
     EndedHold,
     Head,
@@ -30,17 +34,18 @@ from ledger.model import (
     PostingRow,
     Purchase,
     Return,
+    SlotUse,
 )
 from ledger.movement import DamagedCaches
 
-# Read head, keys, balances, lots, holds and returns for a batch.
-READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8)"
+# Read head, keys, balances, lots, holds, returns, counters, coupons and budgets for a batch.
+READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 
 # Lock the head, alone in its statement, so that what is read afterwards is the newest.
 LOCK_HEAD = "SELECT number FROM ledger.book_head WHERE book = $1 FOR UPDATE"
 
 # Append the batch if the head is still the one that was read.
-WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 56))})"
+WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 58))})"
 
 _NO_POSTINGS: list[list[Any]] = [[] for _ in PostingRow._fields]
 
@@ -56,11 +61,18 @@ async def read_state(
     members: set[uuid.UUID] = set()
     spenders: set[uuid.UUID] = set()
     checkouts: list[bytes] = []
+    counted: set[uuid.UUID] = set()
+    codes: set[str] = set()
+    budgets: set[str] = set()
     for command in commands:
+        codes.update(usage.codes_concerned(command))
+        budgets.update(usage.budgets_concerned(command))
         if command.member_id is None or isinstance(command, (MemberChange, Close)):
             continue
+        if usage.is_counted(command):
+            counted.add(command.member_id)
         members.add(command.member_id)
-        if not isinstance(command, Purchase) or command.spend is not None or command.checkout_key is not None:
+        if not isinstance(command, Purchase) or _may_spend(command):
             spenders.add(command.member_id)
         if isinstance(command, (Hold, Cancel)):
             checkouts.append(command.checkout_key)
@@ -75,6 +87,9 @@ async def read_state(
         list(spenders),
         checkouts,
         purchases,
+        list(counted),
+        list(codes),
+        list(budgets),
         timeout=timeout_seconds,
     )
     assert row is not None
@@ -91,9 +106,14 @@ async def read_state(
             account.lots, account.holds = [], []
     _attach_lots(state, row)
     _attach_holds(state, row)
+    _attach_uses(state, row)
     for purchase_number, payload in _columns(row, "returned_purchases", "returned_payloads"):
         state.returned[purchase_number] = journal_pb2.Event.FromString(payload).goods_return.so_far
     return state
+
+
+def _may_spend(command: Purchase) -> bool:
+    return command.spend is not None or command.checkout_key is not None or bool(command.further_spends)
 
 
 def _columns(row: asyncpg.Record, *names: str) -> Iterable[tuple[Any, ...]]:
@@ -141,6 +161,9 @@ def _attach_holds(state: BookState, row: asyncpg.Record) -> None:
     parts: dict[int, list[HoldPart]] = defaultdict(list)
     for hold_number, *part in _columns(row, "part_holds", "part_lots", "part_ordinals", "part_points"):
         parts[hold_number].append(HoldPart(*part))
+    coupons: dict[int, list[CouponSlot]] = defaultdict(list)
+    for hold_number, code, slot in _columns(row, "kept_holds", "kept_codes", "kept_slots"):
+        coupons[hold_number].append(CouponSlot(code, slot))
     columns = _columns(
         row,
         "hold_numbers",
@@ -157,10 +180,20 @@ def _attach_holds(state: BookState, row: asyncpg.Record) -> None:
         account = _account(state, member, unit, "holds")
         if account.holds is None:
             account.lots, account.holds = account.lots or [], []
-        fields.append(tuple(parts[number]))
-        account.holds.append(OpenHold(number, member, unit, *fields))
+        kept = [tuple(parts[number]), tuple(sorted(coupons[number]))]
+        account.holds.append(OpenHold(number, member, unit, *fields, *kept))
     for checkout, *ended in _columns(row, "ended_checkouts", "ended_numbers", "ended_held_at", "ended_how", "ended_by"):
         state.ended_holds[checkout] = EndedHold(*ended)
+
+
+def _attach_uses(state: BookState, row: asyncpg.Record) -> None:
+    """Read what promotions count and use up."""
+    for member, counters in _columns(row, "counted_members", "counted_rows"):
+        state.counters[member] = parse_counters(counters)
+    for code, slot, *use in _columns(row, "use_codes", "use_slots", "use_books", "use_numbers", "use_held"):
+        state.coupons.setdefault(code, {})[slot] = SlotUse(*use)
+    for key, *figures in _columns(row, "slice_keys", "slice_granted", "slice_used"):
+        state.budgets[key] = BudgetSlice(*figures)
 
 
 async def lock_head(conn: asyncpg.Connection, book: int, timeout_seconds: float) -> None:
@@ -187,7 +220,8 @@ async def write_decision(
         *_new_lots(decision),
         *_old_lots(decision),
         *_totals(decision),
-        _more(decision),
+        *_counters(state, decision),
+        _more(state, decision),
         timeout=timeout_seconds,
     )
     return bool(written)
@@ -253,44 +287,82 @@ def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
     return _transposed([(*key, *pair) for key, pair in sums.items()], 5)
 
 
-def _more(decision: Decision) -> str | None:
-    """Return what holds and returns change in the caches, as the JSON that ``ledger.write_more`` reads."""
-    if not (decision.holds or decision.ended or decision.returns):
-        return None
+def _counters(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
+    return _transposed([(member, serialise_counters(state.counters[member])) for member in decision.counted], 2)
+
+
+def _more(state: BookState, decision: Decision) -> str | None:
+    """Return what few batches change in the caches, as the JSON that ``write_more`` and ``write_uses`` read."""
+    more: dict[str, Any] = {}
+    if decision.holds or decision.ended or decision.returns:
+        more |= _holds_and_returns(decision)
+    if decision.slots or decision.issued or decision.slices:
+        more["uses"] = _uses(state, decision)
+    return json.dumps(more) if more else None
+
+
+def _holds_and_returns(decision: Decision) -> dict[str, Any]:
     ended = {hold.number for hold in decision.ended}
-    return json.dumps(
-        {
-            "holds": [
-                {
-                    "number": hold.number,
-                    "member_id": str(hold.member_id),
-                    "unit": hold.unit,
-                    "checkout_key": hold.checkout_key.hex(),
-                    "store_id": hold.store_id,
-                    "terminal_id": hold.terminal_id,
-                    "points_minor": hold.points_minor,
-                    "held_at": hold.held_at.isoformat(),
-                    "expires_at": hold.expires_at.isoformat(),
-                }
-                for hold in decision.holds
-            ],
-            "parts": [
-                {
-                    "hold_number": hold.number,
-                    "lot_number": part.lot_number,
-                    "lot_ordinal": part.lot_ordinal,
-                    "points_minor": part.points_minor,
-                    "ordinal": ordinal,
-                }
-                for hold in decision.holds
-                if hold.number not in ended
-                for ordinal, part in enumerate(hold.parts, start=1)
-            ],
-            "ended": [
-                {"number": hold.number, "how": hold.how, "ended_number": hold.ended_number} for hold in decision.ended
-            ],
-            "returns": [
-                {"purchase_number": purchase, "last_number": last} for purchase, last in decision.returns.items()
-            ],
-        }
-    )
+    return {
+        "holds": [
+            {
+                "number": hold.number,
+                "member_id": str(hold.member_id),
+                "unit": hold.unit,
+                "checkout_key": hold.checkout_key.hex(),
+                "store_id": hold.store_id,
+                "terminal_id": hold.terminal_id,
+                "points_minor": hold.points_minor,
+                "held_at": hold.held_at.isoformat(),
+                "expires_at": hold.expires_at.isoformat(),
+            }
+            for hold in decision.holds
+        ],
+        "parts": [
+            {
+                "hold_number": hold.number,
+                "lot_number": part.lot_number,
+                "lot_ordinal": part.lot_ordinal,
+                "points_minor": part.points_minor,
+                "ordinal": ordinal,
+            }
+            for hold in decision.holds
+            if hold.number not in ended
+            for ordinal, part in enumerate(hold.parts, start=1)
+        ],
+        "ended": [
+            {"number": hold.number, "how": hold.how, "ended_number": hold.ended_number} for hold in decision.ended
+        ],
+        "returns": [{"purchase_number": purchase, "last_number": last} for purchase, last in decision.returns.items()],
+    }
+
+
+def _uses(state: BookState, decision: Decision) -> dict[str, Any]:
+    ended = {hold.number for hold in decision.ended}
+    return {
+        "ended": [{"number": number} for number in ended],
+        "kept": [
+            {"hold_number": hold.number, "code": slot.code, "slot": slot.slot}
+            for hold in decision.holds
+            if hold.number not in ended
+            for slot in hold.coupons
+        ],
+        "given_up": [slot._asdict() for slot in decision.given_up],
+        "taken": [
+            {"code": slot.code, "slot": slot.slot, "number": use.number, "held": use.held}
+            for slot, use in decision.slots.items()
+            if use is not None
+        ],
+        "issued": [
+            {
+                "code": coupon.code,
+                "number": number,
+                "member_id": str(member),
+                "series": coupon.series,
+                "valid_from": coupon.valid_from.isoformat(),
+                "valid_until": coupon.valid_until.isoformat() if coupon.valid_until else None,
+            }
+            for number, member, coupon in decision.issued
+        ],
+        "slices": [{"key": key, **state.budgets[key]._asdict()} for key in decision.slices],
+    }

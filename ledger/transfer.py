@@ -20,6 +20,7 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.append import append_locked, lock_books
 from ledger.books import book_of_member
+from ledger.counters import changes_of
 from ledger.journal import read_lot_terms, read_payloads
 from ledger.keys import content_hash
 from ledger.model import (
@@ -28,6 +29,7 @@ from ledger.model import (
     DEBT,
     PENDING,
     Booked,
+    CounterChange,
     Grant,
     Refused,
     Repeat,
@@ -44,6 +46,12 @@ WHERE b.book = $1 AND b.member_id = $2
   AND (b.available_minor > 0 OR b.pending_minor > 0 OR b.held_minor > 0 OR b.debt_minor > 0)
 ORDER BY u.unit
 """
+
+# Whether anything is counted for a member.
+READ_COUNTED = "SELECT FROM ledger.member_counters WHERE book = $1 AND member_id = $2 AND length(counters) > 0"
+
+# The first point unit of the ledger: that of a transfer which moves no points.
+READ_FIRST_UNIT = "SELECT unit, code, precision FROM ledger.unit ORDER BY unit LIMIT 1"
 
 # Where a message is booked.
 READ_MESSAGE = "SELECT book, number FROM ledger.message_key WHERE message_id = $1"
@@ -93,14 +101,20 @@ async def transfer_everything(
 ) -> list[Transferred]:
     """Move all that a member has and owes of every unit, pending points too; their holds end.
 
-    Nothing to move is an empty list. Each unit's transfer has an id of its own, made from the order's, which must not
-    have been used for anything else.
+    What is counted for the member goes along with the first unit: visits and uses of promotions add up, of two last
+    days the later one counts. Nothing to move is an empty list. Each unit's transfer has an id of its own, made from
+    the order's, which must not have been used for anything else.
     """
     await _lock(conn, books, order)
-    units = [Unit(*row) for row in await conn.fetch(READ_UNITS, book_of_member(order.sender, books), order.sender)]
+    book = book_of_member(order.sender, books)
+    units = [Unit(*row) for row in await conn.fetch(READ_UNITS, book, order.sender)]
+    counted = await conn.fetchrow(READ_COUNTED, book, order.sender) is not None
+    if counted and not units:
+        units = [Unit(*row) for row in await conn.fetch(READ_FIRST_UNIT)]
     moved = []
-    for unit in units:
-        outcome = await _Step(conn, books, order, uuid.uuid5(order.transfer_id, unit.code), unit, now).move(None)
+    for index, unit in enumerate(units):
+        step = _Step(conn, books, order, uuid.uuid5(order.transfer_id, unit.code), unit, now, counted and index == 0)
+        outcome = await step.move(None)
         assert not isinstance(outcome, Refused), f"all that there is can be moved: {outcome.message}"
         moved.append(outcome)
     return moved
@@ -128,17 +142,20 @@ class _Step:
     transfer_id: uuid.UUID
     unit: Unit
     now: datetime
+    counters: bool = False
 
     async def move(self, points_minor: int | None) -> Transferred | Refused:
         """Write both entries, or find them; None moves everything."""
         left = await self._leave(points_minor)
         if isinstance(left, Refused):
             return left
-        sent = [p for p in journal_pb2.Event.FromString(left.event).postings if CLEARING in (p.debit, p.credit)]
+        event = journal_pb2.Event.FromString(left.event)
+        sent = [p for p in event.postings if CLEARING in (p.debit, p.credit)]
+        counts = tuple(_arriving(change) for change in changes_of(event))
         if left.repeated:
             arrived = await self._find(_message_id(self.transfer_id, "in"))
         else:
-            arrived = await self._arrive(left, sent) if sent else None
+            arrived = await self._arrive(left, sent, counts) if sent or counts else None
         return Transferred(
             self.unit,
             sum(p.points_minor for p in sent if p.debit == AVAILABLE),
@@ -160,10 +177,11 @@ class _Step:
             event=self._event(outgoing=True),
             unit=self.unit,
             points_minor=points_minor,
+            counters=self.counters,
         )
         return await self._append(command)
 
-    async def _arrive(self, left: Booked, sent: list[journal_pb2.Posting]) -> Booked:
+    async def _arrive(self, left: Booked, sent: list[journal_pb2.Posting], counts: tuple[CounterChange, ...]) -> Booked:
         """Write the entry with which points arrive, in a lot like each that they left."""
         gave = [(p, (p.lot_number or left.number, p.lot_ordinal)) for p in sent if p.credit == CLEARING]
         terms = await read_lot_terms(self.conn, left.book, [lot for _, lot in gave])
@@ -181,6 +199,7 @@ class _Step:
                 for p, lot in gave
             ),
             debt_minor=sum(p.points_minor for p in sent if p.credit == DEBT),
+            counts=counts,
         )
         arrived = await self._append(command)
         assert isinstance(arrived, Booked), f"points that have left arrive: {arrived}"
@@ -219,6 +238,11 @@ class _Step:
                 outgoing=outgoing,
             )
         ).SerializeToString()
+
+
+def _arriving(change: CounterChange) -> CounterChange:
+    """Return what is counted for the receiver of what is no longer counted for the sender."""
+    return CounterChange(change.key, -change.times, -change.money_minor, -change.points_minor, change.until)
 
 
 def _message_id(transfer_id: uuid.UUID, side: str) -> bytes:

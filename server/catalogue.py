@@ -1,7 +1,7 @@
 """The goods: written by administrators, kept in the memory of every worker for looking up receipt lines.
 
-A chain has some hundred thousand articles, but few distinct combinations of category, brand and tags: an article
-in memory is its SKU and a reference to its combination.
+A chain has some hundred thousand articles, but few distinct combinations of category, brand, supplier and tags: an
+article in memory is its SKU and a reference to its combination.
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ ROWS_PER_FETCH: Final = 5000
 
 # Make articles or change them. Those that are as they were keep their version, and are not counted.
 PUT_PRODUCTS: Final = """
-INSERT INTO server.product AS p (sku, category, brand, tags, name, version)
-SELECT n.sku, n.category, n.brand, string_to_array(n.tags, E'\\n'), n.name, $6
-FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[]) AS n (sku, category, brand, tags, name)
+INSERT INTO server.product AS p (sku, category, brand, supplier, tags, name, version)
+SELECT n.sku, n.category, n.brand, n.supplier, string_to_array(n.tags, E'\\n'), n.name, $7
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[])
+     AS n (sku, category, brand, supplier, tags, name)
 ON CONFLICT (sku) DO UPDATE
-SET category = excluded.category, brand = excluded.brand, tags = excluded.tags, name = excluded.name,
-    version = excluded.version
-WHERE (p.category, p.brand, p.tags, p.name)
-      IS DISTINCT FROM (excluded.category, excluded.brand, excluded.tags, excluded.name)
+SET category = excluded.category, brand = excluded.brand, supplier = excluded.supplier, tags = excluded.tags,
+    name = excluded.name, version = excluded.version
+WHERE (p.category, p.brand, p.supplier, p.tags, p.name)
+      IS DISTINCT FROM (excluded.category, excluded.brand, excluded.supplier, excluded.tags, excluded.name)
 """
 
 # One article.
-READ_PRODUCT: Final = "SELECT sku, category, brand, tags, name FROM server.product WHERE sku = $1"
+READ_PRODUCT: Final = "SELECT sku, category, brand, supplier, tags, name FROM server.product WHERE sku = $1"
 
 # Articles that changed after a version.
-READ_CHANGED: Final = "SELECT sku, category, brand, tags, version FROM server.product WHERE version > $1"
+READ_CHANGED: Final = "SELECT sku, category, brand, supplier, tags, version FROM server.product WHERE version > $1"
 
 
 class Product(NamedTuple):
@@ -49,6 +50,7 @@ class Product(NamedTuple):
     category: str
     brand: str
     tags: tuple[str, ...]
+    supplier: str = ""
 
 
 class ProductRegistry:
@@ -72,6 +74,7 @@ class ProductRegistry:
                 [product.sku for product in products],
                 [product.category for product in products],
                 [product.brand for product in products],
+                [product.supplier for product in products],
                 ["\n".join(sorted(set(product.tags))) for product in products],
                 [product.name for product in products],
                 version,
@@ -113,7 +116,8 @@ class Catalogue:
         newest = self._version
         async with conn.transaction():  # a cursor needs one
             async for record in conn.cursor(READ_CHANGED, self._version, prefetch=ROWS_PER_FETCH):
-                self._put(record["sku"], Product(record["category"], record["brand"], tuple(record["tags"])))
+                product = Product(record["category"], record["brand"], tuple(record["tags"]), record["supplier"])
+                self._put(record["sku"], product)
                 newest = max(newest, record["version"])
         self._version = newest
 
@@ -121,7 +125,8 @@ class Catalogue:
         kept = self._combinations.get(product)
         if kept is None:
             tags = tuple(map(sys.intern, product.tags))
-            kept = Product(sys.intern(product.category), sys.intern(product.brand), tags)
+            supplier = sys.intern(product.supplier)
+            kept = Product(sys.intern(product.category), sys.intern(product.brand), tags, supplier)
             self._combinations[kept] = kept
         self._products[sku] = kept
 

@@ -24,17 +24,27 @@ class Mounted(NamedTuple):
 
 MOUNTED: Final = {
     "corrections": Mounted("server.corrections.cli", "Points granted, taken or moved by hand, and their approval."),
+    "coupons": Mounted("server.rights.coupons_cli", "Load, generate, show and block coupons."),
     "crm": Mounted("server.crm.cli", "Show how far the CRM database is behind the ledger."),
     "demo": Mounted("benchmarks.replay.cli", "Start everything, replay a month of real receipts, print a report."),
     "finance": Mounted("server.finance.cli", "Reports, point values, closing days and months."),
     "keys": Mounted("server.keys_cli", "Issue and revoke keys of the back office."),
     "ledger": Mounted("server.ledger_cli", "Verify the books; rebuild what is computed from them."),
     "members": Mounted("server.members.cli", "Import members from a CSV file; merge two records of one person."),
-    "programme": Mounted("server.programme_cli", "Check and publish programme files."),
+    "offers": Mounted("server.rights.offers_cli", "Assign promotions to members; show what a member has."),
+    "products": Mounted("server.products_cli", "Load the catalogue from a CSV file; show an article."),
     "reconcile": Mounted("server.reconciliation.cli", "Registers' day totals against the ledger, and the breaks."),
     "replay": Mounted("benchmarks.replay.cli", "Replay real receipts through the API and prove the result."),
+    "rules": Mounted(
+        "server.rules.cli", "The programme: check, try, publish and roll back its versions; explain receipts."
+    ),
+    "segments": Mounted("server.rights.segments_cli", "Put members into segments from a CSV file; count them."),
     "stores": Mounted("server.stores_cli", "Stores, and the keys of their terminals."),
 }
+
+
+ALIASES: Final = {"programme": "rules"}
+"""Names that commands had before; they are not listed."""
 
 
 class LazyGroup(TyperGroup):
@@ -57,8 +67,9 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - see the class
         """Return the command to run; a mounted one is imported now."""
-        if args and args[0] in MOUNTED:
-            return args[0], _imported(args[0]), args[1:]
+        name = ALIASES.get(args[0], args[0]) if args else ""
+        if name in MOUNTED:
+            return name, _imported(name), args[1:]
         return super().resolve_command(ctx, args)
 
 

@@ -26,6 +26,10 @@ MAX_WAITING: Final = 10_000
 QUERY_TIMEOUT_SECONDS: Final = 2.5
 """Registers wait 3 s for an answer: a query that takes longer helps nobody."""
 
+# Look-ups go by keys, whatever the keys: planning each query anew takes longer than running it, and no plan may read
+# whole tables, not even one that was made while they were empty.
+USE_ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
@@ -117,8 +121,13 @@ class Gatherer(Generic[K, V]):
 
     async def _query_once(self, keys: Sequence[K]) -> Mapping[K, V]:
         if self._conn is None or self._conn.is_closed():
-            self._conn = await asyncio.wait_for(self._connect(), QUERY_TIMEOUT_SECONDS)
+            self._conn = await asyncio.wait_for(self._open(), QUERY_TIMEOUT_SECONDS)
         return await asyncio.wait_for(self._load(self._conn, keys), QUERY_TIMEOUT_SECONDS)
+
+    async def _open(self) -> Connection:
+        conn = await self._connect()
+        await conn.execute(USE_ONE_PLAN)
+        return conn
 
     def _drop_connection(self) -> None:
         if self._conn is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import secrets
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
@@ -33,12 +33,13 @@ RAISE_VERSION: Final = "UPDATE server.config_version SET version = version + 1 W
 
 # Make a store or change it.
 PUT_STORE: Final = """
-INSERT INTO server.store (store_id, name, time_zone) VALUES ($1, $2, $3)
-ON CONFLICT (store_id) DO UPDATE SET name = excluded.name, time_zone = excluded.time_zone
+INSERT INTO server.store (store_id, name, time_zone, groups, partner) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (store_id) DO UPDATE
+SET name = excluded.name, time_zone = excluded.time_zone, groups = excluded.groups, partner = excluded.partner
 """
 
 # All stores, by id.
-READ_STORES: Final = "SELECT store_id, name, time_zone FROM server.store ORDER BY store_id"
+READ_STORES: Final = "SELECT store_id, name, time_zone, groups, partner FROM server.store ORDER BY store_id"
 
 # Whether there is a store.
 HAS_STORE: Final = "SELECT 1 FROM server.store WHERE store_id = $1"
@@ -68,11 +69,17 @@ READ_KEYS: Final = "SELECT key_hash, role, name, store_id, terminal_id FROM serv
 
 
 class Store(NamedTuple):
-    """A place that sells, and the time zone in which its dates are judged."""
+    """A place that sells, and the time zone in which its dates are judged.
+
+    `groups` are names by which promotions choose stores, `partner` the coalition partner that runs it; empty for the
+    chain itself.
+    """
 
     store_id: str
     name: str
     time_zone: ZoneInfo
+    groups: frozenset[str] = frozenset()
+    partner: str = ""
 
 
 async def raise_version(conn: Connection, topic: str) -> int:
@@ -93,7 +100,9 @@ class StoreRegistry:
         self._pool = pool
         self._hashes = hashes
 
-    async def put_store(self, store_id: str, name: str, time_zone: str) -> None:
+    async def put_store(
+        self, store_id: str, name: str, time_zone: str, groups: Iterable[str] = (), partner: str = ""
+    ) -> None:
         """Make a store or change it; Refused INVALID_REQUEST for an unknown time zone."""
         if time_zone not in zoneinfo.available_timezones():
             raise Refused(
@@ -103,7 +112,7 @@ class StoreRegistry:
             )
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
-            await conn.execute(PUT_STORE, store_id, name, time_zone)
+            await conn.execute(PUT_STORE, store_id, name, time_zone, sorted(set(groups)), partner)
 
     async def list_stores(self) -> list[Store]:
         """Return all stores in the order of their ids."""
@@ -194,6 +203,16 @@ class Stores:
         store = self._stores.get(store_id)
         return None if store is None else store.time_zone
 
+    def groups(self, store_id: str) -> frozenset[str]:
+        """Return the groups of a store; none if there is no such store."""
+        store = self._stores.get(store_id)
+        return frozenset() if store is None else store.groups
+
+    def partner(self, store_id: str) -> str:
+        """Return the coalition partner that runs a store; empty for the chain itself, or if there is no such store."""
+        store = self._stores.get(store_id)
+        return "" if store is None else store.partner
+
     async def load(self, conn: Connection) -> None:
         """Read all stores."""
         self._stores = {store.store_id: store for store in await read_stores(conn)}
@@ -201,7 +220,10 @@ class Stores:
 
 async def read_stores(conn: Connection) -> list[Store]:
     """Return all stores in the order of their ids."""
-    return [Store(r["store_id"], r["name"], ZoneInfo(r["time_zone"])) for r in await conn.fetch(READ_STORES)]
+    return [
+        Store(r["store_id"], r["name"], ZoneInfo(r["time_zone"]), frozenset(r["groups"]), r["partner"])
+        for r in await conn.fetch(READ_STORES)
+    ]
 
 
 def _no_store(store_id: str) -> Refused:

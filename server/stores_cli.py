@@ -23,17 +23,19 @@ DataDir = Annotated[Path | None, typer.Option(help="Where a development server k
 
 
 @app.command()
-def put(
+def put(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     store_id: Store,
     time_zone: Annotated[str, typer.Option(help='The IANA name of its time zone, such as "Europe/Kyiv".')],
     name: Annotated[str, typer.Option(help="Its name for people.")] = "",
+    group: Annotated[list[str] | None, typer.Option(help="A group that it belongs to; may be repeated.")] = None,
+    partner: Annotated[str, typer.Option(help="The coalition partner that runs it; empty for the chain.")] = "",
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make a store, or change its name and time zone."""
-    store = store_pb2.Store(store_id=store_id, name=name, time_zone=time_zone)
+    """Make a store, or change all that is kept of it: what is not given is empty afterwards."""
+    store = store_pb2.Store(store_id=store_id, name=name, time_zone=time_zone, groups=group or [], partner=partner)
     with _stores(data_dir, address, key, tls_ca) as (client, stub):
         client.call(stub.PutStore, store_pb2.PutStoreRequest(store=store))
     typer.echo(f"Store {store_id} is kept.")
@@ -44,9 +46,9 @@ def list_stores(address: Address = None, key: Key = None, tls_ca: TlsCa = None, 
     """Show all stores."""
     with _stores(data_dir, address, key, tls_ca) as (client, stub):
         response = client.call(stub.ListStores, store_pb2.ListStoresRequest())
-    table = Table("store", "name", "time zone")
+    table = Table("store", "name", "time zone", "groups", "partner")
     for store in response.stores:
-        table.add_row(store.store_id, store.name, store.time_zone)
+        table.add_row(store.store_id, store.name, store.time_zone, ", ".join(store.groups), store.partner)
     Console().print(table)
 
 

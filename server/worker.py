@@ -15,8 +15,9 @@ from ledger.balances import BalanceAt, read_balances
 from ledger.committer import Committer
 from server import metrics
 from server.catalogue import Catalogue
+from server.checkout.budgets import Budgets
 from server.checkout.reading import LedgerReader
-from server.checkout.servicer import BalanceReader, CheckoutServicer
+from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.child import ChildTask
 from server.clock import utc_now
 from server.edge import Role, service_handler
@@ -25,7 +26,9 @@ from server.hosting import Port, answer_until, edge_of
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.reload import Reloader
+from server.rights.coupons import CouponReader
 from server.rules import RulesBook
+from server.rules.shadow import Shadows
 from server.storage import read_books, writer_connect
 from server.stores import KeyRing, Stores
 
@@ -51,17 +54,24 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         stack.push_async_callback(balances.close)
         reader = LedgerReader(connect, utc_now)
         stack.push_async_callback(reader.close)
+        coupons = CouponReader(connect, books)
+        stack.push_async_callback(coupons.close)
+        budgets = Budgets(connect, utc_now)
+        stack.push_async_callback(budgets.close)
         committer = Committer(connect, books, utc_now, observer=_CommitterMetrics())
         stack.push_async_callback(committer.close)
+        shadows = Shadows(rules, connect)
+        stack.push_async_callback(shadows.stop)
+        shadows.start()
         servicer = CheckoutServicer(
             directory=directory,
-            balances=balances,
-            reader=reader,
+            books=Books(committer, balances, reader, budgets),
             clock=utc_now,
-            committer=committer,
+            coupons=coupons,
             rules=rules,
             catalogue=catalogue,
             stores=stores,
+            shadows=shadows,
         )
         edge = edge_of(settings, keys)
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]

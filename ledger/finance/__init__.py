@@ -11,7 +11,7 @@ Every report is a function ``async def report(conn, query) -> Table`` that only 
   A query with ``as_of`` gives the same rows, and so the same bytes, for ever; reports must not tell the time;
 * ``Scope.values`` values points: ``allocated(issue_month)`` is money minor units for one points minor unit, an exact
   Fraction after breakage (IFRS 15), ``full(issue_month)`` the same before it, ``breakage(issue_month)`` the share;
-* ``accounts.ACCOUNT_NAMES`` names accounts, ``accounts.movement_of(debit, credit)`` says what a posting does to the
+* ``scope.account_name`` names accounts, ``accounts.movement_of(debit, credit, kind)`` says what a posting does to the
   liability;
 * ``rounding.half_up`` rounds a Fraction; ``rounding.Cumulative`` rounds parts so that they add up to the rounded whole.
 
@@ -22,6 +22,7 @@ Further reports, each in a module of its own:
     profile.expiry_profile(conn, query) -> Table               what is outstanding, by the month in which it lapses
     redemption.redemption_rate(conn, query) -> Table           by issue month
     general_ledger.general_ledger(conn, query) -> Table        a row for each day and pair of accounts
+    partners.partner_settlement(conn, query) -> Table          by month and coalition partner
 
 A wrong query raises ``scope.QueryError`` with the field at fault.
 """

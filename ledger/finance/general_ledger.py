@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from fractions import Fraction
 from itertools import groupby
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import asyncpg
 
-from ledger.finance.accounts import ACCOUNT_NAMES, KIND_NAMES, movement_of
+from ledger.finance.accounts import ACCOUNT_NAMES, KIND_NAMES, account_name, movement_of
 from ledger.finance.closing import read_closes
 from ledger.finance.point_value import PointValues
 from ledger.finance.rounding import Cumulative
@@ -64,7 +65,7 @@ class Period(NamedTuple):
 class Line(NamedTuple):
     """Points and money that the general ledger debits one account with, and credits another.
 
-    Accounts and kinds are names, as in ``accounts``, and `REVALUED`, `REVALUATION`.
+    Accounts and kinds are names, as `accounts.account_name` gives them, and `REVALUED`, `REVALUATION`.
     """
 
     day: date
@@ -111,7 +112,7 @@ async def read_journal(conn: asyncpg.Connection, query: Query) -> Journal:
     """Read and value the lines; for the errors see `general_ledger`."""
     scope = await open_scope(conn, query)
     sums = [DaySum(*row) for row in await conn.fetch(READ_DAYS, *scope.parameters)]
-    lines = list(book(sums, await _read_periods(conn, scope)))
+    lines = list(book(sums, await _read_periods(conn, scope), scope.partners))
     lines = [line for line in lines if line.day <= scope.last_day]
     if query.from_day is None:
         return Journal(scope, (), lines)
@@ -131,12 +132,15 @@ async def _read_periods(conn: asyncpg.Connection, scope: Scope) -> list[Period]:
     return periods
 
 
-def book(sums: Iterable[DaySum], periods: Sequence[Period]) -> Iterator[Line]:
+def book(
+    sums: Iterable[DaySum], periods: Sequence[Period], partners: Mapping[int, str] = MappingProxyType({})
+) -> Iterator[Line]:
     """Yield the lines of all periods.
 
     Args:
         sums: What moved, in the order of days; every day belongs to a period.
         periods: In order; their days follow each other.
+        partners: The partners' codes by their accounts.
     """
     valued = _Valued(periods[0].values) if periods else None
     days = [(day, list(of_day)) for day, of_day in groupby(sums, key=lambda each: each.day)]
@@ -151,16 +155,16 @@ def book(sums: Iterable[DaySum], periods: Sequence[Period]) -> Iterator[Line]:
                 day = min(first_day, period.last_day)
                 yield Line(day, period.close_number, REVALUATION, debit, credit, 0, abs(amount))
         while index < len(days) and days[index][0] <= period.last_day:
-            yield from _book_day(days[index][1], period, valued)
+            yield from _book_day(days[index][1], period, valued, partners)
             index += 1
         first_day = period.last_day + timedelta(days=1) if period.last_day < date.max else date.max
 
 
-def _book_day(of_day: Sequence[DaySum], period: Period, valued: _Valued) -> Iterator[Line]:
+def _book_day(of_day: Sequence[DaySum], period: Period, valued: _Valued, partners: Mapping[int, str]) -> Iterator[Line]:
     for (kind, debit, credit), each in groupby(of_day, key=lambda one: (one.kind, one.debit, one.credit)):
         points = {one.issue_month: one.points_minor for one in each}
-        money_minor = valued.add(debit, credit, points)
-        names = (KIND_NAMES[kind], ACCOUNT_NAMES[debit], ACCOUNT_NAMES[credit])
+        money_minor = valued.add(debit, credit, kind, points)
+        names = (KIND_NAMES[kind], account_name(debit, partners), account_name(credit, partners))
         yield Line(of_day[0].day, period.close_number, *names, sum(points.values()), money_minor)
 
 
@@ -175,9 +179,9 @@ class _Valued:
     moved: dict[object, dict[date, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     sums: dict[object, Cumulative] = field(default_factory=lambda: defaultdict(Cumulative))
 
-    def add(self, debit: int, credit: int, points_by_month: Mapping[date, int]) -> int:
+    def add(self, debit: int, credit: int, kind: int, points_by_month: Mapping[date, int]) -> int:
         """Count a movement and return its money, which is never negative."""
-        movement = movement_of(debit, credit)
+        movement = movement_of(debit, credit, kind)
         name, sign = movement or ((min(debit, credit), max(debit, credit)), 1 if debit < credit else -1)
         for month, points_minor in points_by_month.items():
             self.moved[name][month] += sign * points_minor

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import asyncpg
 
+from ledger.accounts import own_pair
 from ledger.finance.accounts import MOVEMENTS, Movement
 from ledger.finance.scope import Scope
 from ledger.model import AVAILABLE, DEBT, PENDING
@@ -27,9 +28,9 @@ _GRANTED: Final[tuple[Flow, ...]] = ("issued", "adjusted", "transferred")
 
 # Sum what postings moved, by the month in which their points were issued.
 READ_MOVED: Final = """
-SELECT issue_month, debit, credit, sum(points_minor)::bigint
+SELECT issue_month, kind, debit, credit, sum(points_minor)::bigint
 FROM ledger.accounting_total WHERE unit = $1 AND period < $2 AND accounting_day <= $3
-GROUP BY issue_month, debit, credit ORDER BY issue_month, debit, credit
+GROUP BY issue_month, kind, debit, credit ORDER BY issue_month, kind, debit, credit
 """
 
 
@@ -75,14 +76,18 @@ class IssueMonths:
 async def read_issue_months(conn: asyncpg.Connection, scope: Scope) -> IssueMonths:
     """Add up what belongs to a report."""
     rows = await conn.fetch(READ_MOVED, *scope.parameters)
-    return add_up([(row[0], row[1], row[2], row[3]) for row in rows])
+    return add_up([(row[0], row[1], row[2], row[3], row[4]) for row in rows])
 
 
-def add_up(rows: list[tuple[date, int, int, int]]) -> IssueMonths:
-    """Sort sums of postings (issue month, debit, credit, points) into lots and debts, and those by what they mean."""
+def add_up(rows: list[tuple[date, int, int, int, int]]) -> IssueMonths:
+    """Sort sums of postings into lots and debts, and those by what they mean.
+
+    ``rows`` are issue month, kind of entry, debit, credit and points.
+    """
     lots: dict[date, Moved] = defaultdict(Moved)
     owed, owed_by_month = Moved(), defaultdict[date, int](int)
-    for month, debit, credit, points_minor in rows:
+    for month, kind, posted_debit, posted_credit, points_minor in rows:
+        debit, credit = own_pair(kind, posted_debit, posted_credit)
         for account, other, sign in ((credit, debit, 1), (debit, credit, -1)):
             if account in LOT_ACCOUNTS and other not in LOT_ACCOUNTS:
                 lots[month].flows[_flow(other)] += sign * points_minor

@@ -48,10 +48,10 @@ LABELS: Final[Mapping[By, str]] = {
 
 # Add up postings by row, before ($4) or during the time asked for, by issue month and pair of accounts.
 SUM_MOVEMENTS: Final = """
-SELECT {label}, coalesce(accounting_day < $4, false), issue_month, debit, credit, sum(points_minor)::bigint
+SELECT {label}, coalesce(accounting_day < $4, false), issue_month, kind, debit, credit, sum(points_minor)::bigint
 FROM ledger.accounting_total
 WHERE unit = $1 AND period < $2 AND accounting_day <= $3 AND ($5::text IS NULL OR store_id = $5)
-GROUP BY 1, 2, 3, 4, 5
+GROUP BY 1, 2, 3, 4, 5, 6
 """
 
 
@@ -71,8 +71,8 @@ async def trial_balance(conn: asyncpg.Connection, query: Query) -> Table:
         debits[debit] += points_minor
         credits_[credit] += points_minor
     rows: list[tuple[Value, ...]] = [
-        (name, debits[account], credits_[account], credits_[account] - debits[account])
-        for account, name in SUMMED_ACCOUNTS.items()
+        (scope.account_name(account), debits[account], credits_[account], credits_[account] - debits[account])
+        for account in (*SUMMED_ACCOUNTS, *sorted(scope.partners))
     ]
     debit_sum, credit_sum = sum(debits.values()), sum(credits_.values())
     rows.append(("total", debit_sum, credit_sum, credit_sum - debit_sum))
@@ -108,10 +108,10 @@ async def roll_forward(conn: asyncpg.Connection, query: Query) -> Table:
     statement = SUM_MOVEMENTS.format(label=LABELS[query.by])
     before: list[Moved] = []
     during: list[Moved] = []
-    for label, is_before, month, debit, credit, points_minor in await conn.fetch(
+    for label, is_before, month, kind, debit, credit, points_minor in await conn.fetch(
         statement, *scope.parameters, query.from_day, query.store_id
     ):
-        moved = movement_of(debit, credit)
+        moved = movement_of(debit, credit, kind)
         if moved is not None:
             place = before if is_before else during
             place.append(Moved(label, moved[0], month, moved[1] * points_minor))
@@ -206,4 +206,6 @@ def _notes(scope: Scope, query: Query) -> tuple[str, ...]:
         )
     if query.by == "store":
         notes.append("A movement belongs to the store of its receipt; lapses and corrections belong to none.")
+    if query.by == "partner":
+        notes.append("A movement belongs to the partner with whom it is settled; all others are the programme's own.")
     return tuple(notes)

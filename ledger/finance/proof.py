@@ -6,7 +6,7 @@ ledger's own `verify` first: it proves that payloads and postings say the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -16,7 +16,6 @@ from tallypoint.v1 import journal_pb2
 from ledger.finance.closing import ClosedPeriod, add_up, canonical, digest_of, read_closes
 from ledger.finance.summary import ReceiptRow, TotalKey
 from ledger.journal import read_heads
-from ledger.model import ISSUED, REDEEMED
 from ledger.verify import Problem
 
 PAGE_ENTRIES: Final = 2000
@@ -35,14 +34,15 @@ SELECT a.*, CASE WHEN a.debit = 3 THEN 1 ELSE a.debit END AS summed_debit,
 FROM ledger.accounting_posting a WHERE NOT (a.debit IN (1, 3) AND a.credit IN (1, 3))
 """
 
-# Add up the postings of a book up to its cursor; partners have no postings of their own yet.
+# Add up the postings of a book up to its cursor; account 1000 + n is that of partner n.
 SUM_POSTINGS: Final = f"""
-SELECT p.period, p.business_day, p.unit, p.store_id, '' AS partner,
+SELECT p.period, p.business_day, p.unit, p.store_id, coalesce(partner.code, '') AS partner,
        date_trunc('month', coalesce(o.issued_at, e.booked_at) AT TIME ZONE 'UTC')::date AS issue_month,
        p.kind, p.summed_debit, p.summed_credit, sum(p.points_minor)::bigint, count(*)
 FROM ({SUMMED_PAIR}) p
 JOIN ledger.posting o ON o.book = p.book AND o.number = p.lot_number AND o.ordinal = p.lot_ordinal
 JOIN ledger.entry e ON e.book = o.book AND e.number = o.number
+LEFT JOIN ledger.partner ON partner.partner IN (p.debit - 1000, p.credit - 1000)
 WHERE p.book = $1 AND p.number <= $2
 GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
 """  # noqa: S608 - our own words
@@ -70,11 +70,16 @@ SELECT number, kind, event_at, booked_at, member_id, payload FROM ledger.entry
 WHERE book = $1 AND number > $2 AND number <= $3 AND kind IN (1, 5, 9) ORDER BY number
 """
 
-# Add up the points of the receipts in a stretch, by pair of accounts.
+# Add up what moved between members and the programme or partners with the receipts in a stretch: into members'
+# accounts, and out of them.
 SUM_RECEIPT_POINTS: Final = """
-SELECT number, debit, credit, sum(points_minor)::bigint FROM ledger.posting
-WHERE book = $1 AND number > $2 AND number <= $3 AND (debit IN (11, 12) OR credit IN (11, 12))
-GROUP BY number, debit, credit
+SELECT p.number, u.code,
+       coalesce(sum(p.points_minor) FILTER (WHERE p.debit IN (11, 12) OR p.debit > 1000), 0)::bigint AS points_in,
+       coalesce(sum(p.points_minor) FILTER (WHERE p.credit IN (11, 12) OR p.credit > 1000), 0)::bigint AS points_out
+FROM ledger.posting p JOIN ledger.unit u ON u.unit = p.unit
+WHERE p.book = $1 AND p.number > $2 AND p.number <= $3
+  AND (p.debit IN (1, 2, 3, 4) OR p.credit IN (1, 2, 3, 4))
+GROUP BY p.number, u.code
 """
 
 
@@ -148,16 +153,17 @@ class _Register:
         """Compare a stretch of the register with its entries."""
         stretch = (self._book, after, until)
         rows = {row["number"]: ReceiptRow(*row) for row in await conn.fetch(READ_REGISTER, *stretch)}
-        points: dict[int, list[tuple[int, int, int]]] = {}
-        for number, *moved in await conn.fetch(SUM_RECEIPT_POINTS, *stretch):
-            points.setdefault(number, []).append((moved[0], moved[1], moved[2]))
+        points: dict[tuple[int, str], tuple[int, int]] = {}
+        for number, unit, points_in, points_out in await conn.fetch(SUM_RECEIPT_POINTS, *stretch):
+            points[number, unit] = (points_in, points_out)
         for entry in await conn.fetch(READ_ENTRIES, *stretch):
             event = journal_pb2.Event.FromString(entry["payload"])
             if event.HasField("close"):
                 if not event.close.totals_digest:
                     self._periods[event.close.programme_code] = event.close.close_number
                 continue
-            expected = self._row(entry, event, points.get(entry["number"], []))
+            own = event.settlement.balance.unit
+            expected = self._row(entry, event, points.get((entry["number"], own), (0, 0)))
             actual = rows.pop(entry["number"], None)
             if actual != expected:
                 return Problem(self._book, entry["number"], f"the register says {actual}, and the entry {expected}")
@@ -165,9 +171,7 @@ class _Register:
             return Problem(self._book, number, "it stands in the receipt register and is no receipt")
         return None
 
-    def _row(
-        self, entry: asyncpg.Record, event: journal_pb2.Event, points: Sequence[tuple[int, int, int]]
-    ) -> ReceiptRow:
+    def _row(self, entry: asyncpg.Record, event: journal_pb2.Event, points: tuple[int, int]) -> ReceiptRow:
         is_return = event.HasField("goods_return")
         body: Any = event.goods_return if is_return else event.purchase
         if is_return:
@@ -176,10 +180,9 @@ class _Register:
         else:
             amounts = [(each.list_amount_minor, each.discount_minor) for each in body.receipt.lines]
             points_money = event.settlement.spent_money_minor
+            points_money += sum(each.spent_money_minor for each in event.settlement.units)
         list_amount, discount = sum(a for a, _ in amounts), sum(d for _, d in amounts)
-        side = 1 if is_return else 0
-        earned = sum(moved[2] for moved in points if moved[side] == ISSUED)
-        spent = sum(moved[2] for moved in points if moved[1 - side] == REDEEMED)
+        earned, spent = reversed(points) if is_return else points
         key = body.receipt_key
         return ReceiptRow(
             self._book,

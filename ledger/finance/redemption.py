@@ -16,9 +16,9 @@ from ledger.finance.table import Column, Table, Value
 
 # Sum what postings moved in each accounting month.
 READ_MONTHS: Final = """
-SELECT date_trunc('month', accounting_day)::date, debit, credit, sum(points_minor)::bigint
+SELECT date_trunc('month', accounting_day)::date, kind, debit, credit, sum(points_minor)::bigint
 FROM ledger.accounting_total WHERE unit = $1 AND period < $2 AND accounting_day <= $3
-GROUP BY 1, debit, credit ORDER BY 1, debit, credit
+GROUP BY 1, kind, debit, credit ORDER BY 1, kind, debit, credit
 """
 
 
@@ -30,8 +30,8 @@ async def redemption_rate(conn: asyncpg.Connection, query: Query) -> Table:
     """
     scope = await open_scope(conn, query)
     moved: dict[date, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for month, debit, credit, points_minor in await conn.fetch(READ_MONTHS, *scope.parameters):
-        if movement := movement_of(debit, credit):
+    for month, kind, debit, credit, points_minor in await conn.fetch(READ_MONTHS, *scope.parameters):
+        if movement := movement_of(debit, credit, kind):
             name, sign = movement
             moved[month][name] += sign * points_minor
     lots = (await read_issue_months(conn, scope)).lots

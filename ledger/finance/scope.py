@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from fractions import Fraction
 from typing import Final, Literal, NamedTuple
 
 import asyncpg
 
+from ledger.finance.accounts import account_name
 from ledger.finance.point_value import NEWEST, PointValues, read_point_values
 from ledger.model import Unit
+from ledger.partners import read_partner_codes
 
 By = Literal["day", "month", "store", "partner", "total"]
 Measure = Literal["points", "money"]
@@ -66,11 +69,17 @@ class Scope:
     before_period: int
     last_day: date
     values: PointValues
+    partners: Mapping[int, str] = field(default_factory=dict)
+    """The partners' codes by their accounts."""
 
     @property
     def parameters(self) -> tuple[int, int, date]:
         """The values of $1, $2 and $3 in ``unit = $1 AND period < $2 AND accounting_day <= $3``."""
         return self.programme.unit.number, self.before_period, self.last_day
+
+    def account_name(self, account: int) -> str:
+        """Return the name of an account, such as ``available`` or ``partner:pharmacy``."""
+        return account_name(account, self.partners)
 
     def note(self) -> str:
         """Return the sentence that says what a report is as of."""
@@ -115,7 +124,7 @@ async def open_scope(conn: asyncpg.Connection, query: Query) -> Scope:
     if query.as_of is None:
         versions = await read_point_values(conn, programme.unit.number)
         values = PointValues(tuple(versions), programme.pays)
-        return Scope(programme, None, NEWEST, query.to_day or date.max, values)
+        return Scope(programme, None, NEWEST, query.to_day or date.max, values, await read_partner_codes(conn))
     row = await conn.fetchrow(READ_CLOSE, programme.unit.number, query.as_of)
     if row is None:
         raise QueryError("as_of_close", f"point unit {programme.unit.code!r} has no close {query.as_of}")
@@ -128,4 +137,5 @@ async def scope_of_close(conn: asyncpg.Connection, close: CloseRow, unit: Unit, 
     programme = Programme(close.programme_code, unit, close.currency, close.currency_digits, pays)
     versions = await read_point_values(conn, unit.number, close.point_value_version)
     last_day = min(close.last_day, to_day or date.max)
-    return Scope(programme, close.close_number, close.close_number, last_day, PointValues(tuple(versions), pays))
+    values, partners = PointValues(tuple(versions), pays), await read_partner_codes(conn)
+    return Scope(programme, close.close_number, close.close_number, last_day, values, partners)

@@ -10,11 +10,12 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import common_pb2, journal_pb2
 
+from ledger.accounts import is_granting
 from ledger.books import book_of_member, read_book_count
-from ledger.finance.accounts import ACCOUNT_NAMES, KIND_NAMES, movement_of
+from ledger.finance.accounts import KIND_NAMES, movement_of
 from ledger.finance.scope import Query, Scope, open_scope
 from ledger.finance.table import Column, Table, Value
-from ledger.model import ISSUED
+from ledger.model import Unit
 
 PAGE_ENTRIES: Final = 500
 
@@ -44,8 +45,8 @@ class Line(NamedTuple):
     detail: str
     promotions: str
     lot: str
-    debit: int
-    credit: int
+    from_account: str
+    to_account: str
     points_minor: int
     change_minor: int
 
@@ -81,8 +82,7 @@ def _is_before(line: Line, query: Query) -> bool:
 
 async def _lines(conn: asyncpg.Connection, scope: Scope, book: int, member_id: uuid.UUID) -> AsyncIterator[Line]:
     """Yield the movements that belong to a scope, in the order of entries."""
-    unit = scope.programme.unit.number
-    marks = [tuple(row) for row in await conn.fetch(READ_MARKS, book, unit)]
+    marks = [tuple(row) for row in await conn.fetch(READ_MARKS, book, scope.programme.unit.number)]
     number, open_from = 0, date.min
     while entries := await conn.fetch(READ_ENTRIES, book, member_id, number, PAGE_ENTRIES):
         for number, booked_at, kind, payload in entries:
@@ -96,20 +96,21 @@ async def _lines(conn: asyncpg.Connection, scope: Scope, book: int, member_id: u
             business_day = date.fromisoformat(key.business_date) if key is not None else booked_at.date()
             day = max(business_day, open_from)
             if day <= scope.last_day:
-                for line in _lines_of(event, unit, day, number, booked_at, kind):
+                for line in _lines_of(event, scope, day, number, booked_at, kind):
                     yield line
 
 
 def _lines_of(
-    event: journal_pb2.Event, unit: int, day: date, number: int, booked_at: datetime, kind: int
+    event: journal_pb2.Event, scope: Scope, day: date, number: int, booked_at: datetime, kind: int
 ) -> Iterator[Line]:
+    unit = scope.programme.unit
     key = _receipt_key(event)
     receipt = "" if key is None else _shown_key(key)
-    detail, promotions = _detail(event), _promotions(event)
+    detail, promotions = _detail(event), _promotions(event, unit)
     for ordinal, posting in enumerate(event.postings, start=1):
-        if posting.unit != unit:
+        if posting.unit != unit.number:
             continue
-        moved = movement_of(posting.debit, posting.credit)
+        moved = movement_of(posting.debit, posting.credit, kind)
         yield Line(
             day,
             number,
@@ -118,10 +119,10 @@ def _lines_of(
             KIND_NAMES[kind],
             receipt,
             detail,
-            promotions if posting.debit == ISSUED else "",
+            promotions if is_granting(posting.debit) else "",
             f"{posting.lot_number or number}/{posting.lot_ordinal}",
-            posting.debit,
-            posting.credit,
+            scope.account_name(posting.debit),
+            scope.account_name(posting.credit),
             posting.points_minor,
             moved[1] * posting.points_minor if moved else 0,
         )
@@ -155,10 +156,12 @@ def _detail(event: journal_pb2.Event) -> str:
     return ""
 
 
-def _promotions(event: journal_pb2.Event) -> str:
-    """Return the promotions by which a purchase earned, in order, with commas."""
+def _promotions(event: journal_pb2.Event, unit: Unit) -> str:
+    """Return the promotions by which a purchase earned points of a unit, in order, with commas."""
     effects = event.purchase.effects if event.WhichOneof("event") == "purchase" else ()
-    return ", ".join(sorted({accrual.promotion_id for line in effects for accrual in line.accruals}))
+    own = event.settlement.balance.unit
+    accruals = (accrual for line in effects for accrual in line.accruals)
+    return ", ".join(sorted({accrual.promotion_id for accrual in accruals if (accrual.unit or own) == unit.code}))
 
 
 def _row(line: Line, balance: int) -> tuple[Value, ...]:
@@ -170,8 +173,8 @@ def _row(line: Line, balance: int) -> tuple[Value, ...]:
         line.detail,
         line.promotions,
         line.lot,
-        ACCOUNT_NAMES[line.debit],
-        ACCOUNT_NAMES[line.credit],
+        line.from_account,
+        line.to_account,
         line.points_minor,
         line.change_minor,
         balance,

@@ -8,7 +8,7 @@ the chain that the cursor ends in.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any, Final, NamedTuple
@@ -17,10 +17,13 @@ import asyncpg
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2, journal_pb2
 
+from ledger.accounts import is_partner
 from ledger.books import genesis_hash
 from ledger.finance.accounts import summed_account
 from ledger.journal import EntryRecord, read_entries, read_heads, read_ledger_id
-from ledger.model import EXPIRED, ISSUED, REDEEMED
+from ledger.model import EXPIRED
+from ledger.partners import read_partner_codes
+from ledger.returns import points_money_of
 
 CHUNK_ENTRIES: Final = 4000
 """Entries summed in one transaction."""
@@ -52,7 +55,7 @@ class TotalKey(NamedTuple):
 
 
 class ReceiptRow(NamedTuple):
-    """A row of ``ledger.receipt_register``."""
+    """A row of ``ledger.receipt_register``. Points are of the programme's own unit, money paid by points of all."""
 
     book: int
     number: int
@@ -178,7 +181,7 @@ async def _sum_next(conn: asyncpg.Connection, book: int) -> tuple[int, int]:
         return cursor["number"], 0
     _check_chain(entries, cursor["number"], cursor["hash"])
     marks = [Mark(*row) for row in await conn.fetch(READ_MARKS, book, entries[-1].number)]
-    stretch = Stretch(book, marks)
+    stretch = Stretch(book, marks, await read_partner_codes(conn))
     for entry in entries:
         stretch.take(entry)
     earlier = await _issue_months(conn, book, stretch.lots_wanted())
@@ -224,6 +227,7 @@ class _Moved(NamedTuple):
     business_day: date
     unit: int
     store_id: str
+    partner: str
     lot: tuple[int, int]
     kind: int
     debit: int
@@ -234,12 +238,13 @@ class _Moved(NamedTuple):
 class Stretch:
     """What a stretch of a book's entries adds up to. Each payload is parsed once.
 
-    ``marks`` are the book's marks up to the end of the stretch.
+    ``marks`` are the book's marks up to the end of the stretch, ``partners`` the partners' codes by their accounts.
     """
 
-    def __init__(self, book: int, marks: Sequence[Mark]) -> None:
+    def __init__(self, book: int, marks: Sequence[Mark], partners: Mapping[int, str]) -> None:
         self.receipts: list[ReceiptRow] = []
         self._book = book
+        self._partners = partners
         self._marks = {mark.number: mark for mark in marks}
         self._earlier_marks = list(marks)
         self._periods = Periods()
@@ -278,8 +283,8 @@ class Stretch:
         """Return points and number of postings by key; ``earlier`` has the issue months of ``lots_wanted``."""
         months = {**earlier, **self._issue_months}
         sums: dict[TotalKey, list[int]] = defaultdict(lambda: [0, 0])
-        for period, day, unit, store_id, lot, kind, debit, credit, points_minor in self._moved:
-            pair = sums[TotalKey(period, day, unit, store_id, "", months[lot], kind, debit, credit)]
+        for period, day, unit, store_id, partner, lot, kind, debit, credit, points_minor in self._moved:
+            pair = sums[TotalKey(period, day, unit, store_id, partner, months[lot], kind, debit, credit)]
             pair[0] += points_minor
             pair[1] += 1
         return sums
@@ -308,6 +313,7 @@ class Stretch:
                     business_day,
                     posting.unit,
                     "" if credit == EXPIRED else store_id,
+                    self._partner(entry, debit, credit),
                     lot,
                     entry.kind,
                     debit,
@@ -316,20 +322,29 @@ class Stretch:
                 )
             )
 
+    def _partner(self, entry: EntryRecord, debit: int, credit: int) -> str:
+        """Return the code of the partner with whom a posting is settled; empty if it is none."""
+        for account in (debit, credit):
+            if is_partner(account):
+                if account not in self._partners:
+                    raise SummaryError(f"book {entry.book}, entry {entry.number}: no partner has account {account}")
+                return self._partners[account]
+        return ""
+
     def _purchase(self, entry: EntryRecord, event: journal_pb2.Event) -> ReceiptRow:
         purchase = event.purchase
         lines = purchase.receipt.lines
         list_amount = sum([line.list_amount_minor for line in lines])
         discount = sum([line.discount_minor for line in lines])
-        points_money = event.settlement.spent_money_minor
+        points_money = points_money_of(event.settlement)
         return self._row(
             entry,
             purchase.receipt_key,
             purchase.programme_code,
             None,
             (len(lines), list_amount, discount, points_money, list_amount - discount - points_money),
-            sum([posting.points_minor for posting in event.postings if posting.debit == ISSUED]),
-            sum([posting.points_minor for posting in event.postings if posting.credit == REDEEMED]),
+            event.settlement.accrual_points_minor,
+            event.settlement.spent_points_minor,
         )
 
     def _return(self, entry: EntryRecord, event: journal_pb2.Event) -> ReceiptRow:
@@ -347,8 +362,8 @@ class Stretch:
                 sum([line.points_money_minor for line in lines]),
                 body.refund_money_minor,
             ),
-            sum([posting.points_minor for posting in event.postings if posting.credit == ISSUED]),
-            sum([posting.points_minor for posting in event.postings if posting.debit == REDEEMED]),
+            event.settlement.clawback_points_minor + event.settlement.clawback_debt_points_minor,
+            event.settlement.refund_points_minor,
         )
 
     def _row(

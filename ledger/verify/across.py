@@ -1,4 +1,7 @@
-"""What only all books together show: transfers with both sides, closes in every book, nothing left in clearing."""
+"""What only all books together show: transfers with both sides, closes in every book, nothing left in clearing.
+
+And that no use of a coupon is taken in two books, and no more was given of a budget than there is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,8 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.journal import EntryRecord
 from ledger.model import CLEARING, DEBT, PostingRow
-from ledger.verify.entries import CLOSE, TRANSFER
+from ledger.usage_caches import RELEASED
+from ledger.verify.entries import BUDGET, CLOSE, TRANSFER
 from ledger.verify.report import Problem
 
 # Sum what is left in the clearing account, over all books and days.
@@ -21,8 +25,21 @@ FROM ledger.account_total WHERE account = $1 GROUP BY unit ORDER BY unit
 """
 
 
+# What was given of budgets, beside what books say they were given, where the two differ.
+READ_BUDGETS = """
+SELECT coalesce(b.key, s.key) AS key, coalesce(b.leased, 0) AS leased, coalesce(s.granted, 0)::bigint AS granted
+FROM ledger.budget b
+FULL JOIN (SELECT key, sum(granted) AS granted FROM ledger.budget_slice GROUP BY key) s ON s.key = b.key
+WHERE b.leased IS DISTINCT FROM s.granted
+ORDER BY 1
+"""
+
+
 class _Side(NamedTuple):
-    """One side of a transfer: the points and the debt that went through clearing, from one member to another."""
+    """One side of a transfer: the points and the debt that went through clearing, from one member to another.
+
+    ``counted`` is what was counted for the sender, as it came or as it went.
+    """
 
     book: int
     number: int
@@ -31,6 +48,16 @@ class _Side(NamedTuple):
     receiver: str
     points_minor: int
     debt_minor: int
+    counted: tuple[tuple[str, int, int, int], ...]
+
+
+class _Lease(NamedTuple):
+    """A part of a budget that a book was given, and what all had been given by then, in the order of the latter."""
+
+    leased: int
+    amount: int
+    book: int
+    number: int
 
 
 class _Mark(NamedTuple):
@@ -59,6 +86,9 @@ class AcrossBooks:
         self._from_start = from_start
         self._sides: dict[tuple[str, int], list[_Side]] = defaultdict(list)
         self._closes: dict[int, list[_Mark]] = {}
+        self._leases: dict[str, list[_Lease]] = defaultdict(list)
+        self._coupons: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
+        """The entries that have a use of a coupon, by book; in truth one at the most."""
 
     def begin(self, book: int) -> None:
         """Announce a book, even if it has no entries."""
@@ -67,7 +97,7 @@ class AcrossBooks:
     def take(self, entry: EntryRecord, event: journal_pb2.Event, postings: Sequence[PostingRow]) -> None:
         """Take in an entry that is sound by itself."""
         if entry.kind == TRANSFER:
-            self._take_transfer(entry, event.transfer, postings)
+            self._take_transfer(entry, event, postings)
         elif entry.kind == CLOSE:
             close = event.close
             self._closes[entry.book].append(
@@ -81,12 +111,25 @@ class AcrossBooks:
                     close.totals_digest,
                 )
             )
+        elif entry.kind == BUDGET:
+            lease = event.budget_lease
+            self._leases[lease.key].append(_Lease(lease.leased, lease.amount, entry.book, entry.number))
+        for change in event.coupon_changes:
+            if change.action == RELEASED:
+                self._coupons[change.code, change.slot].pop(entry.book, None)
+            else:
+                self._coupons[change.code, change.slot][entry.book] = entry.number
 
-    def _take_transfer(
-        self, entry: EntryRecord, transfer: journal_pb2.Transfer, postings: Sequence[PostingRow]
-    ) -> None:
+    def _take_transfer(self, entry: EntryRecord, event: journal_pb2.Event, postings: Sequence[PostingRow]) -> None:
+        transfer = event.transfer
         moved = [p for p in postings if CLEARING in (p.debit, p.credit)]
-        if not moved and transfer.outgoing:
+        sign = -1 if transfer.outgoing else 1
+        counted = tuple(
+            (each.key, sign * each.times, sign * each.money_minor, sign * each.points_minor)
+            for each in event.counter_changes
+            if each.times or each.money_minor or each.points_minor
+        )
+        if not moved and not counted and transfer.outgoing:
             return  # all that there was had lapsed: nothing left, so nothing arrives
         sender, receiver = transfer.member_id, transfer.other_member_id
         if not transfer.outgoing:
@@ -100,6 +143,7 @@ class AcrossBooks:
             receiver,
             sum(p.points_minor for p in moved) - debt,
             debt,
+            counted,
         )
         key = (transfer.transfer_id, moved[0].unit if moved else 0)
         sides = self._sides[key]
@@ -114,7 +158,30 @@ class AcrossBooks:
             for (transfer_id, _), sides in self._sides.items()
             for side in sides
         ]
-        return found + self._close_problems()
+        return found + self._close_problems() + self._lease_problems() + self._coupon_problems()
+
+    def _lease_problems(self) -> list[Problem]:
+        """Each part of a budget was given on top of all that were given before it."""
+        found = []
+        for key, leases in self._leases.items():
+            given = None if not self._from_start else 0
+            for lease in sorted(leases):
+                before = lease.leased - lease.amount
+                if given is not None and before != given:
+                    what = f"it gives a part of budget {key!r} after {before} of it, and {given} had been given"
+                    found.append(Problem(lease.book, lease.number, what))
+                    break
+                given = lease.leased
+        return found
+
+    def _coupon_problems(self) -> list[Problem]:
+        """A use of a coupon is taken in one book at the most."""
+        return [
+            Problem(book, number, f"it has use {slot} of coupon {code}, which another book has too")
+            for (code, slot), entries in self._coupons.items()
+            if len(entries) > 1
+            for book, number in entries.items()
+        ]
 
     def _close_problems(self) -> list[Problem]:
         """Every close stands in every book, in the same order, and counts on from the one before it."""
@@ -157,4 +224,17 @@ async def clearing_problems(conn: asyncpg.Connection) -> list[Problem]:
         Problem(0, 0, f"clearing holds {left} of unit {unit} over all books, and must hold nothing")
         for unit, left in await conn.fetch(READ_CLEARING, CLEARING)
         if left
+    ]
+
+
+async def budget_problems(conn: asyncpg.Connection) -> list[Problem]:
+    """Return a problem for each budget of which other parts were given than books have."""
+    return [
+        Problem(
+            0,
+            0,
+            f"cache budget {key} says that {leased} were given, and the books have {granted}; "
+            "`tallypoint ledger rebuild` writes the caches anew",
+        )
+        for key, leased, granted in await conn.fetch(READ_BUDGETS)
     ]

@@ -12,7 +12,8 @@ from ledger.cache_tables import CACHE_TABLES
 from ledger.caches import JournalError
 from ledger.journal import read_heads, read_ledger_id
 from ledger.model import Head, Unit
-from ledger.verify.across import AcrossBooks, clearing_problems
+from ledger.partners import partner_account, read_partners
+from ledger.verify.across import AcrossBooks, budget_problems, clearing_problems
 from ledger.verify.chain import Chain, Checked, Recomputation
 from ledger.verify.checkpoints import checkpoint_problems
 from ledger.verify.report import BadEntry, BookReport, Problem, Progress
@@ -40,6 +41,8 @@ class Ledger:
     geneses: Mapping[int, Head]
     heads: Mapping[int, Head]
     units: Mapping[str, Unit]
+    partners: Mapping[str, int]
+    """The settlement accounts of partners by their codes."""
 
 
 async def read_ledger(conn: asyncpg.Connection) -> Ledger:
@@ -52,7 +55,8 @@ async def read_ledger(conn: asyncpg.Connection) -> Ledger:
     ledger_id = await read_ledger_id(conn)
     heads = await read_heads(conn)
     geneses = {book: Head(0, genesis_hash(ledger_id, book), BEFORE_ALL_ENTRIES) for book in range(count)}
-    return Ledger(count, geneses, heads, await read_units(conn))
+    partners = {code: partner_account(number) for code, number in (await read_partners(conn)).items()}
+    return Ledger(count, geneses, heads, await read_units(conn), partners)
 
 
 async def verify(conn: asyncpg.Connection, progress: Progress = lambda _entries: None) -> list[BookReport]:
@@ -71,6 +75,7 @@ async def verify(conn: asyncpg.Connection, progress: Progress = lambda _entries:
             problems = await stray_rows(conn, ledger.count)
             problems += across.problems()
             problems += await clearing_problems(conn)
+            problems += await budget_problems(conn)
             problems += await checkpoint_problems(conn, ledger.count)
             reports = with_problems(reports, problems)
         return reports
@@ -93,7 +98,7 @@ async def _verify_book(
     conn: asyncpg.Connection, ledger: Ledger, book: int, across: AcrossBooks, progress: Progress
 ) -> BookReport:
     chain = Chain(conn, book, ledger.count, ledger.geneses[book])
-    recomputation = Recomputation(book, chain.terms, ledger.units)
+    recomputation = Recomputation(book, chain.terms, ledger.units, ledger.partners)
     across.begin(book)
     postings, told = 0, 0
     problem: Problem | None = None

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 import asyncpg
 from google.protobuf.message import DecodeError
-from tallypoint.v1 import journal_pb2
+from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.caches import BookCaches, lots_given_back, postings_of
 from ledger.journal import EntryRecord, read_entries, read_lot_terms, read_payloads
 from ledger.model import Head, LotTerms, PostingRow, Unit
-from ledger.verify.entries import RETURN, check_balance, check_settlement, event_of
+from ledger.verify.entries import RETURN, check_settlement, check_units, event_of, unit_of
 from ledger.verify.goods_returns import ReturnChecks
 from ledger.verify.report import BadEntry
+from ledger.verify.usage import check_partners, check_taken_back, check_usage
 
 CHUNK_ENTRIES = 2000
 """Entries read at once; a chunk of large receipts takes some tens of megabytes."""
@@ -153,6 +154,7 @@ def check_entry(entry: EntryRecord, rows: list[PostingRow], books: int) -> journ
     if rows != recorded:
         raise BadEntry(f"its {len(rows)} postings differ from the {len(recorded)} that it records")
     check_settlement(event, entry.kind, rows)
+    check_usage(event, entry.kind)
     return event
 
 
@@ -182,10 +184,24 @@ def _purchase_of(entry: EntryRecord) -> list[int]:
 class Recomputation:
     """The caches that follow from entries taken in order, and what the entries told people, held against them."""
 
-    def __init__(self, book: int, terms: dict[tuple[int, int], LotTerms], units: Mapping[str, Unit]) -> None:
-        """Begin with empty caches; ``terms`` is kept filled for the entries at hand by whoever reads them."""
+    def __init__(
+        self,
+        book: int,
+        terms: dict[tuple[int, int], LotTerms],
+        units: Mapping[str, Unit],
+        partners: Mapping[str, int],
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Begin with empty caches; ``terms`` is kept filled for the entries at hand by whoever reads them.
+
+        ``partners`` are the accounts of partners by their codes. ``whole`` says that all entries of the book will be
+        taken, and not only those of some members.
+        """
         self.caches = BookCaches(book, terms=terms)
+        self.caches.usage.whole = whole
         self._units = units
+        self._partners = partners
         self._returns = ReturnChecks()
 
     def take(self, checked: Checked) -> None:
@@ -196,13 +212,18 @@ class Recomputation:
         """
         entry, event, postings, purchase = checked
         self.caches.apply(entry, event, postings)
+        check_partners(event, entry.kind, postings, self._partners)
         if entry.kind == RETURN:
-            self._returns.check(event, purchase)
-        if not event.settlement.HasField("balance"):
-            return
-        balance = event.settlement.balance
-        unit = check_balance(balance, self._units, postings)
-        account = self.caches.accounts.get((entry.member_id, unit)) if entry.member_id is not None else None
+            self._returns.check(event, purchase, self._units)
+            check_taken_back(event, purchase or journal_pb2.Event())
+        if event.settlement.HasField("balance"):
+            check_units(event, entry.kind, postings, self._units)
+            for balance in (event.settlement.balance, *(each.balance for each in event.settlement.units)):
+                self._check_balance(entry, balance)
+
+    def _check_balance(self, entry: EntryRecord, balance: common_pb2.Balance) -> None:
+        key = (entry.member_id, unit_of(balance, self._units).number)
+        account = self.caches.accounts.get((key[0], key[1])) if key[0] is not None else None
         told = (
             balance.available_points_minor,
             balance.pending_points_minor,

@@ -10,6 +10,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
+from ledger.accounts import own_pair
 from ledger.books import book_of_member, book_of_receipt
 from ledger.journal import EntryRecord
 from ledger.keys import business_key
@@ -37,6 +38,7 @@ TIME = int(journal_pb2.ENTRY_KIND_TIME)
 ADJUSTMENT = int(journal_pb2.ENTRY_KIND_ADJUSTMENT)
 TRANSFER = int(journal_pb2.ENTRY_KIND_TRANSFER)
 CLOSE = int(journal_pb2.ENTRY_KIND_CLOSE)
+BUDGET = int(journal_pb2.ENTRY_KIND_BUDGET)
 
 _KINDS: Mapping[str | None, int] = {
     "purchase": PURCHASE,
@@ -48,24 +50,28 @@ _KINDS: Mapping[str | None, int] = {
     "adjustment": ADJUSTMENT,
     "transfer": TRANSFER,
     "close": CLOSE,
+    "budget_lease": BUDGET,
 }
 
 # What time does to points; it comes first in every entry of a member.
 _TIME_MOVES = {(HELD, AVAILABLE), (PENDING, AVAILABLE), (AVAILABLE, EXPIRED), (AVAILABLE, DEBT)}
 
-# The accounts between which each kind of entry may move points, debit first.
+# The accounts between which each kind of entry may move points, debit first; a partner's stands as the programme's own.
 _MOVES: Mapping[int, set[tuple[int, int]]] = {
     PURCHASE: _TIME_MOVES | {(ISSUED, AVAILABLE), (ISSUED, PENDING), (AVAILABLE, REDEEMED), (HELD, REDEEMED)},
     MEMBER_CHANGE: set(),
     HOLD: _TIME_MOVES | {(AVAILABLE, HELD)},
     CANCEL: _TIME_MOVES,
-    RETURN: _TIME_MOVES | {(REDEEMED, AVAILABLE), (AVAILABLE, ISSUED), (PENDING, ISSUED), (DEBT, ISSUED)},
+    RETURN: _TIME_MOVES
+    | {(REDEEMED, AVAILABLE), (AVAILABLE, ISSUED), (PENDING, ISSUED), (DEBT, ISSUED)}
+    | {(ISSUED, ISSUED)},
     TIME: _TIME_MOVES,
     ADJUSTMENT: _TIME_MOVES | {(ADJUSTED, AVAILABLE), (ADJUSTED, PENDING), (AVAILABLE, ADJUSTED)},
     TRANSFER: _TIME_MOVES
     | {(AVAILABLE, CLEARING), (PENDING, CLEARING), (CLEARING, DEBT)}
     | {(CLEARING, AVAILABLE), (CLEARING, PENDING), (DEBT, CLEARING)},
     CLOSE: set(),
+    BUDGET: set(),
 }
 
 # The fields of a settlement that each kind of entry sets; the others that tell of points moved stay zero.
@@ -91,10 +97,14 @@ _TELLS: Mapping[int, set[str]] = {
     ADJUSTMENT: {"debt_paid_points_minor", "released_points_minor"},
     TRANSFER: {"released_points_minor", "debt_paid_points_minor"},
     CLOSE: set(),
+    BUDGET: set(),
 }
 
 _RECEIPTS = (PURCHASE, RETURN)
 """Kinds that have a receipt of their own; they may be without a member."""
+
+_OF_THE_BOOK = (CLOSE, BUDGET)
+"""Kinds that never have a member."""
 
 
 def event_of(entry: EntryRecord, books: int) -> journal_pb2.Event:
@@ -113,9 +123,9 @@ def event_of(entry: EntryRecord, books: int) -> journal_pb2.Event:
     body: Any = getattr(event, which)
     if (str(entry.member_id) if entry.member_id else "") != body.member_id:
         raise BadEntry("its member is not the one in its payload")
-    if entry.kind == CLOSE and entry.member_id is not None:
-        raise BadEntry("it is a close, and has a member")
-    if entry.member_id is None and entry.kind not in (*_RECEIPTS, CLOSE):
+    if entry.kind in _OF_THE_BOOK and entry.member_id is not None:
+        raise BadEntry("it concerns a book, and has a member")
+    if entry.member_id is None and entry.kind not in (*_RECEIPTS, *_OF_THE_BOOK):
         raise BadEntry("it has no member")
     key = business_key(body.receipt_key) if entry.kind in _RECEIPTS else None
     if entry.business_key != key:
@@ -148,26 +158,80 @@ def check_settlement(event: journal_pb2.Event, kind: int, postings: list[Posting
     Raises:
         BadEntry: if they differ, or the kind of entry cannot move points in this way.
     """
-    moved: Counter[tuple[int, int]] = Counter()
-    own_lots_paid = 0
-    for posting in postings:
-        pair = (posting.debit, posting.credit)
-        if pair not in _MOVES[kind]:
-            raise BadEntry(f"its posting {posting.ordinal} moves points between accounts {pair[0]} and {pair[1]}")
-        moved[pair] += posting.points_minor
-        if pair == (AVAILABLE, DEBT) and posting.lot_number == posting.number:
-            own_lots_paid += posting.points_minor
+    moved, own_lots_paid = _moved(kind, postings)
     captured = sum(end.captured_points_minor for end in event.hold_ends)
     released = sum(end.released_points_minor for end in event.hold_ends)
     if (captured, released) != (moved[HELD, REDEEMED], moved[HELD, AVAILABLE]):
         raise BadEntry("the holds that end with it do not give what its postings take from them")
-    _check_told(event.settlement, kind, moved, released, own_lots_paid)
+    if not event.settlement.units:  # else `check_units` tells the units apart
+        _check_told(event.settlement, kind, moved, released, own_lots_paid)
     if kind == ADJUSTMENT:
         given = moved[ADJUSTED, AVAILABLE] + moved[ADJUSTED, PENDING] - moved[AVAILABLE, ADJUSTED]
         if given != event.adjustment.points_minor:
             raise BadEntry(f"it adjusts by {event.adjustment.points_minor}, and its postings by {given}")
     if kind == TRANSFER:
         _check_direction(event.transfer, moved)
+
+
+def _moved(kind: int, postings: list[PostingRow]) -> tuple[Counter[tuple[int, int]], int]:
+    """Add postings up by accounts; and what of the entry's own lots paid a debt."""
+    moved: Counter[tuple[int, int]] = Counter()
+    own_lots_paid = 0
+    for posting in postings:
+        pair = own_pair(kind, posting.debit, posting.credit)
+        if pair not in _MOVES[kind]:
+            raise BadEntry(
+                f"its posting {posting.ordinal} moves points between accounts {posting.debit} and {posting.credit}"
+            )
+        moved[pair] += posting.points_minor
+        if pair == (AVAILABLE, DEBT) and posting.lot_number == posting.number:
+            own_lots_paid += posting.points_minor
+    return moved, own_lots_paid
+
+
+def check_units(event: journal_pb2.Event, kind: int, postings: list[PostingRow], units: Mapping[str, Unit]) -> None:
+    """Hold what the caller was told of several units against what was posted of each.
+
+    Raises:
+        BadEntry: if they differ, or a unit is told twice.
+    """
+    settlement = event.settlement
+    codes = [settlement.balance.unit, *(told.balance.unit for told in settlement.units)]
+    if len(set(codes)) < len(codes) or (settlement.units and kind not in _RECEIPTS):
+        raise BadEntry(f"it tells of points {', '.join(map(repr, codes))}, which it cannot")
+    numbers = {code: unit_of(balance, units).number for code, balance in zip(codes, _balances(settlement), strict=True)}
+    strange = {posting.unit for posting in postings} - set(numbers.values())
+    if strange:
+        raise BadEntry(f"its balance is in points {codes[0]!r}, and its postings are not")
+    if not settlement.units:
+        return
+    released = sum(end.released_points_minor for end in event.hold_ends)
+    moved, own_lots_paid = _moved(kind, [each for each in postings if each.unit == numbers[codes[0]]])
+    _check_told(settlement, kind, moved, released, own_lots_paid)
+    for told in settlement.units:
+        moved, _ = _moved(kind, [each for each in postings if each.unit == numbers[told.balance.unit]])
+        posted = _posted(moved)
+        for name in ("spent_points_minor", "accrual_points_minor", "refund_points_minor", "clawback_points_minor"):
+            expected = posted[name] if name in _TELLS[kind] else 0
+            if getattr(told, name) != expected:
+                raise BadEntry(
+                    f"its settlement of points {told.balance.unit!r} says {name} {getattr(told, name)}, "
+                    f"and its postings say {expected}"
+                )
+
+
+def _balances(settlement: checkout_pb2.Settlement) -> list[common_pb2.Balance]:
+    return [settlement.balance, *(told.balance for told in settlement.units)]
+
+
+def _posted(moved: Mapping[tuple[int, int], int]) -> dict[str, int]:
+    """Return what postings say of the figures that are told of every unit."""
+    return {
+        "spent_points_minor": moved[AVAILABLE, REDEEMED] + moved[HELD, REDEEMED],
+        "accrual_points_minor": moved[ISSUED, AVAILABLE] + moved[ISSUED, PENDING],
+        "refund_points_minor": moved[REDEEMED, AVAILABLE],
+        "clawback_points_minor": moved[AVAILABLE, ISSUED] + moved[PENDING, ISSUED],
+    }
 
 
 def _check_told(
@@ -181,16 +245,12 @@ def _check_told(
     debt_paid = own_lots_paid
     if kind == TRANSFER:  # a debt that comes along may be paid from lots that the member had before
         debt_paid = min(max(settlement.debt_paid_points_minor, own_lots_paid), moved[AVAILABLE, DEBT])
-    posted = {
-        "spent_points_minor": moved[AVAILABLE, REDEEMED] + moved[HELD, REDEEMED],
+    posted = _posted(moved) | {
         "captured_points_minor": moved[HELD, REDEEMED],
-        "accrual_points_minor": moved[ISSUED, AVAILABLE] + moved[ISSUED, PENDING],
         "pending_points_minor": moved[ISSUED, PENDING],
         "debt_paid_points_minor": debt_paid,
         "held_points_minor": moved[AVAILABLE, HELD],
         "released_points_minor": released,
-        "refund_points_minor": moved[REDEEMED, AVAILABLE],
-        "clawback_points_minor": moved[AVAILABLE, ISSUED] + moved[PENDING, ISSUED],
         "clawback_debt_points_minor": moved[DEBT, ISSUED],
     }
     for name, points_minor in posted.items():
@@ -206,11 +266,11 @@ def _check_direction(transfer: journal_pb2.Transfer, moved: Mapping[tuple[int, i
         raise BadEntry("it is one side of a transfer, and its postings are of the other side")
 
 
-def check_balance(balance: common_pb2.Balance, units: Mapping[str, Unit], postings: list[PostingRow]) -> int:
-    """Hold the unit in which a balance was told against the table of units; return the unit's number.
+def unit_of(balance: common_pb2.Balance, units: Mapping[str, Unit]) -> Unit:
+    """Hold the unit in which a balance was told against the table of units; return the unit.
 
     Raises:
-        BadEntry: if there is no such unit, it has other decimals, or the postings are in another one.
+        BadEntry: if there is no such unit, or it has other decimals.
     """
     unit = units.get(balance.unit)
     if unit is None or unit.precision != balance.precision:
@@ -218,6 +278,4 @@ def check_balance(balance: common_pb2.Balance, units: Mapping[str, Unit], postin
         raise BadEntry(
             f"its balance is in points {balance.unit!r} with {balance.precision} decimals; the table of units {known}"
         )
-    if any(posting.unit != unit.number for posting in postings):
-        raise BadEntry(f"its balance is in points {balance.unit!r}, and its postings are not")
-    return unit.number
+    return unit

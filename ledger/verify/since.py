@@ -4,13 +4,15 @@ What it looks at, in every book:
 
 * the checkpoint's entry still has the hash that was verified;
 * every entry since: chain, columns, payload, settlement, postings, the head, transfers and closes across books;
-* balances, lots, holds and returns of every member with an entry since, recomputed from all entries of that member;
+* balances, lots, holds, returns, counters and coupons of every member with an entry since, recomputed from all entries
+  of that member;
 * the keys of the entries since, and the totals of the days since (the day of the first of them as a whole);
-* that nothing is left in the clearing account.
+* that nothing is left in the clearing account, and that books have of each budget what was given of it.
 
 What it does not look at, and a full verification does: chains before the checkpoint (entries of touched members are
 held against their postings, but not against the chain), entries and caches of members without an entry since, totals of
-earlier days, keys of earlier entries, and rows of books or entries that there are not.
+earlier days, keys of earlier entries, coupons used without a member, what books used of budgets, and rows of books or
+entries that there are not.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import asyncpg
 from ledger.cache_tables import BY_NAME, Row
 from ledger.caches import JournalError
 from ledger.model import Head
-from ledger.verify.across import AcrossBooks, clearing_problems
+from ledger.verify.across import AcrossBooks, budget_problems, clearing_problems
 from ledger.verify.books import Ledger, cache_problem, end_problem, read_ledger, tell, with_problems
 from ledger.verify.chain import Chain, Checked, Recomputation
 from ledger.verify.checkpoints import Checkpoint, read_checkpoints
@@ -45,6 +47,10 @@ _OF_MEMBERS = {
     "lot": "member_id = ANY ($2)",
     "hold": "member_id = ANY ($2)",
     "hold_part": "hold_number IN (SELECT number FROM ledger.hold WHERE book = $1 AND member_id = ANY ($2))",
+    "hold_coupon": "hold_number IN (SELECT number FROM ledger.hold WHERE book = $1 AND member_id = ANY ($2))",
+    "member_counters": "member_id = ANY ($2)",
+    "coupon_issued": "member_id = ANY ($2)",
+    "coupon_use": "number IN (SELECT number FROM ledger.entry WHERE book = $1 AND member_id = ANY ($2))",
 }
 
 # Read when an entry was booked.
@@ -122,7 +128,9 @@ async def verify_since(
                     book.problem = await _cache_problem(conn, book)
         reports = [book.report() for book in books]
         if all(report.problem is None for report in reports):
-            reports = with_problems(reports, [*across.problems(), *await clearing_problems(conn)])
+            reports = with_problems(
+                reports, [*across.problems(), *await clearing_problems(conn), *await budget_problems(conn)]
+            )
         return reports
 
 
@@ -158,7 +166,7 @@ async def _member_problem(
     members = sorted(since.members)
     for start in range(0, len(members), MEMBERS_AT_ONCE):
         some = members[start : start + MEMBERS_AT_ONCE]
-        recomputation = Recomputation(since.chain.book, since.chain.terms, ledger.units)
+        recomputation = Recomputation(since.chain.book, since.chain.terms, ledger.units, ledger.partners, whole=False)
         try:
             async for checked in since.chain.entries_of(some, since.chain.at.number):
                 recomputation.take(checked)

@@ -13,6 +13,7 @@ from ledger.finance.breakage import breakage
 from ledger.finance.closing import MONTH, CloseRefused, close_books, last_day_of_month, read_closes
 from ledger.finance.general_ledger import general_ledger
 from ledger.finance.liability import roll_forward, trial_balance
+from ledger.finance.partners import partner_settlement
 from ledger.finance.point_value import read_point_values, record_point_value
 from ledger.finance.profile import age_profile, expiry_profile
 from ledger.finance.redemption import redemption_rate
@@ -150,3 +151,9 @@ class FinanceServicer:
     ) -> finance_pb2.GeneralLedgerResponse:
         """Show what moved between accounts on each day."""
         return finance_pb2.GeneralLedgerResponse(table=await self._desk.run(general_ledger, request.query))
+
+    async def partner_settlement(
+        self, request: finance_pb2.PartnerSettlementRequest, caller: Caller
+    ) -> finance_pb2.PartnerSettlementResponse:
+        """Show what partners owe and are owed."""
+        return finance_pb2.PartnerSettlementResponse(table=await self._desk.run(partner_settlement, request.query))

@@ -14,6 +14,7 @@ from tallypoint.v1 import (
     member_pb2,
     programme_pb2,
     reconciliation_pb2,
+    rights_pb2,
     store_pb2,
 )
 
@@ -24,6 +25,7 @@ from server.backoffice import (
     member_servicer,
     programme_servicer,
     reconciliation_servicer,
+    rights_servicer,
     store_servicer,
 )
 from server.catalogue import ProductRegistry
@@ -38,6 +40,10 @@ from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.merge import Merger
 from server.members.registry import Registry
 from server.reload import Reloader
+from server.rights.audience import AudienceDesk
+from server.rights.coupon_desk import CouponDesk
+from server.rights.people import MemberFinder
+from server.rights.showing import RightsViewer
 from server.rules import ProgrammeStore, RulesBook
 from server.settings import Settings
 from server.storage import read_books, writer_connect, writer_pool
@@ -63,7 +69,8 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         registry = Registry(pool, reader, hashes, books)
         members = member_servicer.MemberServicer(registry, pool)
         stores = store_servicer.StoreServicer(StoreRegistry(pool, hashes), ProductRegistry(pool))
-        programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool))
+        programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool), pool, rules)
+        rights = _rights(pool, reader, hashes, books)
         ledger = ledger_servicer.LedgerServicer(pool, books)
         finance = finance_servicer.FinanceServicer(pool, rules)
         reconciliation = reconciliation_servicer.ReconciliationServicer(pool, ProgrammeStore(pool))
@@ -75,6 +82,7 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         services = [
             (member_pb2.DESCRIPTOR.services_by_name["MemberService"], members, member_servicer.ALLOWED),
             (store_pb2.DESCRIPTOR.services_by_name["StoreService"], stores, store_servicer.ALLOWED),
+            (rights_pb2.DESCRIPTOR.services_by_name["RightsService"], rights, rights_servicer.ALLOWED),
             (programme_pb2.DESCRIPTOR.services_by_name["ProgrammeService"], programmes, programme_servicer.ALLOWED),
             (correction_pb2.DESCRIPTOR.services_by_name["CorrectionService"], corrections, correction_servicer.ALLOWED),
             (ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"], ledger, ledger_servicer.ALLOWED),
@@ -90,6 +98,13 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
             for service, servicer, allowed in services
         ]
         await answer_until(stop, Port(task.backoffice_address, settings, edge, handlers), ready)
+
+
+def _rights(pool: Pool, reader: IdentifierReader, hashes: KeyedHash, books: int) -> rights_servicer.RightsServicer:
+    finder = MemberFinder(reader, hashes, books)
+    return rights_servicer.RightsServicer(
+        CouponDesk(pool, finder, hashes), AudienceDesk(pool, finder), RightsViewer(pool, finder, books)
+    )
 
 
 def _corrections(

@@ -1,15 +1,26 @@
-"""ProgrammeService: checking, publishing and showing programme files."""
+"""ProgrammeService: checking, publishing and showing programme files, and explaining what they gave."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from tallypoint.v1 import programme_pb2
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import programme_pb2 as pb
 
+from server.backoffice.explanations import explain
 from server.clock import Clock, utc_now
 from server.edge import Caller, Role
-from server.rules import ProgrammeStore, ProgrammeVersion
+from server.errors import Refused
+from server.promotions import ProgrammeError
+from server.rules import EVERYBODY, NOBODY, Mode, ProgrammeStore, ProgrammeVersion, Rollout, ShareBy
+from server.rules.rollout import in_force
+from server.rules.shadow import Place, Sums, read_sums
+from server.rules.versions import text_of, version_in_effect
+
+if TYPE_CHECKING:
+    from server.database import Pool
+    from server.rules import RulesBook
 
 _ADMIN: Final = frozenset({Role.ADMIN})
 _BACK_OFFICE: Final = frozenset({Role.ADMIN, Role.CRM, Role.FINANCE})
@@ -17,59 +28,153 @@ _BACK_OFFICE: Final = frozenset({Role.ADMIN, Role.CRM, Role.FINANCE})
 ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     "CheckProgramme": _BACK_OFFICE,
     "PublishProgramme": _ADMIN,
+    "SetRollout": _ADMIN,
+    "RollbackProgramme": _ADMIN,
     "ListProgrammeVersions": _BACK_OFFICE,
     "GetProgrammeVersion": _BACK_OFFICE,
+    "GetShadowReport": _BACK_OFFICE,
+    "ExplainReceipt": _BACK_OFFICE,
 }
+
+
+_MODES: Final = {Mode.LIVE: pb.ROLLOUT_MODE_LIVE, Mode.SHADOW: pb.ROLLOUT_MODE_SHADOW}
+_SHARES: Final = {ShareBy.STORES: pb.ROLLOUT_BY_STORES, ShareBy.RECEIPTS: pb.ROLLOUT_BY_RECEIPTS}
 
 
 class ProgrammeServicer:
     """Answers the calls of ProgrammeService."""
 
-    def __init__(self, programmes: ProgrammeStore, clock: Clock = utc_now) -> None:
-        """Take what keeps the versions."""
+    def __init__(self, programmes: ProgrammeStore, pool: Pool, rules: RulesBook, clock: Clock = utc_now) -> None:
+        """Take what keeps the versions, a pool to read from, and the compiled versions."""
         self._programmes = programmes
+        self._pool = pool
+        self._rules = rules
         self._clock = clock
 
-    async def check_programme(
-        self, request: programme_pb2.CheckProgrammeRequest, caller: Caller
-    ) -> programme_pb2.CheckProgrammeResponse:
-        """Say what is wrong with a file."""
-        errors = await self._programmes.check(request.text, request.file_name)
-        return programme_pb2.CheckProgrammeResponse(
-            problems=[
-                programme_pb2.ProgrammeProblem(
-                    line=error.line, column=error.column, field=error.field, message=error.message, hint=error.hint
-                )
-                for error in errors
-            ]
+    async def check_programme(self, request: pb.CheckProgrammeRequest, caller: Caller) -> pb.CheckProgrammeResponse:
+        """Say what is wrong with a file, and what is probably not meant."""
+        errors, warnings = await self._programmes.examine(_text(request), request.file_name, self._clock().date())
+        return pb.CheckProgrammeResponse(
+            problems=[_problem(error) for error in errors], warnings=[_problem(warning) for warning in warnings]
         )
 
     async def publish_programme(
-        self, request: programme_pb2.PublishProgrammeRequest, caller: Caller
-    ) -> programme_pb2.PublishProgrammeResponse:
+        self, request: pb.PublishProgrammeRequest, caller: Caller
+    ) -> pb.PublishProgrammeResponse:
         """Store a file as the next version."""
-        version, is_new = await self._programmes.publish(request.text, request.file_name, self._clock())
-        return programme_pb2.PublishProgrammeResponse(version=_message(version), unchanged=not is_new)
+        rollout = _rollout(request.rollout, caller) if request.HasField("rollout") else None
+        version, is_new = await self._programmes.publish(_text(request), request.file_name, self._clock(), rollout)
+        return pb.PublishProgrammeResponse(version=await self._shown(version), unchanged=not is_new)
+
+    async def set_rollout(self, request: pb.SetRolloutRequest, caller: Caller) -> pb.SetRolloutResponse:
+        """Say for whom a version counts from now on."""
+        rollout = _rollout(request.rollout, caller)
+        version = await self._programmes.set_rollout(request.version, rollout, self._clock())
+        return pb.SetRolloutResponse(version=await self._shown(version))
+
+    async def rollback_programme(
+        self, request: pb.RollbackProgrammeRequest, caller: Caller
+    ) -> pb.RollbackProgrammeResponse:
+        """Let the version before count again."""
+        now = self._clock()
+        plan = await self._programmes.roll_back(request.to_version or None, now, caller.name)
+        versions = await self._list()
+        return pb.RollbackProgrammeResponse(
+            version=next(one for one in versions if one.version == plan.version),
+            switched_off=plan.switch_off,
+            due=[one for one in versions if one.effective_at.ToDatetime(now.tzinfo) > now],
+        )
 
     async def list_programme_versions(
-        self, request: programme_pb2.ListProgrammeVersionsRequest, caller: Caller
-    ) -> programme_pb2.ListProgrammeVersionsResponse:
+        self, request: pb.ListProgrammeVersionsRequest, caller: Caller
+    ) -> pb.ListProgrammeVersionsResponse:
         """List the versions, newest first."""
-        versions = await self._programmes.list_versions()
-        return programme_pb2.ListProgrammeVersionsResponse(versions=[_message(version) for version in versions])
+        return pb.ListProgrammeVersionsResponse(versions=await self._list())
 
     async def get_programme_version(
-        self, request: programme_pb2.GetProgrammeVersionRequest, caller: Caller
-    ) -> programme_pb2.GetProgrammeVersionResponse:
+        self, request: pb.GetProgrammeVersionRequest, caller: Caller
+    ) -> pb.GetProgrammeVersionResponse:
         """Show a version with its text."""
         version, text = await self._programmes.get(request.version)
-        return programme_pb2.GetProgrammeVersionResponse(version=_message(version), text=text)
+        rollouts = [_rollout_message(said) for said in version.rollouts]
+        return pb.GetProgrammeVersionResponse(version=await self._shown(version), text=text, rollouts=rollouts)
+
+    async def get_shadow_report(self, request: pb.GetShadowReportRequest, caller: Caller) -> pb.GetShadowReportResponse:
+        """Show what a version would have changed as a shadow."""
+        rows = await read_sums(self._pool, request.version)
+        return pb.GetShadowReportResponse(rows=[_sums_message(place, sums) for place, sums in rows])
+
+    async def explain_receipt(self, request: pb.ExplainReceiptRequest, caller: Caller) -> pb.ExplainReceiptResponse:
+        """Say why a booked receipt gave what it gave."""
+        return await explain(self._pool, self._rules, request)
+
+    async def _list(self) -> list[pb.ProgrammeVersion]:
+        now, versions = self._clock(), await self._programmes.list_versions()
+        effective = version_in_effect(versions, now)
+        return [_message(one, one.version == effective, in_force(one.rollouts, now)) for one in versions]
+
+    async def _shown(self, version: ProgrammeVersion) -> pb.ProgrammeVersion:
+        return next(one for one in await self._list() if one.version == version.version)
 
 
-def _message(version: ProgrammeVersion) -> programme_pb2.ProgrammeVersion:
-    message = programme_pb2.ProgrammeVersion(
-        code=version.code, version=version.version, text_sha256=version.text_sha256.hex()
+def _text(request: pb.CheckProgrammeRequest | pb.PublishProgrammeRequest) -> str:
+    return text_of(request.document) if request.HasField("document") else request.text
+
+
+def _problem(error: ProgrammeError) -> pb.ProgrammeProblem:
+    return pb.ProgrammeProblem(
+        line=error.line, column=error.column, field=error.field, message=error.message, hint=error.hint
+    )
+
+
+def _rollout(message: pb.Rollout, caller: Caller) -> Rollout:
+    """Return for whom a version is to count; Refused INVALID_REQUEST for a share of nothing in particular."""
+    mode = Mode(message.mode or Mode.LIVE)
+    is_partial = mode is Mode.LIVE and NOBODY < message.share_millionths < EVERYBODY
+    if is_partial and not message.by:
+        raise Refused(
+            api.REFUSAL_REASON_INVALID_REQUEST,
+            "a share is drawn from stores or from receipts: say which",
+            violations=[("rollout.by", "is needed for a share between 0 and 1000000")],
+        )
+    by = ShareBy(message.by or ShareBy.STORES)
+    return Rollout(mode, NOBODY if mode is Mode.SHADOW else message.share_millionths, by, None, caller.name)
+
+
+def _rollout_message(rollout: Rollout) -> pb.Rollout:
+    message = pb.Rollout(
+        mode=_MODES[rollout.mode],
+        share_millionths=rollout.share_millionths,
+        by=_SHARES[rollout.share_by],
+        set_by=rollout.set_by,
+    )
+    if rollout.from_at is not None:
+        message.from_at.FromDatetime(rollout.from_at)
+    return message
+
+
+def _message(version: ProgrammeVersion, is_in_effect: bool, rollout: Rollout) -> pb.ProgrammeVersion:
+    message = pb.ProgrammeVersion(
+        code=version.code,
+        version=version.version,
+        text_sha256=version.text_sha256.hex(),
+        rollout=_rollout_message(rollout),
+        in_effect=is_in_effect,
     )
     message.effective_at.FromDatetime(version.effective_at)
     message.published_at.FromDatetime(version.published_at)
     return message
+
+
+def _sums_message(place: Place, sums: Sums) -> pb.ShadowSums:
+    return pb.ShadowSums(
+        day=place.day.isoformat(),
+        store_id=place.store_id,
+        receipts=sums.receipts,
+        differing=sums.differing,
+        live_discount_minor=sums.live_discount_minor,
+        shadow_discount_minor=sums.discount_minor,
+        live_points_minor=sums.live_points_minor,
+        shadow_points_minor=sums.points_minor,
+        failed=sums.failed,
+    )

@@ -36,14 +36,20 @@ class StoreServicer:
     async def put_store(self, request: store_pb2.PutStoreRequest, caller: Caller) -> store_pb2.PutStoreResponse:
         """Make a store or change it."""
         store = request.store
-        await self._stores.put_store(store.store_id, store.name, store.time_zone)
+        await self._stores.put_store(store.store_id, store.name, store.time_zone, store.groups, store.partner)
         return store_pb2.PutStoreResponse(store=store)
 
     async def list_stores(self, request: store_pb2.ListStoresRequest, caller: Caller) -> store_pb2.ListStoresResponse:
         """List all stores."""
         return store_pb2.ListStoresResponse(
             stores=[
-                store_pb2.Store(store_id=store.store_id, name=store.name, time_zone=store.time_zone.key)
+                store_pb2.Store(
+                    store_id=store.store_id,
+                    name=store.name,
+                    time_zone=store.time_zone.key,
+                    groups=sorted(store.groups),
+                    partner=store.partner,
+                )
                 for store in await self._stores.list_stores()
             ]
         )

@@ -2,82 +2,29 @@
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC
-from typing import NamedTuple
-from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.books import book_of_member, book_of_receipt
 from ledger.keys import checkout_key, content_hash, message_key
-from ledger.model import Booked, Purchase, Spend, Unit
+from ledger.model import REDEEMED, Booked, Purchase, Spend, UnitSpend
 from ledger.model import Refused as LedgerRefused
-from server.checkout.convert import add_line_effects, decimal_text, grants_of, notices_of, variance_messages
+from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
+from server.checkout.convert import (
+    decimal_text,
+    invalid,
+)
+from server.checkout.settling import Commitment, Settler
 from server.checkout.submitting import entry_ref, receipt_key_bytes
-from server.errors import Refused
 from server.members.directory import Found
 from server.promotions import (
-    Effects,
-    MemberFacts,
-    PaidLine,
-    ReceiptFacts,
-    Rules,
-    earn_as_paid,
-    lots_to_grant,
+    LotGrant,
 )
-from server.promotions.arithmetic import spread_largest_remainder
+from server.promotions.arithmetic import expiry_date
 
 
-class Shopper(NamedTuple):
-    """Whom a receipt is for.
-
-    ``found`` is the member for whom it is booked; ``shown`` is the member behind the identifier, who differs from
-    ``found`` when the identifier does not count; ``refusal`` says why it does not. ``booked_without`` means that the
-    programme books such a receipt without a member, as it may for those taken offline.
-    """
-
-    found: Found | None = None
-    shown: Found | None = None
-    refusal: Refused | None = None
-    booked_without: bool = False
-
-
-class CommitContext(NamedTuple):
-    """What a commit is judged by."""
-
-    rules: Rules
-    unit: Unit
-    zone: ZoneInfo
-    facts: ReceiptFacts
-    notices: list[common_pb2.Notice]
-    shopper: Shopper
-
-    @property
-    def found(self) -> Found | None:
-        """The member for whom the receipt is booked."""
-        return self.shopper.found
-
-    @property
-    def member(self) -> MemberFacts | None:
-        """What promotions may know of that member."""
-        return member_facts(self.shopper.found)
-
-
-def member_facts(found: Found | None) -> MemberFacts | None:
-    """Return what promotions may know of a member."""
-    if found is None:
-        return None
-    member = found.member
-    return MemberFacts(str(member.member_id), member.birthday, can_earn=True, can_spend=member.can_spend)
-
-
-def ids_of(found: Found) -> tuple[uuid.UUID, ...]:
-    """Return the ids under which something may be booked for a member: their own, and those of members merged in."""
-    return (found.member.member_id, *found.member.merged_from)
-
-
-def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, books: int) -> Purchase:
+def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, books: int) -> Commitment:
     """Return what the books are to be told. A checkout's hold is captured with the receipt.
 
     Raises:
@@ -87,9 +34,8 @@ def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, 
     key = receipt_key_bytes(request.receipt_key, "receipt_key")
     member_id = context.found.member.member_id if context.found else None
     contents = _content_hashes(request, context.shopper)
-    effects = _effects_as_paid(request, context) if context.member else _effects_without_member(request, context)
-    lots = lots_to_grant(context.rules, effects, context.facts.local_at.date()) if context.member else ()
-    return Purchase(
+    partner = context.facts.partner
+    command = Purchase(
         book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
         message_id=message_key(request.message_id),
         business_key=key,
@@ -97,13 +43,34 @@ def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, 
         event_at=context.facts.local_at.astimezone(UTC),
         member_id=member_id,
         unit=context.unit,
-        event=_event(request, context, effects),
+        event=b"",
         spend=_spend(request, context),
-        grants=grants_of(lots, context.zone),
+        further_spends=_further_spends(request, context),
+        redeemed_account=context.books.partner_account(partner) if partner else REDEEMED,
         checkout_key=checkout_of(request) if member_id else None,
         same_contents=contents[1:],
         refusal=_ledger_refusal(context.shopper),
     )
+    settler = Settler(request, context, command, _deposits(request, context))
+    return settler.commitment(cached_usage(context.found))
+
+
+def _deposits(request: checkout_pb2.CommitRequest, context: CommitContext) -> tuple[LotGrant, ...]:
+    """Return the points that the shopper bought.
+
+    Raises:
+        Refused: INVALID_REQUEST if the programme does not let registers sell a unit.
+    """
+    units = {unit.point.unit: unit for unit in context.rules.programme.units if unit.sold}
+    lots = []
+    for index, deposit in enumerate(request.deposits):
+        unit = units.get(deposit.unit)
+        if unit is None:
+            sold = ", ".join(units) or "none"
+            raise invalid(f"deposits[{index}].unit", f"{deposit.unit} is not sold here; the programme sells {sold}")
+        expires_on = expiry_date(context.day, unit.terms.expiry)
+        lots.append(LotGrant(deposit.points_minor, None, expires_on, (), deposit.unit))
+    return tuple(lots)
 
 
 def checkout_of(request: checkout_pb2.CommitRequest) -> bytes | None:
@@ -124,7 +91,13 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
         settlement=event.settlement,
         notices=event.purchase.notices,
         member_id=event.purchase.member_id,
+        coupons=event.purchase.coupons,
+        issued_coupons=event.purchase.issued_coupons,
+        capped=event.purchase.capped,
+        draws=event.purchase.draws,
     )
+    if event.purchase.HasField("standing"):
+        response.standing.CopyFrom(event.purchase.standing)
     left_out = event.settlement.left_out_points_minor
     if left_out:
         response.notices.append(
@@ -158,6 +131,8 @@ def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tu
         request.spend_points_minor.to_bytes(8, "big"),
         "\n".join(request.coupon_codes).encode(),
         request.checkout_id.encode(),
+        *(unit.SerializeToString(deterministic=True) for unit in request.spend_units),
+        *(b"deposit" + unit.SerializeToString(deterministic=True) for unit in request.deposits),
     )
     if not request.HasField("identifier"):
         return (content_hash(None, *content),)
@@ -173,83 +148,42 @@ def _ledger_refusal(shopper: Shopper) -> LedgerRefused | None:
     return LedgerRefused(shopper.refusal.reason, shopper.refusal.message)
 
 
-def _effects_as_paid(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
-    """Evaluate on the money as paid: the points spent are spread over the lines as a discount is."""
-    discounts = [(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
-    rules, facts, member = context.rules, context.facts, context.member
-    effects = earn_as_paid(rules, facts, member, [PaidLine(number, discount) for number, discount in discounts])
-    money_minor = _money_of_points(request.spend_points_minor, rules)
-    if money_minor == 0:
-        return effects
-    payable = [line.payable_minor for line in effects.lines]
-    limits = [line.spendable_minor for line in effects.lines]
-    parts = spread_largest_remainder(min(money_minor, sum(limits)), payable, limits)
-    paid_with_points = {line.line_number: part for line, part in zip(effects.lines, parts, strict=True)}
-    paid = [PaidLine(number, discount, paid_with_points[number]) for number, discount in discounts]
-    return earn_as_paid(rules, facts, member, paid)
-
-
-def _effects_without_member(request: checkout_pb2.CommitRequest, context: CommitContext) -> Effects:
-    """Evaluate for the discounts and variances only: nobody is there to earn."""
-    paid = [PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
-    effects = earn_as_paid(context.rules, context.facts, None, paid)
-    lines = tuple(line._replace(accruals=()) for line in effects.lines)
-    return effects._replace(lines=lines, accrual_points_minor=0)
-
-
-def _money_of_points(points_minor: int, rules: Rules) -> int:
-    spending = rules.programme.spending
-    return points_minor * spending.step_money_minor // spending.step_points_minor
-
-
 def _spend(request: checkout_pb2.CommitRequest, context: CommitContext) -> Spend | None:
     if context.found is None or request.spend_points_minor == 0:
         return None
     spending = context.rules.programme.spending
-    forbidden = 0 if context.found.member.can_spend else int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)
     return Spend(
         points_minor=request.spend_points_minor,
         step_minor=spending.step_points_minor,
         rate_money_minor=spending.step_money_minor,
         rate_points_minor=spending.step_points_minor,
-        forbidden=forbidden,
+        forbidden=_forbidden(context, context.found),
     )
 
 
-def _event(request: checkout_pb2.CommitRequest, context: CommitContext, effects: Effects) -> bytes:
-    """Return the journal's record of a purchase, without what the books add to it."""
-    event = journal_pb2.Event()
-    purchase, shopper = event.purchase, context.shopper
-    purchase.receipt_key.CopyFrom(request.receipt_key)
-    if shopper.found is not None:
-        purchase.member_id = str(shopper.found.member.member_id)
-        purchase.identified_by = shopper.found.identified_by
-    if shopper.refusal is not None:
-        purchase.identifier_refused = shopper.refusal.reason
-    purchase.receipt.CopyFrom(request.receipt)
-    _complete_lines(purchase.receipt, context.facts)
-    add_line_effects(purchase.effects, request.receipt, effects)
-    purchase.programme_code = context.rules.programme.code
-    purchase.programme_version = effects.programme_version
-    purchase.asked_points_minor = request.spend_points_minor
-    purchase.variances.extend(variance_messages(effects))
-    purchase.notices.extend((*notices_of(effects.messages), *context.notices))
-    purchase.time_zone = context.zone.key
-    purchase.coupon_codes.extend(request.coupon_codes)
-    purchase.quoted_programme_version = request.quoted_programme_version
-    return event.SerializeToString()
+def _forbidden(context: CommitContext, found: Found) -> int:
+    partners = {partner.code: partner for partner in context.rules.programme.partners}
+    partner = partners.get(context.facts.partner)
+    if found.member.can_spend and (partner is None or partner.accepts_points):
+        return 0
+    return int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)
 
 
-def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:
-    """Write down what the catalogue knew, so that the receipt can be explained when the catalogue has changed."""
-    judged = {line.line_number: line for line in facts.lines}
-    for line in receipt.lines:
-        seen = judged.get(line.line_number)
-        if seen is None:
-            continue
-        if not line.category and seen.category:
-            line.category = seen.category
-        if not line.brand and seen.brand:
-            line.brand = seen.brand
-        if len(seen.tags) > len(line.tags):
-            line.tags[:] = seen.tags
+def _further_spends(request: checkout_pb2.CommitRequest, context: CommitContext) -> tuple[UnitSpend, ...]:
+    """Return what is paid with further units.
+
+    Raises:
+        Refused: INVALID_REQUEST for a unit that the programme does not have.
+    """
+    if context.found is None:
+        return ()
+    spends = []
+    for index, points in enumerate(request.spend_units):
+        unit = further_unit(context.rules, points.unit)
+        if unit is None:
+            known = ", ".join(one.point.unit for one in context.rules.programme.units) or "none"
+            raise invalid(f"spend_units[{index}].unit", f"{points.unit} is no further unit; the programme has {known}")
+        rate = unit.point.money_per_points
+        spend = Spend(points.points_minor, 1, rate.numerator, rate.denominator, _forbidden(context, context.found))
+        spends.append(UnitSpend(context.books.unit_named(points.unit), spend))
+    return tuple(spends)

@@ -11,7 +11,7 @@ from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.balances import BalanceAt
-from ledger.model import Grant
+from ledger.model import ISSUED, Grant, Unit
 from server.errors import Refused
 from server.promotions import Effects, LotGrant, Message, ReceiptLine
 from server.promotions.model import Audience
@@ -40,6 +40,10 @@ class ProductLike(Protocol):
         """The brand."""
 
     @property
+    def supplier(self) -> str:
+        """The supplier."""
+
+    @property
     def tags(self) -> tuple[str, ...]:
         """Marks such as "alcohol"."""
 
@@ -49,6 +53,16 @@ class CatalogueLike(Protocol):
 
     def get(self, sku: str) -> ProductLike | None:
         """Return an article; None if it is unknown."""
+
+
+class PointBooks(Protocol):
+    """How the books number point units and partners."""
+
+    def unit_named(self, code: str) -> Unit:
+        """Return a unit by its code."""
+
+    def partner_account(self, code: str) -> int:
+        """Return a partner's settlement account."""
 
 
 def decimal_text(points_minor: int, precision: int) -> str:
@@ -88,16 +102,14 @@ def lines_of(receipt: common_pb2.Receipt, catalogue: CatalogueLike) -> tuple[lis
             continue
         total += amount
         product = catalogue.get(line.sku)
-        category, brand, tags = line.category, line.brand, tuple(line.tags)
+        category, brand, supplier, tags = line.category, line.brand, line.supplier, tuple(line.tags)
         if product is not None:
-            category, brand, tags = category or product.category, brand or product.brand, (*product.tags, *tags)
+            category, brand = category or product.category, brand or product.brand
+            supplier, tags = supplier or product.supplier, (*product.tags, *tags)
         elif not category:
             unknown.append(line.sku)
-        lines.append(
-            ReceiptLine(
-                number, line.sku, category, brand, tags, quantity, amount, line.floor_amount_minor, line.weighed
-            )
-        )
+        goods = (line.sku, category, brand, supplier, tags)
+        lines.append(ReceiptLine(number, *goods, quantity, amount, line.floor_amount_minor, line.weighed))
     if total > MAX_RECEIPT_MINOR:
         raise invalid("receipt.lines", f"the list prices come to {total}, more than {MAX_RECEIPT_MINOR}")
     return lines, unknown
@@ -110,14 +122,6 @@ def unknown_sku_notice(unknown: Sequence[str]) -> list[common_pb2.Notice]:
     more = f" and {len(unknown) - _SHOWN_SKUS} more" if len(unknown) > _SHOWN_SKUS else ""
     text = f"Not in the catalogue, sold without category promotions: {', '.join(unknown[:_SHOWN_SKUS])}{more}."
     return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="UNKNOWN_SKU", text=text)]
-
-
-def coupons_notice(coupon_codes: Sequence[str]) -> list[common_pb2.Notice]:
-    """Return the notice that coupons gave nothing, if any were presented: programmes cannot name coupons yet."""
-    if not coupon_codes:
-        return []
-    text = "Coupons are not accepted yet: give them back to the shopper."
-    return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="COUPONS_NOT_YET_AVAILABLE", text=text)]
 
 
 def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:
@@ -149,8 +153,12 @@ def add_line_effects(
             message.points_money_minor = line.points_money_minor
         for promotion_id, amount_minor in line.discounts:
             message.discounts.add(promotion_id=promotion_id, amount_minor=amount_minor)
-        for promotion_id, base_minor, points_minor in line.accruals:
-            message.accruals.add(promotion_id=promotion_id, base_minor=base_minor, points_minor=points_minor)
+        for promotion_id, base_minor, points_minor, unit, partner in line.accruals:
+            accrual = message.accruals.add(promotion_id=promotion_id, base_minor=base_minor, points_minor=points_minor)
+            if unit:
+                accrual.unit = unit
+            if partner:
+                accrual.partner = partner
 
 
 def variance_messages(effects: Effects) -> list[journal_pb2.Variance]:
@@ -181,16 +189,19 @@ def balance_message(balance: BalanceAt) -> common_pb2.Balance:
     return message
 
 
-def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo) -> tuple[Grant, ...]:
-    """Return the lots to grant: dates become moments, midnights of the store's calendar.
+def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks) -> tuple[Grant, ...]:
+    """Return the lots to grant, each of its unit and at its partner's expense.
 
-    Points become active as their first day begins and lapse as their last day ends.
+    Dates become moments, midnights of the store's calendar: points become active as their first day begins and lapse
+    as their last day ends.
     """
     return tuple(
         Grant(
             lot.points_minor,
             None if lot.active_from is None else _midnight(lot.active_from, zone),
             None if lot.expires_on is None else _midnight(lot.expires_on + timedelta(days=1), zone),
+            unit=books.unit_named(lot.unit) if lot.unit else None,
+            account=books.partner_account(lot.partner) if lot.partner else ISSUED,
         )
         for lot in lots
         if lot.points_minor > 0

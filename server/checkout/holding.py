@@ -13,9 +13,10 @@ from ledger.keys import checkout_key, content_hash, message_key
 from ledger.lookups import CheckoutHold
 from ledger.model import Booked, Cancel, Hold, Unit
 from ledger.model import Refused as LedgerRefused
-from server.checkout.booking import ids_of
+from server.checkout.context import ids_of
+from server.checkout.presenting import Presented
 from server.checkout.sale import Sale
-from server.checkout.submitting import entry_ref
+from server.checkout.submitting import balances_of, entry_ref
 from server.errors import Refused
 from server.members.directory import Found
 from server.promotions import Effects
@@ -25,13 +26,17 @@ ANOTHER_CARD_REASON = "another card was shown"
 
 
 class HoldContext(NamedTuple):
-    """What a hold is judged by. ``refusal`` is why the member may not hold, if so; ``effects`` say what is held."""
+    """What a hold is judged by. ``refusal`` is why the member may not hold, if so; ``effects`` say what is held.
+
+    Of the coupons ``presented``, those that have an effect are kept.
+    """
 
     sale: Sale
     unit: Unit
     found: Found
     refusal: Refused | None
     effects: Effects
+    presented: Presented
 
 
 def spending_refusal(found: Found, points_minor: int) -> Refused | None:
@@ -49,13 +54,14 @@ def hold_command(request: checkout_pb2.HoldRequest, context: HoldContext, books:
     """Return what the books are to be told: to keep the points that the programme lets this receipt spend."""
     member_id, programme = context.found.member.member_id, context.sale.rules.programme
     ttl_seconds = request.ttl_seconds or programme.spending.hold_ttl_seconds
+    claims = context.presented.used_claims(context.effects)
     record = journal_pb2.Hold(
         member_id=str(member_id),
         checkout_key=request.checkout_key,
         asked_points_minor=context.effects.spent_points_minor,
         ttl_seconds=ttl_seconds,
         takeover_reason=request.takeover_reason,
-        coupon_codes=request.coupon_codes,
+        coupon_codes=[claim.code for claim in claims],
         programme_code=programme.code,
         programme_version=context.effects.programme_version,
         held_money_minor=context.effects.spent_money_minor,
@@ -78,6 +84,7 @@ def hold_command(request: checkout_pb2.HoldRequest, context: HoldContext, books:
         points_minor=context.effects.spent_points_minor,
         ttl_seconds=ttl_seconds,
         takeover=bool(request.takeover_reason),
+        claims=claims,
     )
 
 
@@ -104,9 +111,10 @@ def hold_response(booked: Booked) -> checkout_pb2.HoldResponse:
     response = checkout_pb2.HoldResponse(
         held_points_minor=event.settlement.held_points_minor,
         held_money_minor=event.hold.held_money_minor,
-        balances=[event.settlement.balance],
+        balances=balances_of(event.settlement),
         held_elsewhere=event.hold.held_elsewhere,
         entry=entry_ref(booked),
+        held_coupon_codes=event.hold.coupon_codes,
     )
     response.expires_at.FromDatetime(booked.booked_at + timedelta(seconds=event.hold.ttl_seconds))
     return response
@@ -158,7 +166,7 @@ def cancel_response(booked: Booked, hold_number: int) -> checkout_pb2.CancelResp
     ]
     return checkout_pb2.CancelResponse(
         released_points_minor=sum(end.released_points_minor for end in ends),
-        balances=[event.settlement.balance] if event.settlement.HasField("balance") else [],
+        balances=balances_of(event.settlement),
         entry=entry_ref(booked),
     )
 

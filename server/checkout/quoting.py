@@ -10,6 +10,8 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 from ledger.balances import BalanceAt
 from ledger.lookups import HeldPoints
 from server.checkout.convert import add_line_effects, decimal_text, notices_of
+from server.checkout.presenting import Presented
+from server.checkout.promising import capped_messages, coupon_notices, draw_messages, promised_coupons
 from server.checkout.sale import Sale
 from server.members.directory import Found
 from server.promotions import Effects, Rules
@@ -28,9 +30,10 @@ def quote_response(
     found: Found | None,
     balances: Sequence[common_pb2.Balance],
     available_minor: int,
-    coupon_codes: Sequence[str],
+    presented: Presented,
 ) -> checkout_pb2.QuoteResponse:
     """Return what the rules make of a receipt; a member can spend ``available_minor`` of the programme's points."""
+    outcomes = presented.outcomes(effects)
     spending = sale.rules.programme.spending
     most_points = effects.max_spend_points_minor
     if found is not None:
@@ -45,13 +48,28 @@ def quote_response(
         spend_money_minor=effects.spent_money_minor,
         accrual_points_minor=effects.accrual_points_minor,
         balances=balances,
-        notices=[*notices_of(effects.messages), *sale.shortcomings(coupon_codes)],
+        notices=[*notices_of(effects.messages), *sale.shortcomings(), *coupon_notices(outcomes)],
         programme_code=sale.rules.programme.code,
         programme_version=effects.programme_version,
         settings=[common_pb2.NamedSetting(name=name, value=value) for name, value in effects.settings],
+        coupons=outcomes,
+        issued_coupons=promised_coupons(effects) if found else (),
+        capped=capped_messages(effects),
+        accrual_units=accruals_of_further_units(effects),
+        draws=draw_messages(effects) if found else (),
     )
     add_line_effects(response.lines, receipt, effects)
     return response
+
+
+def accruals_of_further_units(effects: Effects) -> list[common_pb2.UnitPoints]:
+    """Return the points of further units that a receipt would earn."""
+    points: dict[str, int] = {}
+    for line in effects.lines:
+        for accrual in line.accruals:
+            if accrual.unit:
+                points[accrual.unit] = points.get(accrual.unit, 0) + accrual.points_minor
+    return [common_pb2.UnitPoints(unit=unit, points_minor=amount) for unit, amount in points.items()]
 
 
 def available_of(balances: Iterable[BalanceAt], rules: Rules) -> int:

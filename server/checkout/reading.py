@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from ledger.coupons import CouponUse, read_coupon_uses
 from ledger.lookups import (
     BookedReceipt,
     CheckoutHold,
@@ -27,6 +29,7 @@ _HOLDS: Final = "holds"
 _CHECKOUT: Final = "checkout"
 _RECEIPT: Final = "receipt"
 _MESSAGE: Final = "message"
+_COUPON: Final = "coupon"
 
 _Key = tuple[str, Any]
 """What is asked, and for what: a member's place, a checkout's or receipt's key, a message id."""
@@ -65,6 +68,11 @@ class LedgerReader:
         """Say whether something is booked under a message id."""
         return bool(await self._lookups.get((_MESSAGE, message_id)))
 
+    async def coupon_uses(self, codes: Sequence[str]) -> dict[str, list[CouponUse]]:
+        """Return the uses that are taken of coupons; none for a coupon of which none is."""
+        found = await asyncio.gather(*(self._lookups.get((_COUPON, code)) for code in codes))
+        return {code: uses for code, uses in zip(codes, found, strict=True) if uses}
+
     async def _load(self, conn: Connection, keys: Sequence[_Key]) -> dict[_Key, Any]:
         asked: dict[str, list[Any]] = defaultdict(list)
         for kind, key in keys:
@@ -77,6 +85,8 @@ class LedgerReader:
             found |= {(_CHECKOUT, key): value for key, value in (await read_checkout_holds(conn, checkouts)).items()}
         if receipts := asked[_RECEIPT]:
             found |= {(_RECEIPT, key): value for key, value in (await read_receipts(conn, receipts)).items()}
+        if codes := asked[_COUPON]:
+            found |= {(_COUPON, code): uses for code, uses in (await read_coupon_uses(conn, codes)).items()}
         if messages := asked[_MESSAGE]:
             found |= {(_MESSAGE, key): True for key in await read_used_messages(conn, messages)}
         return found

@@ -15,7 +15,7 @@ from ledger.model import AVAILABLE, EXPIRED, REDEEMED, Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
 from server.checkout.convert import decimal_text, invalid
 from server.checkout.sale import moment_of
-from server.checkout.submitting import entry_ref, receipt_key_bytes
+from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes
 from server.errors import Refused
 from server.promotions import Clawback, Rules
 
@@ -111,6 +111,8 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
         lots=purchase.lots,
         clawback=_CLAWBACKS[settings.clawback],
         expired_grace_days=settings.expired_grace_days,
+        units=purchase.units,
+        partners=purchase.partners,
     )
 
 
@@ -136,7 +138,7 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
         refund_points_minor=settlement.refund_points_minor,
         clawback_points_minor=settlement.clawback_points_minor + settlement.clawback_debt_points_minor,
         debt_points_minor=settlement.clawback_debt_points_minor,
-        balances=[settlement.balance] if settlement.HasField("balance") else [],
+        balances=balances_of(settlement),
         notices=_notices(event),
         coupon_codes=goods.coupon_codes,
     )

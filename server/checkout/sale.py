@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
@@ -10,8 +10,10 @@ from zoneinfo import ZoneInfo
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2
 
-from server.checkout.convert import CatalogueLike, coupons_notice, invalid, lines_of, unknown_sku_notice
+from server.checkout.convert import CatalogueLike, invalid, lines_of, unknown_sku_notice
+from server.checkout.facts import receipt_facts
 from server.errors import Refused
+from server.members.directory import Found
 from server.promotions import ReceiptError, ReceiptFacts, Rules
 from server.rules import RulesBook
 
@@ -21,10 +23,16 @@ NO_PROGRAMME_TEXT = "The loyalty programme is not in effect. Sell without the ca
 
 
 class StoresLike(Protocol):
-    """The stores and their time zones."""
+    """The stores: their time zones, groups and partners."""
 
     def time_zone(self, store_id: str) -> ZoneInfo | None:
         """Return a store's time zone; None if there is no such store."""
+
+    def groups(self, store_id: str) -> frozenset[str]:
+        """Return the groups that a store belongs to."""
+
+    def partner(self, store_id: str) -> str:
+        """Return the coalition partner that runs a store; empty for the chain's own."""
 
 
 class Sale(NamedTuple):
@@ -35,9 +43,9 @@ class Sale(NamedTuple):
     facts: ReceiptFacts
     unknown_skus: list[str]
 
-    def shortcomings(self, coupon_codes: Sequence[str]) -> list[common_pb2.Notice]:
+    def shortcomings(self) -> list[common_pb2.Notice]:
         """Return notices about what the rules could not take into account."""
-        return [*unknown_sku_notice(self.unknown_skus), *coupons_notice(coupon_codes)]
+        return unknown_sku_notice(self.unknown_skus)
 
 
 class Judge:
@@ -49,15 +57,26 @@ class Judge:
         self._catalogue = catalogue
         self._stores = stores
 
-    def sale(self, receipt: common_pb2.Receipt, store_id: str, key: str = "receipt_key") -> Sale:
+    def sale(
+        self,
+        receipt: common_pb2.Receipt,
+        store_id: str,
+        key: str = "receipt_key",
+        *,
+        terminal_id: str = "",
+        found: Found | None = None,
+    ) -> Sale:
         """Judge by the rules at the receipt's time, in the store's time zone; ``key`` is the field with the store.
+
+        Which version that is may depend on the store and on who buys, while a version is being rolled out.
 
         Raises:
             Refused: NOT_FOUND, NO_PROGRAMME, CURRENCY_FOREIGN, or INVALID_REQUEST for lines that make no sense.
         """
         zone = self.zone(store_id, key)
         moment = moment_of(receipt.event_at)
-        rules = self.rules_at(moment)
+        local_at = moment.astimezone(zone)
+        rules = self.rules_at(moment, store_id, shopper_of(found, store_id, terminal_id, local_at))
         if receipt.currency_code != rules.programme.currency:
             raise Refused(
                 common_pb2.REFUSAL_REASON_CURRENCY_FOREIGN,
@@ -65,7 +84,9 @@ class Judge:
                 violations=[("receipt.currency_code", f"must be {rules.programme.currency}")],
             )
         lines, unknown = lines_of(receipt, self._catalogue)
-        return Sale(rules, zone, ReceiptFacts(store_id, moment.astimezone(zone), lines), unknown)
+        groups, partner = self._stores.groups(store_id), self._stores.partner(store_id)
+        facts = receipt_facts(receipt, lines, store_id, zone, store_groups=groups, partner=partner)
+        return Sale(rules, zone, facts, unknown)
 
     def zone(self, store_id: str, key: str = "receipt_key") -> ZoneInfo:
         """Return a store's time zone; Refused NOT_FOUND if there is no such store."""
@@ -78,9 +99,9 @@ class Judge:
             )
         return zone
 
-    def rules_at(self, moment: datetime) -> Rules:
+    def rules_at(self, moment: datetime, store_id: str = "", shopper: str = "") -> Rules:
         """Return the rules at an (aware) moment; Refused NO_PROGRAMME if none are in effect."""
-        rules = self._rules.at(moment)
+        rules = self._rules.at(moment, store_id=store_id, shopper=shopper)
         if rules is None:
             raise Refused(
                 common_pb2.REFUSAL_REASON_NO_PROGRAMME,
@@ -96,6 +117,12 @@ def evaluated(evaluate: Callable[[], T]) -> T:
         return evaluate()
     except ReceiptError as error:
         raise invalid(f"receipt.{error.field}", str(error)) from error
+
+
+def shopper_of(found: Found | None, store_id: str, terminal_id: str, local_at: datetime) -> str:
+    """Return by what a shopper's receipts of a day are drawn for a roll-out, the same in Quote and in Commit."""
+    who = f"{store_id}/{terminal_id}" if found is None else str(found.member.member_id)
+    return f"{who}|{local_at:%Y-%m-%d}"
 
 
 def moment_of(timestamp: Timestamp) -> datetime:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
@@ -16,15 +18,11 @@ from ledger.balances import BalanceAt
 from ledger.committer import Committer
 from ledger.keys import checkout_key
 from ledger.model import Booked, Hold
-from server.checkout.booking import (
-    CommitContext,
-    Shopper,
-    checkout_of,
-    commit_command,
-    commit_response,
-    member_facts,
-)
+from server.checkout.booking import checkout_of, commit_command, commit_response
+from server.checkout.budgets import Budgets
+from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
 from server.checkout.convert import CatalogueLike, balance_message
+from server.checkout.further import further_payment
 from server.checkout.holding import (
     HoldContext,
     cancel_command,
@@ -35,6 +33,8 @@ from server.checkout.holding import (
     release_command,
     spending_refusal,
 )
+from server.checkout.presenting import CouponLookups, Presented, present
+from server.checkout.promising import standing_message
 from server.checkout.quoting import (
     TAKE_OVER_TEXT,
     available_of,
@@ -47,7 +47,7 @@ from server.checkout.quoting import (
 )
 from server.checkout.reading import LedgerReader
 from server.checkout.returning import ReturnContext, known_purchase, return_command, return_response
-from server.checkout.sale import Judge, StoresLike, evaluated, moment_of
+from server.checkout.sale import Judge, Sale, StoresLike, evaluated, moment_of, shopper_of
 from server.checkout.session import Call, serve_session
 from server.checkout.submitting import receipt_key_bytes, submit
 from server.clock import Clock
@@ -55,8 +55,10 @@ from server.edge import Caller, check
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
 from server.members.directory import Directory, Found
-from server.promotions import OfflineAction, quote
+from server.promotions import Effects, OfflineAction, PaidLine, Rules, earn_as_paid, quote, standing
+from server.rights.coupons import CouponReader
 from server.rules import RulesBook
+from server.rules.shadow import Shadows
 
 BalanceReader = Gatherer[tuple[int, uuid.UUID], list[BalanceAt]]
 
@@ -74,6 +76,15 @@ _OFFLINE_CASES: Mapping[common_pb2.RefusalReason, str] = {
 one cannot be scanned again, so it is as good as unknown."""
 
 
+class Books(NamedTuple):
+    """The ways to the books: commands, balances, rare look-ups, and parts of shared budgets."""
+
+    committer: Committer
+    balances: BalanceReader
+    reader: LedgerReader
+    budgets: Budgets
+
+
 class CheckoutServicer:
     """CheckoutService; see checkout.proto for what each call promises."""
 
@@ -81,22 +92,23 @@ class CheckoutServicer:
         self,
         *,
         directory: Directory,
-        balances: BalanceReader,
-        reader: LedgerReader,
-        committer: Committer,
+        books: Books,
+        coupons: CouponReader,
         rules: RulesBook,
         catalogue: CatalogueLike,
         stores: StoresLike,
         clock: Clock,
+        shadows: Shadows | None = None,
     ) -> None:
-        """Take the parts that a worker shares among its calls."""
+        """Take the parts that a worker shares among its calls; without `shadows` none are compared."""
         self._directory = directory
-        self._balances = balances
-        self._reader = reader
-        self._committer = committer
+        self._committer, self._balances, self._reader, self._budgets = books
+        self._coupons = coupons
+        self._lookups = CouponLookups(coupons, books.reader)
         self._rules = rules
         self._judge = Judge(rules, catalogue, stores)
         self._clock = clock
+        self._shadows = shadows
 
     # --- reading -----------------------------------------------------------------------------------------------
 
@@ -107,6 +119,12 @@ class CheckoutServicer:
         response = checkout_pb2.IdentifyResponse(
             member=found.member.summary(), balances=[balance_message(balance) for balance in balances]
         )
+        moment = moment_of(request.event_at) if request.HasField("event_at") else self._clock()
+        local_at = moment.astimezone(self._judge.zone(caller.store_id, "caller"))
+        shopper = shopper_of(found, caller.store_id, caller.terminal_id, local_at)
+        rules = self._rules.at(moment, store_id=caller.store_id, shopper=shopper)
+        if rules is not None:
+            await self._show_rights(response, rules, found, local_at)
         if not found.member.can_spend:
             response.notices.append(
                 common_pb2.Notice(
@@ -118,22 +136,84 @@ class CheckoutServicer:
         await self._show_held_elsewhere(response, found, balances, caller)
         return response
 
+    async def _show_rights(
+        self, response: checkout_pb2.IdentifyResponse, rules: Rules, found: Found, local_at: datetime
+    ) -> None:
+        """Say which level, offers and coupons the member has; coupons cost a query only if the rules know any."""
+        _show_standing(response.member, rules, found, local_at.date())
+        facts = member_facts(found, local_at)
+        assert facts is not None, "there is a member"
+        last_days = {offer.promotion_id: offer.last for offer in found.member.offers}
+        for promotion_id in sorted(facts.offers & rules.offer_ids):
+            last, promotion = last_days[promotion_id], rules.promotion(promotion_id)
+            response.offers.add(
+                promotion_id=promotion_id,
+                title=promotion.name if promotion else "",
+                valid_until=last.isoformat() if last else "",
+            )
+        if not rules.asks_for_coupons:
+            return
+        for coupon in await self._coupons.usable_of(
+            found.member.book, found.member.member_id, local_at.date(), found.member.merged_from
+        ):
+            usable = response.coupons.add(code=coupon.code, title=rules.coupon_titles(coupon.series) or coupon.series)
+            if coupon.valid_until is not None:
+                end = datetime.combine(coupon.valid_until + timedelta(days=1), time(), local_at.tzinfo)
+                usable.expires_at.FromDatetime(end.astimezone(UTC))
+
     async def quote(self, request: checkout_pb2.QuoteRequest, caller: Caller) -> checkout_pb2.QuoteResponse:
         """Say what a receipt would give."""
-        sale = self._judge.sale(request.receipt, caller.store_id)
         found: Found | None = None
         balances: list[BalanceAt] = []
         if request.HasField("identifier"):
             found = await self._member(request.identifier)
             balances = await self._balances_of(found)
+        sale = self._judge.sale(request.receipt, caller.store_id, terminal_id=caller.terminal_id, found=found)
+        presented = await self._present(request.coupon_codes, sale, found)
         available = available_of(balances, sale.rules)
         wanted = request.spend_points_minor if found is None else min(request.spend_points_minor, available)
-        effects = evaluated(lambda: quote(sale.rules, sale.facts, member_facts(found), wanted))
+        effects = await self._quoted(sale, presented, found, wanted)
+        spent_units: list[common_pb2.UnitPoints] = []
+        if request.spend_units:
+            known = balances if found else None
+            spent_units, paid = further_payment(request.spend_units, sale.rules, effects, known)
+            effects = self._paid_with_units(sale, presented, found, effects, paid)
         messages = [balance_message(balance) for balance in balances]
-        response = quote_response(request.receipt, sale, effects, found, messages, available, request.coupon_codes)
+        response = quote_response(request.receipt, sale, effects, found, messages, available, presented)
+        response.spend_units.extend(spent_units)
         if found is not None:
+            _show_standing(response.member, sale.rules, found, sale.facts.local_at.date())
             await self._show_held_elsewhere(response, found, balances, caller)
         return response
+
+    async def _quoted(self, sale: Sale, presented: Presented, found: Found | None, wanted: int) -> Effects:
+        """Evaluate with what was counted so far; what is left of shared budgets is asked only if one is touched."""
+        facts = sale.facts._replace(coupons=presented.usable)
+        member, usage = member_facts(found, facts.local_at), cached_usage(found)
+        effects = evaluated(lambda: quote(sale.rules, facts, member, wanted, usage))
+        if effects.shared:
+            usage = usage._replace(shared=await self._budgets.left(effects.shared))
+            effects = evaluated(lambda: quote(sale.rules, facts, member, wanted, usage))
+        return effects
+
+    @staticmethod
+    def _paid_with_units(
+        sale: Sale, presented: Presented, found: Found | None, quoted: Effects, paid: Sequence[PaidLine]
+    ) -> Effects:
+        """Evaluate again with what further units pay, on which nothing is earned."""
+        facts = sale.facts._replace(coupons=presented.usable)
+        member, usage = member_facts(found, facts.local_at), cached_usage(found)
+        effects = evaluated(lambda: earn_as_paid(sale.rules, facts, member, paid, usage))
+        return effects._replace(
+            spent_points_minor=quoted.spent_points_minor, spent_money_minor=quoted.spent_money_minor
+        )
+
+    async def _present(
+        self, codes: Sequence[str], sale: Sale, found: Found | None, *, with_uses: bool = True
+    ) -> Presented:
+        """Judge the coupons of a request; without ``with_uses`` the books say, under the fence, if a use is left."""
+        ids = ids_of(found) if found else ()
+        return await present(codes, sale.rules, ids, sale.facts.local_at.date(), self._lookups, with_uses=with_uses)
 
     async def _show_held_elsewhere(
         self,
@@ -176,30 +256,42 @@ class CheckoutServicer:
         self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper
     ) -> checkout_pb2.CommitResponse:
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
-        sale = self._judge.sale(request.receipt, request.receipt_key.store_id)
+        key, found = request.receipt_key, shopper.found
+        sale = self._judge.sale(request.receipt, key.store_id, terminal_id=key.terminal_id, found=found)
         context = CommitContext(
             rules=sale.rules,
             unit=self._rules.unit(sale.rules),
             zone=sale.zone,
             facts=sale.facts,
-            notices=sale.shortcomings(request.coupon_codes),
+            member=member_facts(found, sale.facts.local_at),
+            notices=sale.shortcomings(),
             shopper=shopper,
+            presented=await self._present(request.coupon_codes, sale, found, with_uses=False),
+            books=self._rules,
         )
-        command = evaluated(lambda: commit_command(request, context, self._committer.books))
-        return commit_response(await submit(self._committer, command, caller.deadline, shopper.refusal))
+        command, shared = evaluated(lambda: commit_command(request, context, self._committer.books))
+        if shared:
+            await self._budgets.ensure(command.book, shared)
+        booked = await submit(self._committer, command, caller.deadline, shopper.refusal)
+        if self._shadows is not None and not booked.repeated:
+            facts = context.facts._replace(coupons=context.presented.usable)
+            usage = cached_usage(found)
+            self._shadows.compare(sale.rules, facts, context.member, usage, request.spend_points_minor)
+        return commit_response(booked)
 
     async def hold(self, request: checkout_pb2.HoldRequest, caller: Caller) -> checkout_pb2.HoldResponse:
         """Keep points for a checkout."""
         _check_store(request.checkout_key.store_id, caller, "checkout_key")
-        sale = self._judge.sale(request.receipt, request.checkout_key.store_id, "checkout_key")
+        key = request.checkout_key
         found, refusal = await self._directory.look_up(request.identifier)
         if found is None:
             assert refusal is not None, "a look-up finds a member or says why not"
             raise refusal
-        facts = member_facts(found)
-        effects = evaluated(lambda: quote(sale.rules, sale.facts, facts, request.spend_points_minor))
-        refusal = refusal or spending_refusal(found, request.spend_points_minor)
-        context = HoldContext(sale, self._rules.unit(sale.rules), found, refusal, effects)
+        sale = self._judge.sale(request.receipt, key.store_id, "checkout_key", terminal_id=key.terminal_id, found=found)
+        presented = await self._present(request.coupon_codes, sale, found, with_uses=False)
+        effects = await self._quoted(sale, presented, found, request.spend_points_minor)
+        refusal = refusal or spending_refusal(found, request.spend_points_minor) or presented.refusal()
+        context = HoldContext(sale, self._rules.unit(sale.rules), found, refusal, effects, presented)
         command = hold_command(request, context, self._committer.books)
         if refusal is None:
             await self._release_for_another_card(request, command, caller)
@@ -239,7 +331,7 @@ class CheckoutServicer:
         self, request: checkout_pb2.HoldRequest, context: HoldContext, booked: Booked
     ) -> checkout_pb2.HoldResponse:
         response = hold_response(booked)
-        (balance,) = response.balances
+        balance = response.balances[0]
         quoted = quote_response(
             request.receipt,
             context.sale,
@@ -247,7 +339,7 @@ class CheckoutServicer:
             context.found,
             response.balances,
             balance.available_points_minor + response.held_points_minor,
-            request.coupon_codes,
+            context.presented,
         )
         quoted.held_elsewhere.extend(response.held_elsewhere)
         quoted.notices.extend(held_elsewhere_notice(response.held_elsewhere, balance.precision))
@@ -349,6 +441,14 @@ class CheckoutServicer:
 
     async def _balances_of(self, found: Found) -> list[BalanceAt]:
         return await self._balances.get((found.member.book, found.member.member_id)) or []
+
+
+def _show_standing(summary: common_pb2.MemberSummary, rules: Rules, found: Found, day: date) -> None:
+    """Say which level a member has, and what is missing to the next."""
+    if rules.programme.tiers is None:
+        return
+    summary.standing.CopyFrom(standing_message(standing(rules.programme.tiers, cached_usage(found).member, day)))
+    summary.tier = summary.standing.tier
 
 
 def _check_store(store_id: str, caller: Caller, key: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from tallypoint.v1 import common_pb2
+from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
 from ledger.keys import business_key
@@ -20,6 +20,8 @@ CASHIER_TEXTS: Final[Mapping[common_pb2.RefusalReason, str]] = {
     common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT: "There are not that many points. Ask for fewer.",
     common_pb2.REFUSAL_REASON_HELD_ELSEWHERE: "Another lane holds these points. Ask for fewer, or take them over.",
     common_pb2.REFUSAL_REASON_HOLD_GONE: "This checkout is paid already. Begin a new one.",
+    common_pb2.REFUSAL_REASON_COUPON_USED: "This coupon was used a moment ago. Take it out and quote again.",
+    common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE: "Another checkout uses this coupon. Finish or cancel there.",
     common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE: "More would come back than was bought. Check earlier returns.",
 }
 """What a cashier is told when the books refuse."""
@@ -72,3 +74,9 @@ def entry_ref(booked: Booked) -> common_pb2.EntryRef:
     ref = common_pb2.EntryRef(book=booked.book, number=booked.number)
     ref.booked_at.FromDatetime(booked.booked_at)
     return ref
+
+
+def balances_of(settlement: checkout_pb2.Settlement) -> list[common_pb2.Balance]:
+    """Return the balances that an entry left: of the programme's own point, then of each further unit it moved."""
+    own = [settlement.balance] if settlement.HasField("balance") else []
+    return [*own, *(unit.balance for unit in settlement.units)]

@@ -330,7 +330,7 @@ class AdjustmentDesk:
         rules = self._rules.at(now)
         if last_day is None and rules is not None:
             last_day = lot_terms(rules, now.astimezone(UTC).date()).expires_on
-        return grants_of([LotGrant(adjustment.points_minor, None, last_day, ())], _UTC)[0]
+        return grants_of([LotGrant(adjustment.points_minor, None, last_day, ())], _UTC, self._rules)[0]
 
     def _check_expiry(self, points_minor: int, expires_on: date | None, unit: Unit, now: datetime) -> None:
         """Refuse an expiry that makes no sense: INVALID_REQUEST."""

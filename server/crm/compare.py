@@ -18,9 +18,10 @@ import asyncpg
 
 from ledger.journal import read_entries, read_heads
 from server.crm import source
-from server.crm.rows import ACCOUNTS, ENTRY_KINDS, UnreadableEntryError, rows_of
-from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
-from server.crm.tables import TABLES, MemberRow, MovementRow, Table
+from server.crm.rows import ENTRY_KINDS, UnreadableEntryError, known_name, rows_of
+from server.crm.source import Names
+from server.crm.store import FOLLOWING, READ_UNITS, Cursor, check_identity, read_cursors
+from server.crm.tables import TABLES, MemberRow, MovementRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
     from ledger.journal import EntryRecord
@@ -159,13 +160,15 @@ async def compare(
         await _wait_for(crm_conn, {book: head.number for book, head in heads.items()}, patience_seconds)
         async with crm_conn.transaction(isolation="repeatable_read", readonly=True):
             cursors = await read_cursors(crm_conn)
+            names = await source.read_names(ledger_conn)
+            await _compare_units(result, names, crm_conn)
             total = sum(head.number for head in heads.values())
             for book, head in heads.items():
                 result.books += 1
                 upto = _compare_cursor(result, book, head, cursors.get(book))
                 for after in range(0, upto, WINDOW_ENTRIES):
                     window = (book, after, min(after + WINDOW_ENTRIES, upto))
-                    await _compare_window(result, ledger_conn, crm_conn, window, cursors[book])
+                    await _compare_window(result, ledger_conn, crm_conn, window, cursors[book], names)
                     if progress is not None:
                         progress(result.entries, total)
                 await _find_strays(result, crm_conn, book, cursors.get(book), identity.books)
@@ -173,6 +176,15 @@ async def compare(
     patience_left = patience_seconds if result.equal else 0.0
     await _recheck_members(result, ledger_conn, crm_conn, suspects, patience_left)
     return result
+
+
+async def _compare_units(result: Comparison, names: Names, crm_conn: Connection) -> None:
+    """Compare the point units that the CRM database has; one that is new comes with the next entry."""
+    known = {row.unit: row for row in names.units}
+    for record in await crm_conn.fetch(READ_UNITS):
+        row = PointUnitRow(*record)
+        if known.get(row.unit) != row:
+            result.differs(0, 0, f"point_unit[{row.unit}]", known.get(row.unit, "missing"), row)
 
 
 async def _wait_for(crm_conn: Connection, numbers: Mapping[int, int], patience_seconds: float) -> None:
@@ -206,7 +218,12 @@ def _compare_cursor(result: Comparison, book: int, head: Head, cursor: Cursor | 
 
 
 async def _compare_window(
-    result: Comparison, ledger_conn: Connection, crm_conn: Connection, window: tuple[int, int, int], cursor: Cursor
+    result: Comparison,
+    ledger_conn: Connection,
+    crm_conn: Connection,
+    window: tuple[int, int, int],
+    cursor: Cursor,
+    names: Names,
 ) -> None:
     """Compare the entries ``after < number <= last`` of a book."""
     book, after, last = window
@@ -220,11 +237,11 @@ async def _compare_window(
     if len(entries) < last - after:
         result.differs(book, after + 1, "entry", f"{len(entries)} entries", f"{last - after} applied")
     try:
-        expected = rows_of(entries)
+        expected = rows_of(entries, names.partners)
     except UnreadableEntryError as error:
         result.differs(book, after + 1, "entry", error, "applied")
         return
-    expected.of[MovementRow] = postings
+    expected.of[MovementRow] = [_movement(posting, names.partners) for posting in postings]
     result.entries += len(entries)
     for table in TABLES:
         result.rows[table.name] += len(found[table])
@@ -233,18 +250,17 @@ async def _compare_window(
 
 async def _read_ledger(
     conn: Connection, window: tuple[int, int, int]
-) -> tuple[list[EntryRecord], list[tuple[Any, ...]]]:
+) -> tuple[list[EntryRecord], list[asyncpg.Record]]:
     book, after, last = window
-    entries = await read_entries(conn, book, after, last - after)
-    return entries, [_movement(posting) for posting in await conn.fetch(READ_POSTINGS, *window)]
+    return await read_entries(conn, book, after, last - after), await conn.fetch(READ_POSTINGS, *window)
 
 
-def _movement(posting: asyncpg.Record) -> tuple[Any, ...]:
+def _movement(posting: asyncpg.Record, partners: Mapping[int, str]) -> tuple[Any, ...]:
     """Return a posting as the CRM database has it; what has no name there shows its number."""
     row = MovementRow(*posting)
     return row._replace(
-        debit=ACCOUNTS.get(posting["debit"], row.debit),
-        credit=ACCOUNTS.get(posting["credit"], row.credit),
+        debit=known_name(posting["debit"], partners),
+        credit=known_name(posting["credit"], partners),
         kind=ENTRY_KINDS.get(posting["kind"], row.kind),
     )
 

@@ -18,9 +18,10 @@ import asyncpg
 from tallypoint.v1 import journal_pb2
 
 from ledger.books import genesis_hash
+from ledger.finance.accounts import ACCOUNT_NAMES
 from ledger.journal import read_heads
 from server.crm import source
-from server.crm.rows import ACCOUNTS
+from server.crm.rows import known_name
 from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
 
 if TYPE_CHECKING:
@@ -69,9 +70,6 @@ SELECT c.book, (SELECT count(*) FROM ledger.entry e WHERE e.book = c.book AND e.
                 AND (h.how IS NULL OR h.ended_number > c.number)) AS rows
 FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
 """
-
-# Name the point units.
-READ_UNITS: Final = "SELECT unit, code, precision FROM ledger.unit"
 
 # Count the CRM database's rows.
 COUNT_ROWS: Final = """
@@ -164,10 +162,10 @@ async def reconcile(ledger_conn: Connection, crm_conn: Connection) -> list[BookR
         theirs = await _crm_sides(crm_conn, cursors)
     # Read after the cursors, so the ledger has all that they have.
     async with ledger_conn.transaction(isolation="repeatable_read", readonly=True):
-        heads = await read_heads(ledger_conn)
+        heads, names = await read_heads(ledger_conn), await source.read_names(ledger_conn)
         positions = {book: cursors[book].number if book in cursors else 0 for book in heads}
-        ours = await _ledger_sides(ledger_conn, identity.ledger_id, positions)
-        units = {row["unit"]: (row["code"], row["precision"]) for row in await ledger_conn.fetch(READ_UNITS)}
+        ours = await _ledger_sides(ledger_conn, identity.ledger_id, positions, names.partners)
+        units = {row.unit: (row.code, row.points_precision) for row in names.units}
     return [
         BookReconciliation(
             book,
@@ -178,7 +176,9 @@ async def reconcile(ledger_conn: Connection, crm_conn: Connection) -> list[BookR
     ]
 
 
-async def _ledger_sides(conn: Connection, ledger_id: uuid.UUID, positions: Mapping[int, int]) -> dict[int, _Side]:
+async def _ledger_sides(
+    conn: Connection, ledger_id: uuid.UUID, positions: Mapping[int, int], partners: Mapping[int, str]
+) -> dict[int, _Side]:
     sides = {book: _Side(hash=b"" if number else genesis_hash(ledger_id, book)) for book, number in positions.items()}
     places = list(positions), list(positions.values())
     for row in await conn.fetch(READ_HASHES, *places):
@@ -191,7 +191,7 @@ async def _ledger_sides(conn: Connection, ledger_id: uuid.UUID, positions: Mappi
     for row in await conn.fetch(COUNT_HOLD_ENDS, *places, hold, timeout=TIMEOUT_SECONDS):
         sides[row["book"]].counts["ended holds"] = row["rows"]
     for row in await conn.fetch(SUM_POSTINGS, *places, timeout=TIMEOUT_SECONDS):
-        sides[row["book"]].move(row, _account(row["debit"]), _account(row["credit"]))
+        sides[row["book"]].move(row, known_name(row["debit"], partners), known_name(row["credit"], partners))
     return sides
 
 
@@ -204,10 +204,6 @@ async def _crm_sides(conn: Connection, cursors: Mapping[int, Cursor]) -> dict[in
     for row in await conn.fetch(SUM_MOVEMENTS, timeout=TIMEOUT_SECONDS):
         sides[row["book"]].move(row, row["debit"], row["credit"])
     return sides
-
-
-def _account(number: int) -> str:
-    return ACCOUNTS.get(number, str(number))
 
 
 def _lines(ledger: _Side, crm: _Side, units: Mapping[int, tuple[str, int]]) -> list[Line]:
@@ -230,7 +226,7 @@ def _lines(ledger: _Side, crm: _Side, units: Mapping[int, tuple[str, int]]) -> l
 
 def _in_order(accounts: Iterable[Account]) -> list[Account]:
     """Return accounts as the journal counts them, debits first; unknown ones last."""
-    places = {name: number for number, name in ACCOUNTS.items()}
+    places = {name: number for number, name in ACCOUNT_NAMES.items()}
     return sorted(accounts, key=lambda a: (a.unit, places.get(a.name, len(places) * 10), a.name, a.side == "credited"))
 
 

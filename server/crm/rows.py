@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2, member_pb2
 
+from ledger.finance.accounts import account_name
+from ledger.returns import points_money_of
+from server.crm.promotion_rows import promotion_rows
 from server.crm.tables import (
     TABLES,
     AdjustmentRow,
@@ -26,6 +29,7 @@ from server.crm.tables import (
     ReturnRow,
     TransferRow,
 )
+from server.crm.text import stored
 
 if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumTypeWrapper
@@ -56,8 +60,6 @@ def _names(enum: EnumTypeWrapper[Any], prefix: str) -> dict[int, str]:
 
 
 _IDENTIFIED_BY: Final[dict[int, str | None]] = {0: None, **_names(common_pb2.IdentifierKind, "IDENTIFIER_KIND_")}
-ACCOUNTS: Final = _names(journal_pb2.Account, "ACCOUNT_")
-"""Names of the accounts by their number in the journal."""
 ENTRY_KINDS: Final = _names(journal_pb2.EntryKind, "ENTRY_KIND_")
 """Names of the kinds of entries by their number in the journal."""
 MEMBER_STATUSES: Final = _names(common_pb2.MemberStatus, "MEMBER_STATUS_")
@@ -70,8 +72,8 @@ _PERIODS: Final = _names(journal_pb2.ClosePeriod, "CLOSE_PERIOD_")
 _NO_EFFECTS: Final = common_pb2.LineEffects()
 
 
-def rows_of(entries: Iterable[EntryRecord]) -> Rows:
-    """Return the rows of entries.
+def rows_of(entries: Iterable[EntryRecord], partners: Mapping[int, str]) -> Rows:
+    """Return the rows of entries; ``partners`` are the coalition partners' codes by their accounts.
 
     Raises:
         UnreadableEntryError: with the book and number of the first entry that this version cannot read.
@@ -79,7 +81,7 @@ def rows_of(entries: Iterable[EntryRecord]) -> Rows:
     rows = Rows()
     for entry in entries:
         try:
-            _add(rows, entry)
+            _add(rows, entry, partners)
         except (ValueError, KeyError, DecodeError) as error:
             raise UnreadableEntryError(
                 f"entry {entry.number} of book {entry.book} (kind {entry.kind}) cannot be read by this version: "
@@ -88,7 +90,7 @@ def rows_of(entries: Iterable[EntryRecord]) -> Rows:
     return rows
 
 
-def _add(rows: Rows, entry: EntryRecord) -> None:
+def _add(rows: Rows, entry: EntryRecord, partners: Mapping[int, str]) -> None:
     event = journal_pb2.Event.FromString(entry.payload)
     which = event.WhichOneof("event")
     expected_kind, add = _BODIES.get(which or "", (0, _add_nothing))
@@ -97,20 +99,24 @@ def _add(rows: Rows, entry: EntryRecord) -> None:
     add(rows, entry, event)
     kind = ENTRY_KINDS[entry.kind]
     for ordinal, posting in enumerate(event.postings, start=1):
-        rows.add(_movement(entry, kind, ordinal, posting))
+        rows.add(_movement(entry, kind, ordinal, posting, partners))
     for end in event.hold_ends:
         rows.add(_hold_end(entry, kind, event, end))
+    for row in promotion_rows(entry, event, kind):
+        rows.add(row)
 
 
-def _movement(entry: EntryRecord, kind: str, ordinal: int, posting: journal_pb2.Posting) -> MovementRow:
+def _movement(
+    entry: EntryRecord, kind: str, ordinal: int, posting: journal_pb2.Posting, partners: Mapping[int, str]
+) -> MovementRow:
     return MovementRow(
         entry.number,
         ordinal,
         entry.booked_at,
         entry.member_id,
         posting.unit,
-        ACCOUNTS[posting.debit],
-        ACCOUNTS[posting.credit],
+        account_name(posting.debit, partners),
+        account_name(posting.credit, partners),
         posting.points_minor,
         posting.lot_number or entry.number,
         posting.lot_ordinal,
@@ -119,6 +125,14 @@ def _movement(entry: EntryRecord, kind: str, ordinal: int, posting: journal_pb2.
         _moment(posting.issued_at) if posting.HasField("issued_at") else None,
         kind,
     )
+
+
+def known_name(account: int, partners: Mapping[int, str]) -> str:
+    """Return an account's name, or its number if it has none."""
+    try:
+        return account_name(account, partners)
+    except KeyError:
+        return str(account)
 
 
 def _hold_end(entry: EntryRecord, kind: str, event: journal_pb2.Event, end: journal_pb2.HoldEnd) -> HoldEndRow:
@@ -135,7 +149,7 @@ def _hold_end(entry: EntryRecord, kind: str, event: journal_pb2.Event, end: jour
         how=_HOLD_ENDS[end.how],
         captured_minor=end.captured_points_minor,
         released_minor=end.released_points_minor,
-        reason=_text(reason) or None,
+        reason=stored(reason) or None,
     )
 
 
@@ -150,6 +164,7 @@ def _add_purchase(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> N
     rows.of[LineRow] += lines
     gross = sum(line.list_amount_minor for line in lines)
     discount = sum(line.discount_minor for line in lines)
+    points_money = points_money_of(settlement)
     unit, precision, balance_after = _balance_of(settlement)
     rows.add(
         ReceiptRow(
@@ -160,17 +175,17 @@ def _add_purchase(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> N
             receipt_number=key.receipt_number,
             booked_at=entry.booked_at,
             event_at=entry.event_at,
-            time_zone=_text(purchase.time_zone),
+            time_zone=stored(purchase.time_zone),
             member_id=entry.member_id,
             identified_by=_IDENTIFIED_BY[purchase.identified_by] if has_member else None,
-            programme_code=_text(purchase.programme_code),
+            programme_code=stored(purchase.programme_code),
             programme_version=purchase.programme_version,
             currency_code=receipt.currency_code,
             line_count=len(lines),
             gross_amount_minor=gross,
             discount_minor=discount,
-            points_money_minor=settlement.spent_money_minor,
-            net_amount_minor=gross - discount - settlement.spent_money_minor,
+            points_money_minor=points_money,
+            net_amount_minor=gross - discount - points_money,
             points_unit=unit,
             points_precision=precision,
             points_earned_minor=settlement.accrual_points_minor,
@@ -178,7 +193,8 @@ def _add_purchase(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> N
             points_left_out_minor=settlement.left_out_points_minor,
             balance_after_minor=balance_after,
             has_variance=bool(purchase.variances),
-            coupon_codes=[_text(code) for code in purchase.coupon_codes],
+            coupon_codes=[stored(code) for code in purchase.coupon_codes],
+            partner=stored(purchase.partner) or None,
         )
     )
 
@@ -203,14 +219,14 @@ def _add_return(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> Non
             receipt_number=key.receipt_number,
             booked_at=entry.booked_at,
             event_at=entry.event_at,
-            time_zone=_text(returned.time_zone),
+            time_zone=stored(returned.time_zone),
             member_id=entry.member_id,
             purchase_number=returned.purchase_number,
             purchase_store_id=purchase_key.store_id,
             purchase_terminal_id=purchase_key.terminal_id,
             purchase_business_date=date.fromisoformat(purchase_key.business_date),
             purchase_receipt_number=purchase_key.receipt_number,
-            programme_code=_text(returned.programme_code),
+            programme_code=stored(returned.programme_code),
             programme_version=returned.programme_version,
             line_count=len(lines),
             gross_amount_minor=sum(line.list_amount_minor for line in lines),
@@ -226,7 +242,7 @@ def _add_return(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> Non
             balance_after_minor=balance_after,
             clawback=_CLAWBACKS[returned.clawback],
             purchase_complete=returned.so_far.complete,
-            coupon_codes=[_text(code) for code in returned.coupon_codes],
+            coupon_codes=[stored(code) for code in returned.coupon_codes],
         )
     )
 
@@ -258,15 +274,15 @@ def _add_hold(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> None:
             member_id=_member_of(entry),
             store_id=key.store_id,
             terminal_id=key.terminal_id,
-            checkout_id=_text(key.checkout_id),
-            programme_code=_text(hold.programme_code),
+            checkout_id=stored(key.checkout_id),
+            programme_code=stored(hold.programme_code),
             programme_version=hold.programme_version,
             points_minor=event.settlement.held_points_minor,
             money_minor=hold.held_money_minor,
             points_unit=unit,
             points_precision=precision,
-            takeover_reason=_text(hold.takeover_reason) or None,
-            coupon_codes=[_text(code) for code in hold.coupon_codes],
+            takeover_reason=stored(hold.takeover_reason) or None,
+            coupon_codes=[stored(code) for code in hold.coupon_codes],
         )
     )
 
@@ -284,12 +300,12 @@ def _add_adjustment(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) ->
             points_unit=unit,
             points_precision=precision,
             balance_after_minor=balance_after,
-            reason_code=_text(adjustment.reason_code),
-            note=_text(adjustment.note),
-            requested_by=_text(adjustment.requested_by),
-            approved_by=_text(adjustment.approved_by) or None,
-            request_id=_text(adjustment.request_id),
-            programme_code=_text(adjustment.programme_code),
+            reason_code=stored(adjustment.reason_code),
+            note=stored(adjustment.note),
+            requested_by=stored(adjustment.requested_by),
+            approved_by=stored(adjustment.approved_by) or None,
+            request_id=stored(adjustment.request_id),
+            programme_code=stored(adjustment.programme_code),
         )
     )
 
@@ -314,9 +330,9 @@ def _add_transfer(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> N
             member_id=_member_of(entry),
             other_member_id=uuid.UUID(transfer.other_member_id),
             outgoing=transfer.outgoing,
-            transfer_id=_text(transfer.transfer_id),
-            reason_code=_text(transfer.reason_code),
-            requested_by=_text(transfer.requested_by),
+            transfer_id=stored(transfer.transfer_id),
+            reason_code=stored(transfer.reason_code),
+            requested_by=stored(transfer.requested_by),
             points_minor=points_minor,
             debt_minor=debt_minor,
             points_unit=unit,
@@ -332,18 +348,18 @@ def _add_close(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> None
         CloseRow(
             number=entry.number,
             booked_at=entry.booked_at,
-            programme_code=_text(close.programme_code),
+            programme_code=stored(close.programme_code),
             close_number=close.close_number,
             last_day=date.fromisoformat(close.last_day),
             period=_PERIODS[close.period],
-            closed_by=_text(close.closed_by),
+            closed_by=stored(close.closed_by),
             totals_digest=close.totals_digest or None,
         )
     )
 
 
 def _add_nothing(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> None:
-    """A cancel and the passing of time are told by movements and ended holds alone."""
+    """A cancel and the passing of time are told by movements and ended holds; a part of a budget is nobody's."""
 
 
 _Adder = Callable[[Rows, "EntryRecord", journal_pb2.Event], None]
@@ -357,6 +373,7 @@ _BODIES: Final[dict[str, tuple[int, _Adder]]] = {
     "adjustment": (journal_pb2.ENTRY_KIND_ADJUSTMENT, _add_adjustment),
     "transfer": (journal_pb2.ENTRY_KIND_TRANSFER, _add_transfer),
     "close": (journal_pb2.ENTRY_KIND_CLOSE, _add_close),
+    "budget_lease": (journal_pb2.ENTRY_KIND_BUDGET, _add_nothing),
 }
 """What the events are called in the journal's messages: the kind of their entries, and what they become."""
 
@@ -385,19 +402,21 @@ def _line(number: int, line: common_pb2.ReceiptLine, effects: common_pb2.LineEff
     ]
     earned = 0
     for accrual in effects.accruals if has_member else ():
-        earned += accrual.points_minor
+        earned += 0 if accrual.unit else accrual.points_minor
+        unit = f'"unit": {_quoted(accrual.unit)}, ' if accrual.unit else ""
+        partner = f'"partner": {_quoted(accrual.partner)}, ' if accrual.partner else ""
         parts.append(
-            f'{{"base_minor": {accrual.base_minor}, "points_minor": {accrual.points_minor}, '
+            f'{{{unit}{partner}"base_minor": {accrual.base_minor}, "points_minor": {accrual.points_minor}, '
             f'"promotion_id": {_quoted(accrual.promotion_id)}}}'
         )
     tags = line.tags
     return LineRow(
         number,
         line.line_number,
-        _text(line.sku),
-        _text(line.category),
-        _text(line.brand),
-        [_text(tag) for tag in tags] if tags else [],
+        stored(line.sku),
+        stored(line.category),
+        stored(line.brand),
+        [stored(tag) for tag in tags] if tags else [],
         line.quantity_milli,
         line.weighed,
         line.list_amount_minor,
@@ -409,13 +428,8 @@ def _line(number: int, line: common_pb2.ReceiptLine, effects: common_pb2.LineEff
 
 
 @lru_cache(maxsize=10_000)
-def _quoted(promotion_id: str) -> str:
-    return json.dumps(_text(promotion_id), ensure_ascii=False)
-
-
-def _text(text: str) -> str:
-    """Return text that PostgreSQL can store: it refuses the NUL character, which a register may well send."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}") if "\0" in text else text
+def _quoted(text: str) -> str:
+    return json.dumps(stored(text), ensure_ascii=False)
 
 
 def _moment(timestamp: Timestamp) -> datetime:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from ledger.books import READ_IDENTITY
+from ledger.books import READ_IDENTITY, read_units
+from ledger.partners import read_partner_codes
 from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES
-from server.crm.tables import MemberRow
+from server.crm.tables import MemberRow, PointUnitRow
 
 if TYPE_CHECKING:
     from ledger.journal import EntryRecord
@@ -48,6 +49,13 @@ class Identity(NamedTuple):
     books: int
 
 
+class Names(NamedTuple):
+    """What numbers in postings stand for: the point units, and the partners' codes by their accounts."""
+
+    units: list[PointUnitRow]
+    partners: dict[int, str]
+
+
 async def connect_ledger(dsn: str) -> Connection:
     """Open a connection to the ledger with a reader's rights only."""
     return await asyncpg.connect(
@@ -79,6 +87,12 @@ async def read_oldest_waiting(conn: Connection, positions: Mapping[int, int]) ->
 async def read_members(conn: Connection, book: int, member_ids: Collection[uuid.UUID]) -> list[MemberRow]:
     """Return the current records of those members of a book that there are."""
     return [member_row(record) for record in await conn.fetch(READ_MEMBERS, book, list(member_ids))]
+
+
+async def read_names(conn: Connection) -> Names:
+    """Return what the numbers in entries read before stand for."""
+    units = sorted(PointUnitRow(*unit) for unit in (await read_units(conn)).values())
+    return Names(units, await read_partner_codes(conn))
 
 
 def member_row(record: asyncpg.Record) -> MemberRow:

@@ -13,7 +13,7 @@ import asyncpg
 from ledger.books import BEFORE_ALL_ENTRIES, genesis_hash
 from server.crm.rows import Rows
 from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
-from server.crm.tables import TABLES, MemberRow
+from server.crm.tables import TABLES, MemberRow, PointUnitRow
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -67,6 +67,15 @@ SET version = excluded.version, status = excluded.status, name = excluded.name, 
     card_statuses = excluded.card_statuses, registered_at = excluded.registered_at
 WHERE m.version < excluded.version
 """
+
+# Put point units in; they never change.
+PUT_UNITS: Final = """
+INSERT INTO crm.point_unit (unit, code, points_precision)
+SELECT * FROM unnest($1::smallint[], $2::text[], $3::smallint[]) ON CONFLICT DO NOTHING
+"""
+
+# Read the point units.
+READ_UNITS: Final = "SELECT unit, code, points_precision FROM crm.point_unit ORDER BY unit"
 
 # Forget members that the ledger's side does not have any more.
 DROP_MEMBERS: Final = "DELETE FROM crm.member WHERE book = $1 AND member_id = ANY ($2::uuid[])"
@@ -169,6 +178,11 @@ async def apply(conn: Connection, before: Cursor, after: Cursor, rows: Rows, mem
             if gone:
                 await conn.execute(DROP_MEMBERS, before.book, list(gone))
     return True
+
+
+async def put_units(conn: Connection, units: Sequence[PointUnitRow]) -> None:
+    """Write down the point units that are new."""
+    await conn.execute(PUT_UNITS, *zip(*units, strict=True))
 
 
 async def refuse(conn: Connection, cursor: Cursor, reason: str) -> None:

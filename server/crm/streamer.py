@@ -30,6 +30,7 @@ from server.crm import source, store
 from server.crm.rows import UnreadableEntryError, rows_of
 from server.crm.source import SourceRefusedError
 from server.crm.store import Cursor, ForeignLedgerError
+from server.crm.tables import PointUnitRow
 from server.logs import describe_error
 from server.metrics import CRM_CONNECTED, CRM_ENTRIES, set_crm_lag
 
@@ -116,6 +117,7 @@ class Lane:
         self._limits: dict[int, int] = {}
         self._rechecks: dict[int, float] = {}
         self._failures = 0
+        self._units: list[PointUnitRow] = []
 
     async def run(self) -> None:
         """Work until told to stop, whatever becomes of the databases."""
@@ -139,6 +141,7 @@ class Lane:
             stack.callback(ledger.terminate)
             crm = await store.connect_crm(self._dsns[1])
             stack.callback(crm.terminate)
+            self._units = []
             cursors = await store.open_cursors(crm, await source.read_identity(ledger))
             self._books = [book for book in sorted(cursors) if book % LANES == self.number]
             self._progress.cursors.update((book, cursors[book]) for book in self._books)
@@ -197,7 +200,12 @@ class Lane:
     async def _apply(
         self, ledger: Connection, crm: Connection, before: Cursor, after: Cursor, entries: list[EntryRecord]
     ) -> bool:
-        rows = rows_of(entries)
+        # Read after the entries, so every unit and partner that they name is there.
+        names = await source.read_names(ledger)
+        rows = rows_of(entries, names.partners)
+        if names.units != self._units and names.units:
+            await store.put_units(crm, names.units)
+            self._units = names.units
         # Read after the entries, so a record is at least as new as the entry that tells of it.
         members = await source.read_members(ledger, before.book, rows.members) if rows.members else []
         if any(member.version < rows.members[member.member_id] for member in members):

@@ -39,6 +39,7 @@ class ReceiptRow(NamedTuple):
     balance_after_minor: int | None
     has_variance: bool
     coupon_codes: list[str]
+    partner: str | None
 
 
 class LineRow(NamedTuple):
@@ -214,6 +215,79 @@ class CloseRow(NamedTuple):
     totals_digest: bytes | None
 
 
+class UnitPointsRow(NamedTuple):
+    """A row of ``crm.unit_points``."""
+
+    number: int
+    points_unit: str
+    points_precision: int
+    booked_at: datetime
+    member_id: uuid.UUID | None
+    kind: str
+    earned_minor: int
+    spent_minor: int
+    spent_money_minor: int
+    left_out_minor: int
+    given_back_minor: int
+    taken_back_minor: int
+    balance_after_minor: int
+    debt_after_minor: int
+
+
+class CouponEventRow(NamedTuple):
+    """A row of ``crm.coupon_event``."""
+
+    number: int
+    ordinal: int
+    booked_at: datetime
+    member_id: uuid.UUID | None
+    kind: str
+    code: str
+    action: str
+    slot: int | None
+    series: str | None
+    promotion_ids: list[str]
+    valid_from: date | None
+    valid_until: date | None
+
+
+class TierChangeRow(NamedTuple):
+    """A row of ``crm.tier_change``."""
+
+    number: int
+    booked_at: datetime
+    event_at: datetime
+    member_id: uuid.UUID
+    tier_before: str | None
+    tier_after: str | None
+    good_until: date | None
+
+
+class WithheldRow(NamedTuple):
+    """A row of ``crm.withheld``."""
+
+    number: int
+    ordinal: int
+    booked_at: datetime
+    event_at: datetime
+    member_id: uuid.UUID | None
+    promotion_id: str
+    reason: str
+
+
+class DrawEntryRow(NamedTuple):
+    """A row of ``crm.draw_entry``."""
+
+    number: int
+    ordinal: int
+    booked_at: datetime
+    event_at: datetime
+    member_id: uuid.UUID | None
+    draw: str
+    entries: int
+    promotion_id: str
+
+
 class MemberRow(NamedTuple):
     """A row of ``crm.member``."""
 
@@ -227,6 +301,14 @@ class MemberRow(NamedTuple):
     card_numbers: list[str]
     card_statuses: list[str]
     registered_at: datetime
+
+
+class PointUnitRow(NamedTuple):
+    """A row of ``crm.point_unit``."""
+
+    unit: int
+    code: str
+    points_precision: int
 
 
 class Table(NamedTuple):
@@ -257,5 +339,10 @@ TABLES: Final = (
     _table("adjustment", "adjustments", AdjustmentRow),
     _table("transfer", "transfers", TransferRow),
     _table("close", "closes", CloseRow),
+    _table("unit_points", "points of further units", UnitPointsRow, 2),
+    _table("coupon_event", "coupon events", CouponEventRow, 2),
+    _table("tier_change", "level changes", TierChangeRow),
+    _table("withheld", "promotions withheld", WithheldRow, 2),
+    _table("draw_entry", "draw entries", DrawEntryRow, 2),
 )
 """All tables whose rows come from entries, in the order in which they are written and compared."""

@@ -9,8 +9,14 @@ from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ledger.finance.accounts import PARTNER_PREFIX
+
 DEFAULT_FILE: Final = Path(__file__).with_name("account_map.toml")
 MAX_COMMODITY_LETTERS: Final = 24
+PLACEHOLDER: Final = "<code>"
+_NAME: Final = r"^(Assets|Liabilities|Equity|Income|Expenses)(:[A-Z0-9][A-Za-z0-9-]*)+$"
+_PARTNER_NAME: Final = r"^(Assets|Liabilities|Equity|Income|Expenses)(:([A-Z0-9]|<code>)([A-Za-z0-9-]|<code>)*)+$"
+_NOT_NAME: Final = re.compile(r"[^A-Za-z0-9-]+")
 _NOT_COMMODITY: Final = re.compile(r"[^A-Z0-9'._-]+")
 
 Commodity = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9'._-]{0,22}[A-Z0-9]$")]
@@ -28,7 +34,23 @@ class GlAccount(_Strict):
     """An account of the general ledger: its number in the enterprise system, its name in beancount."""
 
     number: str = Field("", max_length=64)
-    name: str = Field(pattern=r"^(Assets|Liabilities|Equity|Income|Expenses)(:[A-Z0-9][A-Za-z0-9-]*)+$", max_length=256)
+    name: str = Field(pattern=_NAME, max_length=256)
+
+
+class PartnerAccount(_Strict):
+    """What the settlement accounts of all partners stand for; `<code>` stands for the partner's code.
+
+    In a name the code begins with a capital, and what a name cannot have is a dash.
+    """
+
+    number: str = Field("", max_length=64)
+    name: str = Field(pattern=_PARTNER_NAME, max_length=192)
+
+    def of(self, code: str) -> GlAccount:
+        """Return the account of one partner."""
+        part = _NOT_NAME.sub("-", code).strip("-") or "0"
+        number = self.number.replace(PLACEHOLDER, code)
+        return GlAccount(number=number, name=self.name.replace(PLACEHOLDER, part[0].upper() + part[1:]))
 
 
 class GlAccounts(_Strict):
@@ -41,7 +63,7 @@ class GlAccounts(_Strict):
     redeemed: GlAccount
     expired: GlAccount
     adjusted: GlAccount
-    partner: GlAccount
+    partner: PartnerAccount
     clearing: GlAccount
     revalued: GlAccount
 
@@ -50,10 +72,14 @@ class AccountMap(_Strict):
     """An account map; see `account_map.toml` for what each account means."""
 
     accounts: GlAccounts
+    partners: dict[str, GlAccount] = {}
     commodities: dict[str, Commodity] = {}
 
     def account(self, code: str) -> GlAccount:
-        """Return what an account of the books stands for, such as ``available``."""
+        """Return what an account of the books stands for, such as ``available`` or ``partner:pharmacy``."""
+        if code.startswith(PARTNER_PREFIX):
+            partner = code.removeprefix(PARTNER_PREFIX)
+            return self.partners.get(partner) or self.accounts.partner.of(partner)
         account = getattr(self.accounts, code)
         assert isinstance(account, GlAccount)
         return account

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.finance.accounts import SUMMED_ACCOUNTS
 from ledger.finance.closing import read_closes
 from ledger.finance.general_ledger import Journal, Line
 from ledger.finance.liability import roll_forward, trial_balance
@@ -87,7 +86,9 @@ def beancount_text(journal: Journal, checks: Iterable[Check], account_map: Accou
     ]
     first = journal.lines[0].day if journal.lines else scope.last_day
     if booked or brought:
-        lines += ["", *_declarations(first, booked, brought, account_map, commodities)]
+        codes = {code for line in (*journal.before, *journal.lines) for code in (line.debit, line.credit)}
+        accounts = [account_map.account(code) for code in sorted(codes)]
+        lines += ["", *_declarations(first, booked, brought, accounts, commodities)]
     if brought:
         lines += ["", f'{first} * "Brought forward"', *_brought(brought, commodities)]
     for transaction in booked:
@@ -108,13 +109,12 @@ def _declarations(
     day: date,
     booked: Sequence[Transaction],
     brought: Mapping[str, tuple[int, int]],
-    account_map: AccountMap,
+    accounts: Sequence[GlAccount],
     commodities: _Commodities,
 ) -> list[str]:
     lines = [f"{day} commodity {commodities.unit}", f"{day} commodity {commodities.currency}", ""]
     numbers: dict[str, str] = {}
-    for code in type(account_map.accounts).model_fields:
-        account = account_map.account(code)
+    for account in accounts:
         numbers.setdefault(account.name, account.number)
     for name in sorted(_names(booked) | set(brought)):
         lines.append(f"{day} open {name:{ACCOUNT_WIDTH}} {commodities.unit},{commodities.currency}")
@@ -187,7 +187,7 @@ async def read_checks(conn: asyncpg.Connection, query: Query, journal: Journal, 
         at_end = replace(query, as_of=as_of, from_day=None, to_day=None if as_of else query.to_day)
         points: dict[str, int] = defaultdict(int)
         for name, _, _, balance in (await trial_balance(conn, at_end)).rows:
-            if name in SUMMED_ACCOUNTS.values():
+            if name != "total":
                 assert isinstance(balance, int)
                 points[account_map.account(str(name)).name] -= balance
         checks += [Check(day, name, commodities.points(minor)) for name, minor in sorted(points.items())]

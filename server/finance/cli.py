@@ -21,6 +21,7 @@ from ledger.finance.breakage import breakage
 from ledger.finance.closing import DAY, MONTH, ClosedPeriod, CloseRefused, close_books, last_day_of_month, read_closes
 from ledger.finance.general_ledger import read_journal
 from ledger.finance.liability import roll_forward, trial_balance
+from ledger.finance.partners import partner_settlement
 from ledger.finance.point_value import MILLION, PointValue, read_point_values, record_point_value
 from ledger.finance.profile import age_profile, expiry_profile
 from ledger.finance.redemption import redemption_rate
@@ -280,6 +281,20 @@ def redemption_rate_command(
 ) -> None:
     """Show, by month, what was issued and redeemed in it, and how much of what was issued in it is redeemed."""
     _report(Asked(as_of, unit, from_day, to_day, output, dsn, data_dir), redemption_rate)
+
+
+@app.command("partners")
+def partners_command(
+    as_of: AsOf = None,
+    unit: UnitCode = "",
+    from_day: From = None,
+    to_day: To = None,
+    output: Output = None,
+    dsn: Dsn = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show, by month and coalition partner, what was issued at its expense, redeemed in its stores, and is owed."""
+    _report(Asked(as_of, unit, from_day, to_day, output, dsn, data_dir), partner_settlement)
 
 
 @app.command("general-ledger")

@@ -8,19 +8,28 @@ from typing import TYPE_CHECKING
 from ledger.finance.scope import Programme
 
 if TYPE_CHECKING:
+    from server.promotions import Rules
+    from server.promotions.model import PointUnit
     from server.rules import RulesBook
 
 
 def programme_of(book: RulesBook, unit: str, at: datetime) -> Programme | None:
-    """Return the programme of a point unit at a time, of any unit for an empty code; None if there is none."""
+    """Return the programme of a point unit at a time, of its own unit for an empty code; None if there is none.
+
+    To finance, each further unit of a programme, such as gift points, is a programme of its own, named
+    ``<programme>/<unit>``: it has its own reports, point values and closes.
+    """
     rules = book.of_unit(unit, at)
+    if rules is not None:
+        return _programme(book, rules, rules.programme.code, rules.programme.point)
+    rules = book.of_further_unit(unit, at)
     if rules is None:
         return None
+    (point,) = (each.point for each in rules.programme.units if each.point.unit == unit)
+    return _programme(book, rules, f"{rules.programme.code}/{unit}", point)
+
+
+def _programme(book: RulesBook, rules: Rules, code: str, point: PointUnit) -> Programme:
     programme = rules.programme
-    return Programme(
-        programme.code,
-        book.unit(rules),
-        programme.currency,
-        programme.currency_digits,
-        programme.point.money_per_points,
-    )
+    unit = book.unit_named(point.unit)
+    return Programme(code, unit, programme.currency, programme.currency_digits, point.money_per_points)

@@ -5,6 +5,7 @@ Look-ups that arrive while a query is in flight travel together in the next one.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -37,20 +38,35 @@ WITH identifier AS MATERIALIZED (
     FROM server.member_identifier i WHERE i.identifier_hash = ANY ($1::bytea[])
 )
 SELECT i.identifier_hash, i.identifier_status, m.book, m.member_id, m.status, m.name, m.birthday, m.language,
-       m.registered_at, m.merged_into, m.merged_from
-FROM identifier i JOIN server.member m ON m.book = i.book AND m.member_id = i.member_id
+       m.registered_at, m.merged_into, m.merged_from, a.segments, a.offers, c.counters
+FROM identifier i
+JOIN server.member m ON m.book = i.book AND m.member_id = i.member_id
+LEFT JOIN server.member_audience a ON a.book = m.book AND a.member_id = m.member_id
+LEFT JOIN ledger.member_counters c ON c.book = m.book AND c.member_id = m.member_id
 UNION ALL
 SELECT NULL, 1::smallint, m.book, m.member_id, m.status, m.name, m.birthday, m.language,
-       m.registered_at, m.merged_into, m.merged_from
+       m.registered_at, m.merged_into, m.merged_from, a.segments, a.offers, c.counters
 FROM unnest($2::integer[], $3::uuid[]) AS wanted (book, member_id)
 JOIN server.member m ON m.book = wanted.book AND m.member_id = wanted.member_id
+LEFT JOIN server.member_audience a ON a.book = m.book AND a.member_id = m.member_id
+LEFT JOIN ledger.member_counters c ON c.book = m.book AND c.member_id = m.member_id
 """
+
+
+class OfferRow(NamedTuple):
+    """A promotion that was assigned to a member, and the store's days on which it counts; None: no first, no last."""
+
+    promotion_id: str
+    first: date | None
+    last: date | None
 
 
 class MemberRecord(NamedTuple):
     """What a checkout needs to know of a member; `status` is the API's MemberStatus.
 
     `merged_from` has the members who were merged into this one: what was booked for them before is this member's too.
+    `offers` has those of other days, too. `counters` are what the ledger has cached of the member's counters, as a
+    serialised journal_pb2.Counters: those at the moment of the look-up, not what a booking will find.
     """
 
     member_id: UUID
@@ -61,6 +77,9 @@ class MemberRecord(NamedTuple):
     language: str
     registered_at: datetime
     merged_from: tuple[UUID, ...] = ()
+    segments: frozenset[str] = frozenset()
+    offers: tuple[OfferRow, ...] = ()
+    counters: bytes = b""
 
     @property
     def can_spend(self) -> bool:
@@ -174,6 +193,9 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
         language=record["language"],
         registered_at=record["registered_at"],
         merged_from=tuple(record["merged_from"]),
+        segments=_segments(record["segments"]),
+        offers=_offers(record["offers"]),
+        counters=record["counters"] or b"",
     )
     refusal = _refusal(record["identifier_status"], member.status)
     if refusal is None and merged:
@@ -183,6 +205,20 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
             cashier_text=MERGED_TEXT,
         )
     return Lookup(Found(member, identifier.kind), refusal)
+
+
+def _segments(stored: str | None) -> frozenset[str]:
+    return frozenset(json.loads(stored)) if stored else frozenset()
+
+
+def _offers(stored: str | None) -> tuple[OfferRow, ...]:
+    if not stored:
+        return ()
+    return tuple(OfferRow(one, _day(first), _day(last)) for one, (first, last) in json.loads(stored).items())
+
+
+def _day(text: str | None) -> date | None:
+    return None if text is None else date.fromisoformat(text)
 
 
 def _refusal(identifier_status: member_pb2.CardStatus, status: api.MemberStatus) -> Refused | None:

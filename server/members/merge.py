@@ -21,6 +21,8 @@ from server.errors import Refused
 from server.members.identifiers import KeyedHash, NormalIdentifier
 from server.members.records import MemberRow, lock_present
 from server.members.registry import AdminMessage, Registry
+from server.rights.audience import move_audience
+from server.rights.people import Person
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -85,6 +87,7 @@ class Merger:
             duplicate, survivor = rows[duplicate_id], rows[survivor_id]
             await self._write(conn, duplicate, joined(duplicate, survivor), reason)
             await self._move_identifiers(conn, duplicate, survivor)
+            await move_audience(conn, Person(duplicate.book, duplicate_id), Person(survivor.book, survivor_id))
             order = TransferOrder(message.message_id, duplicate_id, survivor_id, MERGE_REASON, by)
             await transfer_everything(conn, self._books, order, now)  # from here on both books are locked
             for row in (duplicate, survivor):

@@ -24,7 +24,7 @@ from ruamel.yaml.events import (
 
 MAX_BYTES = 4 * 1024 * 1024
 """Some 20,000 promotions; reading YAML takes seconds a megabyte."""
-MAX_DEPTH = 24
+MAX_DEPTH = 32
 """Levels of nesting; a programme with nested conditions needs about ten."""
 MAX_TEXT_PROBLEMS = 100
 """Problems reported of one text before reading stops."""

@@ -422,12 +422,12 @@ async def test_an_offline_receipt_of_a_misread_card_is_booked_without_a_member(t
     assert again == first
 
 
-async def test_coupons_give_nothing_yet_and_the_cashier_is_told(till: Till) -> None:
+async def test_a_coupon_that_nobody_knows_gives_nothing_and_the_cashier_is_told(till: Till) -> None:
     request = till.commit_request([("milk", 100)])
     request.coupon_codes.append("SORRY-1")
     request.quoted_programme_version = 1
     booked = await till.commit(request)
-    assert [notice.code for notice in booked.notices] == ["COUPONS_NOT_YET_AVAILABLE"]
+    assert [notice.code for notice in booked.notices] == ["COUPON_UNKNOWN"]
     found = await till.ledger.FindReceipt(
         ledger_pb2.FindReceiptRequest(receipt_key=request.receipt_key), metadata=till.office("finance")
     )

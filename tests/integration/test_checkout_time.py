@@ -19,12 +19,14 @@ from ledger.balances import read_balances
 from ledger.committer import Committer
 from ledger.verify import verify
 from server.catalogue import Catalogue
+from server.checkout.budgets import Budgets
 from server.checkout.reading import LedgerReader
-from server.checkout.servicer import BalanceReader, CheckoutServicer
+from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.database import connection
 from server.edge import Caller, Role
 from server.errors import Refused
 from server.gather import Gatherer
+from server.rights.coupons import CouponReader
 from server.rules import ProgrammeStore, RulesBook
 from tests.integration.back_office import BOOKS, NOW, BackOffice, back_office_over, connect_writer
 
@@ -169,12 +171,15 @@ async def shop(ledger_dsn: str) -> AsyncIterator[Shop]:
         stack.push_async_callback(reader.close)
         committer = Committer(lambda: connect_writer(ledger_dsn), BOOKS, lambda: now[0])
         stack.push_async_callback(committer.close)
+        coupons = CouponReader(lambda: connect_writer(ledger_dsn), BOOKS)
+        stack.push_async_callback(coupons.close)
+        budgets = Budgets(lambda: connect_writer(ledger_dsn), lambda: now[0])
+        stack.push_async_callback(budgets.close)
         rules = RulesBook()
         servicer = CheckoutServicer(
             directory=await stack.enter_async_context(office.directory()),
-            balances=balances,
-            reader=reader,
-            committer=committer,
+            books=Books(committer, balances, reader, budgets),
+            coupons=coupons,
             rules=rules,
             catalogue=Catalogue(),
             stores=Stores(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -178,24 +179,29 @@ class Retries(Silent):
 
 
 async def test_lost_connections_lose_and_double_nothing(ledger_dsn: str, owner: Connection) -> None:
-    retries = Retries()
+    """Backends are killed by the count of answers, not by the clock: a slow machine is not struck without end."""
+    receipts, between_strikes, dice, retries = 2000, 50, random.Random(7), Retries()
     kill_one = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
     )
-    patience = asyncio.get_running_loop().time() + 60
+    patience, killed = asyncio.get_running_loop().time() + 60, 0
     async with a_committer(ledger_dsn, observer=retries, max_queue=5000, max_batch=8) as committer:
         calls = [
             asyncio.create_task(committer.submit(purchase(n, member(n % 7), books=BOOKS, earn=[n], spend=3), patience))
-            for n in range(1, 2001)
+            for n in range(1, receipts + 1)
         ]
-        while not all(call.done() for call in calls):
-            await owner.fetchval(kill_one)
-            await asyncio.wait(calls, timeout=0.1)
+        for answered in range(between_strikes, receipts, between_strikes):
+            while sum(call.done() for call in calls) < answered:
+                await asyncio.wait([call for call in calls if not call.done()], return_when=asyncio.FIRST_COMPLETED)
+            for _ in range(dice.randint(1, 3)):  # the second and third strike what reconnects
+                await asyncio.sleep(dice.uniform(0, 0.04))  # at any moment of a batch
+                killed += bool(await owner.fetchval(kill_one))
         outcomes = await asyncio.gather(*calls)
-    assert "connection" in retries.reasons, "no connection was lost: the test shows nothing"
+    assert killed >= receipts // between_strikes, f"only {killed} connections were killed: the test shows little"
+    assert retries.reasons.count("connection") >= killed // 2, "few batches were struck: the test shows little"
     assert all(isinstance(outcome, Booked) for outcome in outcomes)
-    await assert_sound(owner, 2000)
+    await assert_sound(owner, receipts)
 
 
 @pytest.mark.parametrize("table", ["entry", "posting", "receipt_key", "verified"])

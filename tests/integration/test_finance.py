@@ -113,7 +113,6 @@ async def test_trial_balance_has_every_account_and_sums_to_zero(quarter: History
         "redeemed": (0, 40_00, 40_00),
         "expired": (0, 50_00, 50_00),
         "adjusted": (5_00, 0, -5_00),
-        "partner": (0, 0, 0),
         "clearing": (15_00, 15_00, 0),
         "total": (335_00, 335_00, 0),
     }

@@ -41,7 +41,7 @@ async def loaded_keys(office: BackOffice) -> KeyRing:
 
 
 async def test_put_store_is_listed_and_changed(stores: StoreRegistry, office: BackOffice) -> None:
-    await stores.put_store("almaty-1", "Abay", "Asia/Almaty")
+    await stores.put_store("almaty-1", "Abay", "Asia/Almaty", ["south", "hyper", "south"], "pharmacy")
     await stores.put_store("kyiv-1", "Khreshchatyk 2", "Europe/Kyiv")
     listed = [(store.store_id, store.name, store.time_zone.key) for store in await stores.list_stores()]
     assert listed == [("almaty-1", "Abay", "Asia/Almaty"), ("kyiv-1", "Khreshchatyk 2", "Europe/Kyiv")]
@@ -49,7 +49,10 @@ async def test_put_store_is_listed_and_changed(stores: StoreRegistry, office: Ba
     async with connection(office.pool) as conn:
         await in_memory.load(conn)
     assert str(in_memory.time_zone("almaty-1")) == "Asia/Almaty"
+    assert (in_memory.groups("almaty-1"), in_memory.partner("almaty-1")) == ({"south", "hyper"}, "pharmacy")
+    assert (in_memory.groups("kyiv-1"), in_memory.partner("kyiv-1")) == (frozenset(), "")
     assert in_memory.time_zone("nowhere") is None
+    assert (in_memory.groups("nowhere"), in_memory.partner("nowhere")) == (frozenset(), "")
 
 
 @pytest.mark.parametrize("time_zone", ["Europe/Kiev/2", "Mars/Olympus", "", "../etc/passwd", "UTC+3"])
@@ -120,7 +123,7 @@ async def test_database_holds_no_key(stores: StoreRegistry, office: BackOffice) 
 
 MILK = store_pb2.Product(sku="1", category="dairy/milk", brand="Own", tags=["fresh", "eco"], name="Milk 1 l")
 BEER = store_pb2.Product(sku="2", category="drinks/beer", brand="Lvivske", tags=["alcohol"], name="Beer 0.5 l")
-BREAD = store_pb2.Product(sku="3", category="bakery", name="Bread")
+BREAD = store_pb2.Product(sku="3", category="bakery", supplier="Kyivkhlib", name="Bread")
 
 
 async def test_put_products_counts_what_changed(office: BackOffice) -> None:
@@ -130,6 +133,9 @@ async def test_put_products_counts_what_changed(office: BackOffice) -> None:
     strong_beer = store_pb2.Product(sku="2", category="drinks/beer", brand="Lvivske", tags=["alcohol", "strong"])
     assert await products.put_products([same_milk, strong_beer, BREAD]) == 2
     assert await products.put_products([same_milk, strong_beer, BREAD]) == 0
+    other_bread = store_pb2.Product(sku="3", category="bakery", supplier="Tsar-Khlib", name="Bread")
+    assert await products.put_products([other_bread]) == 1
+    assert await products.put_products([BREAD]) == 1
     assert await products.get_product("2") == strong_beer
     assert await products.get_product("3") == BREAD
     with pytest.raises(Refused, match="no article 4"):
@@ -153,7 +159,7 @@ async def test_catalogue_reads_only_what_changed(office: BackOffice) -> None:
         await conn.execute("UPDATE server.product SET brand = 'behind our back' WHERE sku = '2'")
         await products.put_products([BREAD, MILK])
         await catalogue.load(conn)
-    assert (len(catalogue), catalogue.get("3")) == (3, Product("bakery", "", ()))
+    assert (len(catalogue), catalogue.get("3")) == (3, Product("bakery", "", (), "Kyivkhlib"))
     assert catalogue.get("2") == Product("drinks/beer", "Lvivske", ("alcohol",))
     assert catalogue.get("4") is None
 

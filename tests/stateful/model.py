@@ -22,21 +22,33 @@ class ModelLot:
 
 @dataclass
 class ModelSale:
-    """A receipt: its units (money, points paid, points earned), which are back, and the lots that it spent."""
+    """A receipt: its units (points paid, points earned, money paid), which are back, and the lots that it spent."""
 
-    units: list[list[tuple[int, int]]]
+    units: list[list[tuple[int, int, int]]]
     back: list[int]
     spent: list[tuple[ModelLot, int]]
+    coupon: str = ""
     refunded: int = 0
     owed: int = 0
     """Points to be taken back that could not be taken yet."""
 
+    @property
+    def complete(self) -> bool:
+        """All of it is back."""
+        return self.back == [len(units) for units in self.units]
+
 
 @dataclass
 class ModelMember:
-    """One member. ``totals`` counts points by what became of them."""
+    """One member. ``totals`` counts points by what became of them, ``counted`` visits, money paid and points earned.
+
+    ``kept`` are the coupons of holds, ``given`` what a promotion with a limit gave.
+    """
 
     lots: list[ModelLot] = field(default_factory=list)
+    kept: dict[str, str] = field(default_factory=dict)
+    counted: list[int] = field(default_factory=lambda: [0, 0, 0])
+    given: int = 0
     holds: dict[str, tuple[datetime, list[tuple[ModelLot, int]]]] = field(default_factory=dict)
     debt: int = 0
     totals: Counter[str] = field(default_factory=Counter)
@@ -97,6 +109,7 @@ class ModelMember:
     def release(self, key: str, now: datetime, keep: int = 0) -> list[tuple[ModelLot, int]]:
         """End a hold; the first ``keep`` points of it are spent. Return the parts spent."""
         spent = []
+        self.kept.pop(key, None)
         for lot, points in self.holds.pop(key)[1]:
             part = min(keep, points)
             keep -= part
@@ -114,10 +127,13 @@ class ModelMember:
         """Bring back so many more units of each line."""
         refund = due = 0
         for line, units in enumerate(lines):
-            for paid, earned in sale.units[line][sale.back[line] : sale.back[line] + units]:
+            for paid, earned, money in sale.units[line][sale.back[line] : sale.back[line] + units]:
                 refund += paid
                 due += earned
+                self.counted[1] -= money
             sale.back[line] += units
+        self.counted[0] -= sale.complete
+        self.counted[2] -= due
         self.totals["refunded"] += refund
         at = 0
         for lot, points in reversed(sale.spent):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from datetime import datetime, timedelta
 
@@ -12,7 +12,25 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from ledger.model import ADJUSTED, CLEARING, DEBT, EXPIRED, ISSUED, REDEEMED, Booked, Command, Grant, Refused, Repeat
+from ledger.model import (
+    ADJUSTED,
+    CLEARING,
+    DEBT,
+    EXPIRED,
+    ISSUED,
+    REDEEMED,
+    Booked,
+    BudgetSlice,
+    Command,
+    CounterChange,
+    Grant,
+    Purchase,
+    Refused,
+    Repeat,
+    Usage,
+)
+from ledger.model import Counter as Counted
+from ledger.usage_caches import USED
 from tests.stateful.model import FOREVER, ModelLot, ModelMember, ModelSale, split
 from tests.support.commands import (
     BONUS,
@@ -23,8 +41,12 @@ from tests.support.commands import (
     checkout,
     goods_return,
     hold,
+    keeping,
+    lease_budget,
     member,
     pass_time,
+    planned,
+    promoted,
     purchase,
     transfer_in,
     transfer_out,
@@ -33,6 +55,12 @@ from tests.support.memory_book import MemoryBook
 
 Follow = Callable[[Booked | Refused | Repeat | None, datetime], None]
 MEMBERS = 3
+COUPONS = {"": 0, "CAKE": 1, "TEA": 2}
+"""Coupons and how often each can be used; the empty one stands for none."""
+SPRING, VISITS, GIVEN = "spring/money", "visit/ever", "use/spring/ever"
+NONE = Counted()
+BUDGET, OFF, MOST = 400, 30, 100
+"""A budget of all, what a receipt gets of it, and the most that a member gets."""
 lot_terms = st.tuples(st.integers(1, 500), st.integers(-2, 5), st.none() | st.integers(-1, 9))
 
 
@@ -50,6 +78,9 @@ class Books(RuleBasedStateMachine):
         self.sales: dict[int, tuple[int, ModelSale, Booked]] = {}
         self.numbers = 0
         self.orders = 0
+        self.used: Counter[str] = Counter()
+        self.leased = 0
+        self.budget_left = 0
 
     @initialize(batch=st.sampled_from([1, 2, 7, 512]))
     def choose_batch_size(self, batch: int) -> None:
@@ -63,6 +94,7 @@ class Books(RuleBasedStateMachine):
         terms=lot_terms,
         spend=st.none() | st.integers(1, 900),
         lane=st.none() | st.integers(1, 3),
+        coupon=st.sampled_from(sorted(COUPONS)),
     )
     def buy(
         self,
@@ -71,16 +103,78 @@ class Books(RuleBasedStateMachine):
         terms: tuple[int, int, int | None],
         spend: int | None,
         lane: int | None,
+        coupon: str,
     ) -> None:
-        """A receipt: each line earns a tenth; points pay whatever the shopper likes; a hold is captured if open."""
+        """A receipt: each line earns a tenth; points pay whatever the shopper likes; a hold is captured if open.
+
+        It uses a coupon that can be used, and gets what a member's limit and the shared budget leave.
+        """
         number = self.number()
         bought = [Line(units * 1000, amount, amount // 10) for units, amount in lines]
         earned = sum(line.earned_minor for line in bought)
         spend = None if spend is None else min(spend, sum(line.amount_minor for line in bought))
         earn = [self.grant(earned, terms)] if earned else []
         key = None if lane is None else self.checkout_of(who, lane)
-        command = purchase(number, member(who), lines=bought, spend=spend, earn=earn, captures=key)
-        self.send(command, lambda outcome, now: self.bought(outcome, now, who, number, bought, earn, spend or 0, lane))
+        unplanned = purchase(number, member(who), lines=bought, spend=spend, earn=earn, captures=key)
+        visit = CounterChange(VISITS, 1, sum(line.amount_minor for line in bought), earned)
+
+        def plan(found: Usage) -> Purchase:
+            left = MOST - found.counters.get(GIVEN, NONE).money_minor
+            off = max(0, min(OFF, left, found.budgets[SPRING]))
+            used = {coupon: COUPONS[coupon]} if coupon and not found.coupons[coupon] else {}
+            counts = [visit, CounterChange(GIVEN, money_minor=off)]
+            return promoted(unplanned, coupons=used, counts=counts, budgets={SPRING: off})
+
+        claimed = {coupon: COUPONS[coupon]} if coupon else {}
+        command = planned(unplanned, plan, coupons=claimed, budgets=[SPRING])
+
+        def follow(outcome: object, now: datetime) -> None:
+            assert isinstance(outcome, Booked)
+            used = self.promoted(outcome, now, who, visit, coupon, f"{who}-{lane}")
+            self.bought(outcome, now, who, number, bought, earn, spend or 0, lane)
+            self.sales[number][1].coupon = used
+
+        self.send(command, follow)
+
+    def promoted(
+        self, outcome: Booked, now: datetime, who: int, visit: CounterChange, coupon: str, checkout_name: str
+    ) -> str:
+        """Follow what a receipt counts and uses up; return the coupon that it used."""
+        shopper, event = self.members[who], self.book.settlement(outcome)
+        shopper.pass_time(now)
+        own = shopper.kept.get(checkout_name) == coupon
+        used = coupon if coupon and (own or self.free(coupon) > 0) else ""
+        assert [each.code for each in event.coupon_changes if each.action == USED] == ([used] if used else [])
+        self.used[used] += 1
+        off = max(0, min(OFF, MOST - shopper.given, self.budget_left))
+        assert sum(use.amount for use in event.budget_uses) == off
+        shopper.given += off
+        self.budget_left -= off
+        for index, figure in enumerate(visit[1:4]):
+            shopper.counted[index] += figure
+        return used
+
+    def free(self, coupon: str, *, but_for: ModelMember | None = None, instead: ModelMember | None = None) -> int:
+        """How many uses of a coupon nobody has; one member may be looked at as another."""
+        members = [instead if instead and each is but_for else each for each in self.members]
+        return COUPONS[coupon] - self.used[coupon] - self.kept(coupon, members)
+
+    @staticmethod
+    def kept(coupon: str, members: Sequence[ModelMember]) -> int:
+        return sum(list(shopper.kept.values()).count(coupon) for shopper in members)
+
+    @rule(part=st.integers(1, 150))
+    def give_the_book_a_part_of_the_budget(self, part: int) -> None:
+        part = min(part, BUDGET - self.leased)
+        if part == 0:
+            return
+        self.leased += part
+
+        def given(outcome: object, _now: datetime) -> None:
+            assert isinstance(outcome, Booked)
+            self.budget_left += part
+
+        self.send(lease_budget(SPRING, part, leased=self.leased, budget=BUDGET), given)
 
     def bought(
         self,
@@ -110,7 +204,7 @@ class Books(RuleBasedStateMachine):
         paid = self.largest_remainder(spent, amounts)
         units = [line.quantity_milli // 1000 for line in lines]
         pairs = [
-            list(zip(split(points, n), split(line.earned_minor, n), strict=True))
+            list(zip(split(points, n), split(line.earned_minor, n), split(line.amount_minor - points, n), strict=True))
             for line, points, n in zip(lines, paid, units, strict=True)
         ]
         self.sales[number] = (who, ModelSale(pairs, [0] * len(lines), parts), outcome)
@@ -140,34 +234,53 @@ class Books(RuleBasedStateMachine):
             shopper = self.members[who]
             shopper.pass_time(now)
             shopper.give_back(sale, booked.number, lines, now)
+            if sale.complete:
+                self.used[sale.coupon] -= 1
 
         self.send(goods_return(self.number(), booked, asked, terms=self.book.terms), returned)
 
-    @rule(who=st.integers(0, MEMBERS - 1), lane=st.integers(1, 3), points=st.integers(0, 600), takes_over=st.booleans())
-    def hold(self, who: int, lane: int, points: int, takes_over: bool) -> None:
-        """A checkout keeps points, perhaps in place of others."""
+    @rule(
+        who=st.integers(0, MEMBERS - 1),
+        lane=st.integers(1, 3),
+        points=st.integers(0, 600),
+        takes_over=st.booleans(),
+        coupon=st.sampled_from(sorted(COUPONS)),
+    )
+    def hold(self, who: int, lane: int, points: int, takes_over: bool, coupon: str) -> None:
+        """A checkout keeps points and a coupon, perhaps in place of others."""
         key, name = self.checkout_of(who, lane), f"{who}-{lane}"
         message = f"hold {self.number()}"
         command = hold(
             key, member(who), points, ttl_seconds=3600, takeover="broken lane" if takes_over else "", message=message
         )
+        if coupon:
+            command = keeping(command, {coupon: COUPONS[coupon]})
 
         def held(outcome: object, now: datetime) -> None:
             shopper = self.members[who]
             if isinstance(outcome, Refused):
-                self.refused_hold(shopper, outcome, name, points, takes_over, now)
+                self.refused_hold(shopper, outcome, name, points, takes_over, coupon, now)
                 return
             assert isinstance(outcome, Booked)
             shopper.pass_time(now)
             for other in [other for other in shopper.holds if takes_over or other == name]:
                 shopper.release(other, now)
+            assert not coupon or self.free(coupon) > 0
+            shopper.kept |= {name: coupon} if coupon else {}
             shopper.holds[name] = (now + timedelta(hours=1), shopper.take(points, now))
             assert sum(part for _, part in shopper.holds[name][1]) == points
 
         self.send(command, held)
 
     def refused_hold(
-        self, shopper: ModelMember, refused: Refused, name: str, points: int, takes_over: bool, now: datetime
+        self,
+        shopper: ModelMember,
+        refused: Refused,
+        name: str,
+        points: int,
+        takes_over: bool,
+        coupon: str,
+        now: datetime,
     ) -> None:
         if refused.reason == common_pb2.REFUSAL_REASON_HOLD_GONE:
             assert name not in shopper.holds, "its checkout was paid before"
@@ -176,7 +289,14 @@ class Books(RuleBasedStateMachine):
         trial.pass_time(now)
         for other in [other for other in trial.holds if takes_over or other == name]:
             trial.release(other, now)
-        assert points > trial.have(now)
+        if points <= trial.have(now):
+            assert coupon
+            assert self.free(coupon, but_for=shopper, instead=trial) <= 0
+            others = [trial if each is shopper else each for each in self.members]
+            kept = self.kept(coupon, others) > 0
+            assert (refused.reason == common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE) == kept
+            assert (refused.reason == common_pb2.REFUSAL_REASON_COUPON_USED) != kept
+            return
         elsewhere = bool(trial.holds) and points <= trial.have(now) + trial.held()
         assert (refused.reason == common_pb2.REFUSAL_REASON_HELD_ELSEWHERE) == elsewhere
 
@@ -223,6 +343,8 @@ class Books(RuleBasedStateMachine):
         taker, name = (giver + step) % MEMBERS, f"merge {self.number()}"
         debt = self.book.account(giver).debt_minor
         sent: list[Grant] = []
+        counted, given = self.members[giver].counted, self.members[giver].given
+        counts = [CounterChange(GIVEN, money_minor=given), CounterChange(VISITS, counted[0], counted[1], counted[2])]
 
         def gone(outcome: object, now: datetime) -> None:
             nonlocal debt
@@ -239,6 +361,7 @@ class Books(RuleBasedStateMachine):
                     sent.append(Grant(lot.left, active, lapses, issued_at=NOON))
                     lot.left = 0
             shopper.debt = 0
+            shopper.counted, shopper.given = [0, 0, 0], 0
             moved = [p for p in self.book.settlement(outcome).postings if p.credit == CLEARING]
             assert sorted(p.points_minor for p in moved) == sorted(grant.points_minor for grant in sent)
 
@@ -251,10 +374,12 @@ class Books(RuleBasedStateMachine):
                 shopper.pay_debt(lot)
             for grant in sent:
                 shopper.grant(self.lot(grant, now), now)
+            shopper.counted = [mine + theirs for mine, theirs in zip(shopper.counted, counted, strict=True)]
+            shopper.given += given
 
-        self.send(transfer_out(name, member(giver), member(taker), None), gone)
+        self.send(transfer_out(name, member(giver), member(taker), None, counters=True), gone)
         self.commit()
-        self.send(transfer_in(name, member(giver), member(taker), sent, debt), come)
+        self.send(transfer_in(name, member(giver), member(taker), sent, debt, counts=counts), come)
         self.commit()
 
     @rule(who=st.integers(0, MEMBERS - 1))
@@ -312,6 +437,23 @@ class Books(RuleBasedStateMachine):
             assert [lot.remaining_minor for lot in self.book.lots(who) if lot.remaining_minor] == [
                 lot.left for lot in sorted(shopper.lots, key=lambda lot: lot.order) if lot.left
             ]
+
+    @invariant()
+    def what_is_counted_and_used_is_that_of_the_model(self) -> None:
+        if self.queue:
+            return
+        usage = self.book.caches.usage
+        for who, shopper in enumerate(self.members):
+            counters = usage.counters.get(member(who), {})
+            assert list(counters.get(VISITS, NONE)[:3]) == shopper.counted
+            assert counters.get(GIVEN, NONE).money_minor == shopper.given <= MOST * MEMBERS
+        taken = Counter((slot.code, use.held) for slot, use in usage.coupons.items())
+        for coupon in filter(None, COUPONS):
+            assert taken[coupon, False] == self.used[coupon]
+            assert taken[coupon, True] == self.kept(coupon, self.members)
+            assert self.free(coupon) >= 0
+        part = usage.slices.get(SPRING, BudgetSlice(0, 0))
+        assert (part.granted, part.granted - part.used) == (self.leased, self.budget_left)
 
     @invariant()
     def nobody_has_less_than_nothing_nor_points_beside_a_debt(self) -> None:
@@ -395,15 +537,18 @@ def same_history(batch_size: int) -> tuple[object, ...]:
         match step % 7:
             case 0 | 1 | 2:
                 spend = step % 11 * 9 if step % 2 else None
-                machine.buy(who, [(step % 3 + 1, step * 7 % 900 + 1)], (1, 0, lapse), spend, step % 4 or None)
+                lines, coupon = [(step % 3 + 1, step * 7 % 900 + 1)], sorted(COUPONS)[step % 3]
+                machine.buy(who, lines, (1, 0, lapse), spend, step % 4 or None, coupon)
             case 3:
-                machine.hold(who, step % 3 + 1, step % 50, takes_over=step % 2 == 0)
+                coupon = sorted(COUPONS)[step % 2]
+                machine.hold(who, step % 3 + 1, step % 50, takes_over=step % 2 == 0, coupon=coupon)
             case 4:
                 machine.cancel(who, step % 3 + 1)
             case 5:
                 machine.correct(who, (step % 90 + 1, 0, lapse), takes=step % 4 == 0)
             case 6:
                 machine.sweep(who)
+                machine.give_the_book_a_part_of_the_budget(step)
     machine.commit()
     accounts = {
         key: (a.available_minor, a.pending_minor, a.held_minor, a.debt_minor)

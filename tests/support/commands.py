@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -12,12 +13,17 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 from ledger.books import book_of_member, book_of_receipt
 from ledger.keys import business_key, checkout_key, content_hash
 from ledger.model import (
+    REDEEMED,
     Adjust,
     Booked,
     Cancel,
+    CounterChange,
+    CouponClaim,
     Grant,
     Hold,
+    LeaseBudget,
     LotTerms,
+    NewCoupon,
     PassTime,
     Purchase,
     Return,
@@ -25,21 +31,32 @@ from ledger.model import (
     TransferIn,
     TransferOut,
     Unit,
+    UnitSpend,
+    Usage,
 )
 
 BONUS = Unit(1, "bonus", 2)
+GIFT = Unit(2, "gift", 0)
+PHARMACY = 1001
+"""The settlement account of the partner "pharmacy"."""
+UNITS = {unit.code: unit for unit in (BONUS, GIFT)}
+PARTNERS = {"pharmacy": PHARMACY}
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
 DEBT_MODE = int(journal_pb2.CLAWBACK_MODE_DEBT)
 
 
 class Line(NamedTuple):
-    """A line to buy: quantity in thousandths, its price, and the points that it earns."""
+    """A line to buy: quantity in thousandths, its price, and the points that it earns.
+
+    ``further`` are points of other units, or of partners, as (unit, partner, points), with codes.
+    """
 
     quantity_milli: int = 1000
     amount_minor: int = 1000
     earned_minor: int = 0
     discount_minor: int = 0
     weighed: bool = False
+    further: tuple[tuple[str, str, int], ...] = ()
 
 
 def member(name: int | str) -> uuid.UUID:
@@ -75,12 +92,15 @@ def purchase(
     lines: Sequence[Line] = (),
     event_at: datetime = NOON,
     captures: checkout_pb2.CheckoutKey | None = None,
+    further_spends: Sequence[tuple[Unit, int]] = (),
+    redeemed_account: int = REDEEMED,
 ) -> Purchase:
     """Return a purchase; plain integers earn never-lapsing points, and spend one for one."""
     key = receipt_key(receipt_number)
     receipt = common_pb2.Receipt(currency_code="UAH")
     receipt.event_at.FromDatetime(event_at)
     body = journal_pb2.Purchase(receipt_key=key, member_id=str(shopper) if shopper else "", receipt=receipt)
+    body.partner = next((code for code, account in PARTNERS.items() if account == redeemed_account), "")
     for number, line in enumerate(lines or [Line(amount_minor=amount_minor)], start=1):
         body.receipt.lines.add(
             line_number=number,
@@ -93,6 +113,8 @@ def purchase(
         effects = body.effects.add(line_number=number, payable_minor=line.amount_minor - line.discount_minor)
         if line.earned_minor:
             effects.accruals.add(promotion_id="base", base_minor=line.amount_minor, points_minor=line.earned_minor)
+        for unit, partner, points_minor in line.further:
+            effects.accruals.add(promotion_id="more", points_minor=points_minor, unit=unit, partner=partner)
     keyed = business_key(key)
     return Purchase(
         book=book_of_member(shopper, books) if shopper else book_of_receipt(keyed, books),
@@ -106,6 +128,77 @@ def purchase(
         spend=Spend(spend, 1, 1, 1) if isinstance(spend, int) else spend,
         grants=tuple(Grant(points, None, None) if isinstance(points, int) else points for points in earn),
         checkout_key=None if captures is None else checkout_key(captures),
+        further_spends=tuple(UnitSpend(unit, Spend(points, 1, 1, 1)) for unit, points in further_spends),
+        redeemed_account=redeemed_account,
+    )
+
+
+def promoted(
+    bought: Purchase,
+    *,
+    coupons: Mapping[str, int] | None = None,
+    counts: Sequence[CounterChange] = (),
+    budgets: Mapping[str, int] | None = None,
+    issued: Sequence[NewCoupon] = (),
+) -> Purchase:
+    """Return a purchase with what promotions use and count; ``coupons`` are codes with how many uses each has."""
+    event = journal_pb2.Event.FromString(bought.event)
+    for coupon in issued:
+        event.purchase.issued_coupons.add(
+            code=coupon.code,
+            series=coupon.series,
+            promotion_id="thanks",
+            valid_from=coupon.valid_from.isoformat(),
+            valid_until=coupon.valid_until.isoformat() if coupon.valid_until else "",
+        )
+    return replace(
+        bought,
+        event=event.SerializeToString(),
+        claims=tuple(CouponClaim(code, uses) for code, uses in (coupons or {}).items()),
+        coupons=tuple(coupons or ()),
+        counts=tuple(counts),
+        budget_keys=tuple(budgets or ()),
+        budgets=tuple((budgets or {}).items()),
+        issued=tuple(issued),
+    )
+
+
+def planned(
+    bought: Purchase,
+    plan: Callable[[Usage], Purchase],
+    *,
+    coupons: Mapping[str, int] | None = None,
+    budgets: Sequence[str] = (),
+) -> Purchase:
+    """Return a purchase that is settled under the fence; ``coupons`` are codes with how many uses each has."""
+    claims = tuple(CouponClaim(code, uses) for code, uses in (coupons or {}).items())
+    return replace(bought, plan=plan, claims=claims, budget_keys=tuple(budgets))
+
+
+def keeping(held: Hold, coupons: Mapping[str, int]) -> Hold:
+    """Return a hold that keeps coupons, too; they are codes with how many uses each has."""
+    event = journal_pb2.Event.FromString(held.event)
+    event.hold.coupon_codes.extend(coupons)
+    return replace(
+        held,
+        event=event.SerializeToString(),
+        claims=tuple(CouponClaim(code, uses) for code, uses in coupons.items()),
+    )
+
+
+def lease_budget(key: str, amount: int, *, leased: int, budget: int, book: int = 0) -> LeaseBudget:
+    """Return a part of a shared budget for a book; ``leased`` is what all books were given with it."""
+    event = journal_pb2.Event(
+        budget_lease=journal_pb2.BudgetLease(key=key, amount=amount, budget=budget, leased=leased)
+    ).SerializeToString()
+    return LeaseBudget(
+        book=book,
+        content_hash=content_hash(None, event),
+        event_at=NOON,
+        member_id=None,
+        event=event,
+        key=key,
+        amount=amount,
     )
 
 
@@ -197,6 +290,8 @@ def goods_return(
         lots=terms,
         clawback=clawback,
         expired_grace_days=grace_days,
+        units=UNITS,
+        partners=PARTNERS,
     )
 
 
@@ -232,7 +327,13 @@ def adjust(name: str, shopper: uuid.UUID, points: Grant | int, *, books: int = 1
 
 
 def transfer_out(
-    name: str, giver: uuid.UUID, taker: uuid.UUID, points_minor: int | None, *, books: int = 1
+    name: str,
+    giver: uuid.UUID,
+    taker: uuid.UUID,
+    points_minor: int | None,
+    *,
+    books: int = 1,
+    counters: bool = False,
 ) -> TransferOut:
     """Return the side of a transfer that points leave; None sends everything."""
     body = journal_pb2.Transfer(
@@ -247,11 +348,19 @@ def transfer_out(
         unit=BONUS,
         event=journal_pb2.Event(transfer=body).SerializeToString(),
         points_minor=points_minor,
+        counters=counters,
     )
 
 
 def transfer_in(
-    name: str, giver: uuid.UUID, taker: uuid.UUID, grants: Sequence[Grant], debt_minor: int = 0, *, books: int = 1
+    name: str,
+    giver: uuid.UUID,
+    taker: uuid.UUID,
+    grants: Sequence[Grant],
+    debt_minor: int = 0,
+    *,
+    books: int = 1,
+    counts: Sequence[CounterChange] = (),
 ) -> TransferIn:
     """Return the side of a transfer that points come to."""
     body = journal_pb2.Transfer(member_id=str(taker), other_member_id=str(giver), transfer_id=name, reason_code="merge")
@@ -265,4 +374,5 @@ def transfer_in(
         event=journal_pb2.Event(transfer=body).SerializeToString(),
         grants=tuple(grants),
         debt_minor=debt_minor,
+        counts=tuple(counts),
     )

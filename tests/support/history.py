@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
@@ -23,7 +23,8 @@ from ledger.finance.summary import bring_up_to_date
 from ledger.finance.table import Table, Value
 from ledger.keys import business_key, checkout_key, content_hash
 from ledger.lookups import read_receipts
-from ledger.model import Booked, Command, Grant, Purchase, Return, Spend, Unit
+from ledger.model import REDEEMED, Booked, Command, Grant, Purchase, Return, Spend, Unit, UnitSpend
+from ledger.partners import ensure_partner, partner_account
 from ledger.transfer import TransferOrder, transfer_everything, transfer_points
 from tests.support import commands
 from tests.support.commands import member
@@ -55,6 +56,18 @@ class History:
     conn: asyncpg.Connection[asyncpg.Record]
     receipt_numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     names: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    partners: dict[int, str] = field(default_factory=dict)
+    """Partners' codes by their accounts, once there are any."""
+
+    async def further_unit(self, code: str) -> Unit:
+        """Open a further point unit without decimals."""
+        return await ensure_unit(self.conn, code, 0)
+
+    async def partner(self, code: str) -> int:
+        """Open a coalition partner's account."""
+        account = partner_account(await ensure_partner(self.conn, code))
+        self.partners[account] = code
+        return account
 
     @property
     def programme(self) -> Programme:
@@ -86,14 +99,20 @@ class History:
         store: str = "S1",
         amount_minor: int = 10_000,
         captures: checkout_pb2.CheckoutKey | None = None,
+        further: Sequence[UnitSpend] = (),
+        redeemed: int = REDEEMED,
     ) -> Booked:
-        """Book a purchase of one line in two units, on the clock's day unless another is given."""
+        """Book a purchase of one line in two units, on the clock's day unless another is given.
+
+        ``further`` are points of further units to be spent, ``redeemed`` the account that takes what points pay.
+        """
         member_id = None if shopper is None else member(shopper)
         key = self._key(day, store)
         grants = tuple(Grant(points, None, None) if isinstance(points, int) else points for points in earn)
         body = journal_pb2.Purchase(
             receipt_key=key, member_id=str(member_id or ""), programme_code=CODE, programme_version=1
         )
+        body.partner = self.partners.get(redeemed, "")
         body.receipt.currency_code = "UAH"
         body.receipt.event_at.FromDatetime(self.clock.now)
         body.receipt.lines.add(
@@ -103,7 +122,13 @@ class History:
         if member_id is not None:
             for index, grant in enumerate(grants):
                 name = "base" if index == 0 else f"promotion-{index}"
-                effects.accruals.add(promotion_id=name, base_minor=amount_minor, points_minor=grant.points_minor)
+                effects.accruals.add(
+                    promotion_id=name,
+                    base_minor=amount_minor,
+                    points_minor=grant.points_minor,
+                    unit=grant.unit.code if grant.unit else "",
+                    partner=self.partners.get(grant.account, ""),
+                )
         keyed, payload = business_key(key), journal_pb2.Event(purchase=body).SerializeToString()
         return await self.submit(
             Purchase(
@@ -118,6 +143,8 @@ class History:
                 spend=Spend(spend, 1, 1, 10) if spend else None,
                 grants=grants if member_id else (),
                 checkout_key=checkout_key(captures) if captures is not None else None,
+                further_spends=tuple(further),
+                redeemed_account=redeemed,
             )
         )
 
@@ -156,6 +183,8 @@ class History:
                 asked=asked,
                 lots=receipt.lots,
                 clawback=int(journal_pb2.CLAWBACK_MODE_DEBT),
+                units=receipt.units,
+                partners=receipt.partners,
             )
         )
 
@@ -207,7 +236,7 @@ class History:
         """Return the points that somebody can spend now."""
         member_id = member(shopper)
         found = await read_balances(self.conn, [(book_of_member(member_id, BOOKS), member_id)], self.clock())
-        return found[member_id][0].available_minor if found.get(member_id) else 0
+        return sum(each.available_minor for each in found.get(member_id, ()) if each.unit == self.unit)
 
     async def balances(self) -> int:
         """Return what all members have, less what they owe, by the caches."""
@@ -248,7 +277,12 @@ async def open_history(dsn: str, start: date = date(2026, 1, 5)) -> AsyncIterato
 SHOPPERS = ("olena", "ivan", "marta")
 
 
-async def random_history(history: History, chance: random.Random, steps: int) -> None:
+async def random_history(
+    history: History,
+    chance: random.Random,
+    steps: int,
+    some_grant: Callable[[History, random.Random], Grant] | None = None,
+) -> None:
     """Let anything happen: purchases that earn and spend, late receipts, returns, holds, corrections, time."""
     bought: list[Booked] = []
     held: list[tuple[checkout_pb2.CheckoutKey, str]] = []
@@ -264,7 +298,7 @@ async def random_history(history: History, chance: random.Random, steps: int) ->
             bought.append(
                 await history.buy(
                     chance.choice((shopper, shopper, shopper, None)) if capture is None else shopper,
-                    [_some_grant(history, chance) for _ in range(chance.randint(0, 2))],
+                    [(some_grant or any_grant)(history, chance) for _ in range(chance.randint(0, 2))],
                     spend=chance.choice((0, 0, 7, 333, 5000)),
                     day=history.clock.now.date() - late,
                     store=chance.choice(("S1", "S2", "S3")),
@@ -298,7 +332,8 @@ async def _otherwise(
         await history.sweep(shopper)
 
 
-def _some_grant(history: History, chance: random.Random) -> Grant:
+def any_grant(history: History, chance: random.Random) -> Grant:
+    """Return points of any terms."""
     now = history.clock.now
     active = chance.choice((None, None, now + timedelta(days=5)))
     expires = chance.choice((None, now + timedelta(days=chance.randint(7, 60))))

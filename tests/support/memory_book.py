@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import copy
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from tallypoint.v1 import journal_pb2
 
+from ledger import usage
 from ledger.books import BEFORE_ALL_ENTRIES
 from ledger.caches import lots_given_back
 from ledger.decide import decide
@@ -24,6 +25,7 @@ from ledger.model import (
     BookState,
     Cancel,
     Command,
+    CouponSlot,
     Decision,
     EndedHold,
     Head,
@@ -33,10 +35,12 @@ from ledger.model import (
     Purchase,
     Refused,
     Return,
+    SlotUse,
     Unchanged,
+    Unit,
 )
 from ledger.verify.chain import Checked, Recomputation, check_entry
-from tests.support.commands import BONUS, NOON, member
+from tests.support.commands import BONUS, NOON, PARTNERS, UNITS, member
 
 
 class MemoryBook:
@@ -44,7 +48,7 @@ class MemoryBook:
 
     def __init__(self) -> None:
         self.head = Head(0, bytes(32), BEFORE_ALL_ENTRIES)
-        self.proof = Recomputation(0, {}, {BONUS.code: BONUS})
+        self.proof = Recomputation(0, {}, UNITS, PARTNERS)
         self.caches = self.proof.caches
         self.events: dict[int, journal_pb2.Event] = {}
         self.entries: list[EntryRecord] = []
@@ -68,7 +72,9 @@ class MemoryBook:
     def commit(self, commands: Sequence[Command], at: datetime | None = None) -> Decision:
         """Decide a batch, and add up what was decided."""
         self.now = self.now if at is None else at
-        decision = decide(self._state(commands), commands, self.now)
+        state = self._state(commands)
+        before = dict(self.caches.usage.coupons)
+        decision = decide(state, commands, self.now)
         for row in decision.entries:
             entry = EntryRecord(0, *row)
             assert entry.hash_after(self.head.hash) == entry.hash
@@ -86,15 +92,21 @@ class MemoryBook:
             self.head = Head(entry.number, entry.hash, entry.booked_at)
         self.caches.settle()
         self._compare(decision)
+        self._compare_usage(state, decision, before)
         return decision
 
-    def account(self, name: int | str) -> Account:
-        """Return what a member has of the bonus unit."""
-        return self.caches.accounts.get((member(name), BONUS.number), Account())
+    def account(self, name: int | str, unit: Unit = BONUS) -> Account:
+        """Return what a member has of a unit."""
+        return self.caches.accounts.get((member(name), unit.number), Account())
 
-    def lots(self, name: int | str) -> list[Lot]:
+    def total(self, account: int, unit: Unit = BONUS) -> int:
+        """Return what an account was credited, less what it was debited."""
+        totals = self.caches.totals.items()
+        return sum(credit - debit for (_, of, at), (debit, credit) in totals if (of, at) == (unit.number, account))
+
+    def lots(self, name: int | str, unit: Unit = BONUS) -> list[Lot]:
         """Return a member's lots, oldest first."""
-        key = (member(name), BONUS.number)
+        key = (member(name), unit.number)
         return [copy.copy(lot) for (owner, _, _), lot in sorted(self.caches.lots.items()) if owner == key]
 
     def settlement(self, booked: Booked) -> journal_pb2.Event:
@@ -103,7 +115,11 @@ class MemoryBook:
 
     def _state(self, commands: Sequence[Command]) -> BookState:
         """Return what a batch reads: lots and holds only where they are needed."""
-        spenders = {c.member_id for c in commands if not isinstance(c, Purchase) or c.spend or c.checkout_key}
+        spenders = {
+            c.member_id
+            for c in commands
+            if not isinstance(c, Purchase) or c.spend or c.checkout_key or c.further_spends
+        }
         accounts: dict[AccountKey, Account] = {}
         for key, account in self.caches.accounts.items():
             copied = accounts[key] = copy.copy(account)
@@ -113,6 +129,7 @@ class MemoryBook:
             holds = [hold for hold in self.caches.holds.values() if (hold.member_id, hold.unit) == key]
             copied.holds = holds if needed else None
         state = BookState(0, self.head, dict(self.caches.messages), dict(self.caches.receipts), accounts)
+        self._read_usage(state, commands)
         asked = {c.checkout_key for c in commands if isinstance(c, (Hold, Cancel))}
         for hold, ended in self.caches.ended_holds.values():
             newest = state.ended_holds.get(hold.checkout_key, EndedHold(0, self.now, 0, 0))
@@ -123,6 +140,21 @@ class MemoryBook:
                 last = self.events[self.caches.returns[purchase_number]]
                 state.returned[purchase_number] = last.goods_return.so_far
         return state
+
+    def _read_usage(self, state: BookState, commands: Sequence[Command]) -> None:
+        """Read counters, coupons and budgets, each only where it is needed."""
+        used = self.caches.usage
+        for command in commands:
+            if command.member_id in used.counters and usage.is_counted(command):
+                state.counters[command.member_id] = dict(used.counters[command.member_id])
+        codes = {code for command in commands for code in usage.codes_concerned(command)}
+        holds = [hold for account in state.accounts.values() for hold in account.holds or ()]
+        codes |= {slot.code for hold in holds for slot in hold.coupons}
+        for slot, use in used.coupons.items():
+            if slot.code in codes:
+                state.coupons.setdefault(slot.code, {})[slot.slot] = use
+        keys = {key for command in commands for key in usage.budgets_concerned(command)}
+        state.budgets = {key: part for key, part in used.slices.items() if key in keys}
 
     def _cached_lots(self, key: tuple[uuid.UUID, int]) -> list[Lot]:
         lots = [copy.copy(lot) for (owner, _, _), lot in self.caches.lots.items() if owner == key]
@@ -142,5 +174,25 @@ class MemoryBook:
             assert self.caches.ended_holds[ended.number][1] == ended
         for purchase_number, last_number in decision.returns.items():
             assert self.caches.returns[purchase_number] == last_number
+        self._compare_verdicts(decision)
+
+    def _compare_usage(self, state: BookState, decision: Decision, before: Mapping[CouponSlot, SlotUse]) -> None:
+        """The same for counters, coupons and budgets."""
+        used = self.caches.usage
+        for member_id in decision.counted:
+            assert state.counters[member_id] == used.counters[member_id]
+        after = {slot: use for slot, use in before.items() if slot not in decision.given_up}
+        for slot, use in decision.slots.items():
+            if use is not None:
+                assert slot not in after, "two have one use of a coupon"
+                after[slot] = use
+        assert after == used.coupons
+        for key in decision.slices:
+            assert state.budgets[key] == used.slices[key]
+        for number, member_id, coupon in decision.issued:
+            assert used.issued[coupon.code] == (number, member_id, *coupon[1:])
+
+    @staticmethod
+    def _compare_verdicts(decision: Decision) -> None:
         for unchanged in decision.verdicts:
             assert not isinstance(unchanged, Unchanged) or not decision.entries or len(decision.verdicts) > 1

@@ -10,34 +10,56 @@ import asyncpg
 from tallypoint.v1 import journal_pb2
 
 from ledger.append import append_locked, lock_books
+from ledger.books import ensure_unit
+from ledger.budgets import lease
 from ledger.keys import business_key, content_hash
 from ledger.lookups import read_receipts
-from ledger.model import Booked, Close, Command, Grant, Refused
+from ledger.model import Booked, Close, Command, CounterChange, Grant, NewCoupon, Refused
+from ledger.partners import ensure_partner, partner_account
 from ledger.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
 from tests.support.books import BooksUnderTest
-from tests.support.commands import Line, adjust, cancel, checkout, goods_return, hold, pass_time, purchase
+from tests.support.commands import (
+    GIFT,
+    PHARMACY,
+    Line,
+    adjust,
+    cancel,
+    checkout,
+    goods_return,
+    hold,
+    keeping,
+    pass_time,
+    promoted,
+    purchase,
+)
 
 MARCH = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 @dataclass
 class Story:
-    """What happened, by name. Anna has holds and returns, Borys gets points, Cyril owed some and was merged."""
+    """What happened, by name.
+
+    Anna has holds and returns, Borys gets points, Cyril owed some and was merged, Dana has coupons.
+    """
 
     books: BooksUnderTest
     anna: uuid.UUID = field(default_factory=uuid.uuid4)
     borys: uuid.UUID = field(default_factory=uuid.uuid4)
     cyril: uuid.UUID = field(default_factory=uuid.uuid4)
+    dana: uuid.UUID = field(default_factory=uuid.uuid4)
     booked: dict[str, Booked] = field(default_factory=dict)
     transfers: list[Transferred] = field(default_factory=list)
 
     async def happen(self) -> None:
         """Append it all."""
-        self.anna, self.borys, self.cyril = await self.books.register(3)
+        self.anna, self.borys, self.cyril, self.dana = await self.books.register(4)
         await self._holds_at_the_till()
         await self._corrections()
         await self._returns()
         await self._moves()
+        await self._promotions()
+        await self._coalition()
         await self._closes()
 
     def event(self, name: str) -> journal_pb2.Event:
@@ -87,7 +109,9 @@ class Story:
         await self._return("returned by weight", 4, "bought", [(2, 500)])
         await self._book("bought by nobody", purchase(5, None, books=count, lines=[Line(), Line()]))
         await self._return("returned by nobody", 6, "bought by nobody", [(1, 1000)])
-        await self._book("earned", purchase(7, self.cyril, books=count, earn=[100], lines=[Line(earned_minor=100)]))
+        earned = purchase(7, self.cyril, books=count, earn=[100], lines=[Line(earned_minor=100)])
+        counts = [CounterChange("visit/ever", 1, 1000, 100), CounterChange("draw/car", 2)]
+        await self._book("earned", promoted(earned, counts=counts))
         await self._book("spent", purchase(8, self.cyril, books=count, spend=100))
         await self._return("owed", 9, "earned", [])
 
@@ -112,6 +136,66 @@ class Story:
         await conn.close()
         clock.now = MARCH + timedelta(days=10)
         await self._book("time passed", pass_time(self.anna, books=books.count))
+
+    async def _promotions(self) -> None:
+        """Coupons that are used, kept, given, given back and revoked; counters; and budgets that books share.
+
+        And points at the expense of two partners.
+        """
+        dana, count = self.dana, self.books.count
+        conn = await asyncpg.connect(self.books.dsn, server_settings={"role": "tallypoint_writer"})
+        for number, code in enumerate(("pharmacy", "fuel")):
+            account = partner_account(await ensure_partner(conn, code))
+            partners = [Line(further=(("", code, 5 + number),))]
+            grants = [Grant(5 + number, None, None, account=account)]
+            await self._book(f"earned at {code}", purchase(25 + number, dana, books=count, earn=grants, lines=partners))
+        for book in range(count):
+            for key, budget in (("spring/money", 1000), ("autumn/count", 100)):
+                await lease(conn, book, key, budget, 3 + book, self.books.clock())
+        await conn.close()
+        until = MARCH.date() + timedelta(days=400)
+        visit = [CounterChange("visit/ever", 1, 1000), CounterChange("visit/month/2026-03-01", 1, 1000, until=until)]
+        given = [NewCoupon(f"THANKS-{n}", "thanks", MARCH.date(), None if n == 2 else until) for n in range(1, 5)]
+        bought = promoted(
+            purchase(21, dana, books=count),
+            coupons={"CAKE": 1, "TEA": 9},
+            counts=[*visit, CounterChange("use/cake/ever", 1, 100)],
+            budgets={"spring/money": 2, "autumn/count": 1},
+            issued=given[:2],
+        )
+        await self._book("bought with coupons", bought)
+        await self._return("returned with coupons", 22, "bought with coupons", [])
+        await self._book("kept", keeping(hold(checkout("d"), dana, 0, books=count), {"CAKE": 1, "TEA": 9}))
+        captures = purchase(23, dana, books=count, captures=checkout("d"))
+        await self._book("used", promoted(captures, coupons={"CAKE": 1}, counts=visit, issued=given[2:]))
+        await self._book("used by nobody", promoted(purchase(24, None, books=count), coupons={"BUN": 5}))
+        for n in (1, 2):
+            kept = hold(checkout(f"open d{n}"), dana, 0, books=count, ttl_seconds=10**8)
+            await self._book(f"left open with coupons {n}", keeping(kept, {"TEA": 9, "BUN": 5}))
+
+    async def _coalition(self) -> None:
+        """Points of a further unit and of a partner; a level, a draw, and what a control group did not get."""
+        dana, count = self.dana, self.books.count
+        conn = await asyncpg.connect(self.books.dsn, server_settings={"role": "tallypoint_writer"})
+        assert await ensure_unit(conn, GIFT.code, GIFT.precision) == GIFT
+        assert partner_account(await ensure_partner(conn, "pharmacy")) == PHARMACY
+        await conn.close()
+        line = Line(2000, earned_minor=20, further=(("", "pharmacy", 10), ("gift", "", 4)))
+        grants = [Grant(20, None, None), Grant(10, None, None, account=PHARMACY), Grant(4, None, None, unit=GIFT)]
+        bought = promoted(purchase(31, dana, books=count, earn=grants, lines=[line]), coupons={"SOAP": 1})
+        event = journal_pb2.Event.FromString(bought.event)
+        body = event.purchase
+        body.partner = "pharmacy"
+        body.coupons.add(code=" soap", used=True, promotion_ids=["soap-week"])
+        body.facts.coupons.add(code="SOAP", series="clean")
+        body.withheld.add(promotion_id="summer", reason="control")
+        body.draws.add(draw="car", entries=2, promotion_id="autumn")
+        body.tier_change.after = "gold"
+        body.tier_change.good_until = "2027-03-31"
+        await self._book("bought at a partner's", replace(bought, event=event.SerializeToString()))
+        spends = purchase(32, dana, books=count, spend=7, further_spends=[(GIFT, 3)], redeemed_account=PHARMACY)
+        await self._book("spent at a partner's", spends)
+        await self._return("returned to a partner", 33, "bought at a partner's", [(1, 1000)])
 
     async def _closes(self) -> None:
         books, clock = self.books, self.books.clock

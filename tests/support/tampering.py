@@ -109,6 +109,9 @@ def other_values(column: str, value: Any, dice: random.Random) -> Iterator[Any]:
     elif isinstance(value, int):
         yield from (value + dice.choice((1, 1000)), value - 1, value + 1, value + 1000)
     elif isinstance(value, bytes):
+        if not value:
+            yield b"x"
+            return
         position = dice.randrange(len(value))
         yield value[:position] + bytes((value[position] ^ 1 << dice.randrange(8),)) + value[position + 1 :]
     elif isinstance(value, datetime):
@@ -130,7 +133,7 @@ def _for_null(column: str) -> Iterator[Any]:
         yield datetime.fromisoformat("2026-05-01T00:00:00+00:00")
     elif column.endswith("_id"):
         yield from (uuid.UUID(int=1), bytes(16))
-    elif column.endswith("_day"):
+    elif column.endswith(("_day", "_until")):
         yield date(2026, 1, 1)
     elif column.endswith("_key"):
         yield bytes(16)

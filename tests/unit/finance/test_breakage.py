@@ -8,6 +8,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tallypoint.v1 import journal_pb2
 
 from ledger.finance.accounts import movement_of
 from ledger.finance.breakage import Proposal, at_grant, propose, recognise
@@ -16,7 +17,8 @@ from ledger.finance.point_value import PointValue, PointValues
 from ledger.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 
 JANUARY, MARCH = date(2026, 1, 1), date(2026, 3, 1)
-ACCOUNTS = [AVAILABLE, PENDING, DEBT, ISSUED, REDEEMED, EXPIRED, ADJUSTED, CLEARING]
+ACCOUNTS = [AVAILABLE, PENDING, DEBT, ISSUED, REDEEMED, EXPIRED, ADJUSTED, CLEARING, 1001]
+KINDS = [int(journal_pb2.ENTRY_KIND_PURCHASE), int(journal_pb2.ENTRY_KIND_RETURN)]
 
 
 def version(number: int, money: int, breakage: int, recorded: str, from_month: date = JANUARY) -> PointValue:
@@ -146,16 +148,17 @@ def test_an_estimate_is_proposed_from_mature_months(lots: dict[date, Moved], pro
     st.lists(
         st.tuples(
             st.sampled_from([JANUARY, MARCH]),
+            st.sampled_from(KINDS),
             *([st.sampled_from(ACCOUNTS)] * 2),
             st.integers(1, 10_000),
-        ).filter(lambda row: row[1] != row[2])
+        ).filter(lambda row: row[2] != row[3])
     )
 )
-def test_lots_and_debts_together_are_the_liability(rows: list[tuple[date, int, int, int]]) -> None:
+def test_lots_and_debts_together_are_the_liability(rows: list[tuple[date, int, int, int, int]]) -> None:
     found = add_up(rows)
     liability = 0
-    for _, debit, credit, points in rows:
-        effect = movement_of(debit, credit)
+    for _, kind, debit, credit, points in rows:
+        effect = movement_of(debit, credit, kind)
         liability += effect[1] * points if effect else 0
     lots = sum(month.outstanding_minor for month in found.lots.values())
     assert lots + found.owed.outstanding_minor == liability

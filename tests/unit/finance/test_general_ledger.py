@@ -19,12 +19,15 @@ from server.finance.general_ledger import transactions
 
 PURCHASE = int(journal_pb2.ENTRY_KIND_PURCHASE)
 RETURN = int(journal_pb2.ENTRY_KIND_RETURN)
+PHARMACY = 1001
 TIME = int(journal_pb2.ENTRY_KIND_TIME)
 MARCH = date(2026, 3, 1)
 PAIRS = [
     *((PURCHASE, ISSUED, AVAILABLE), (PURCHASE, ISSUED, PENDING), (PURCHASE, AVAILABLE, REDEEMED)),
     *((PURCHASE, AVAILABLE, DEBT), (RETURN, AVAILABLE, ISSUED), (RETURN, DEBT, ISSUED)),
     *((RETURN, REDEEMED, AVAILABLE), (TIME, AVAILABLE, EXPIRED), (TIME, PENDING, AVAILABLE)),
+    *((PURCHASE, PHARMACY, AVAILABLE), (PURCHASE, AVAILABLE, PHARMACY), (RETURN, AVAILABLE, PHARMACY)),
+    *((RETURN, PHARMACY, AVAILABLE), (RETURN, DEBT, PHARMACY), (RETURN, ISSUED, PHARMACY)),
 ]
 
 
@@ -111,13 +114,13 @@ def test_lines_add_up_to_the_liability_at_every_close(
     known = [value(n, money, ppm, date(2026, month, 1)) for n, (money, ppm, month) in enumerate(recorded, start=1)]
     sums = sorted(DaySum(day(at), *pair, months[month], points) for at, pair, month, points in history)
     periods = [Period(n + 1, day(2 * n + 1), values(*known[:n])) for n in range(5)]
-    lines = list(book(sums, periods))
+    lines = list(book(sums, periods, {PHARMACY: "pharmacy"}))
     assert all(line.money_minor >= 0 and line.points_minor >= 0 for line in lines)
     assert [line.day for line in lines] == sorted(line.day for line in lines)
     for count, period in enumerate(periods, start=1):
         taken = [line for line in lines if line.close_number is not None and line.close_number <= count]
         before = [each for each in sums if each.day <= period.last_day]
-        assert taken == list(book(before, periods[:count]))
+        assert taken == list(book(before, periods[:count], {PHARMACY: "pharmacy"}))
         assert liability(taken) == expected(before, period.values)
 
 
@@ -136,7 +139,7 @@ def expected(sums: list[DaySum], terms: PointValues) -> tuple[int, int]:
     exact: dict[str, Fraction] = {}
     points = 0
     for each in sums:
-        moved = movement_of(each.debit, each.credit)
+        moved = movement_of(each.debit, each.credit, each.kind)
         if moved is not None:
             points += moved[1] * each.points_minor
             worth = moved[1] * each.points_minor * terms.allocated(each.issue_month)

@@ -10,6 +10,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tallypoint.v1 import journal_pb2
 
 from ledger.finance.accounts import MOVEMENTS, movement_of
 from ledger.finance.liability import SHOWN, Moved, exact_sums, roll_over_time, roll_side_by_side
@@ -17,6 +18,8 @@ from ledger.finance.point_value import PointValue, PointValues
 from ledger.finance.rounding import Cumulative, half_up
 from ledger.model import AVAILABLE, CLEARING, DEBT, EXPIRED, HELD, ISSUED, PENDING, REDEEMED
 
+PURCHASE = int(journal_pb2.ENTRY_KIND_PURCHASE)
+RETURN = int(journal_pb2.ENTRY_KIND_RETURN)
 MONTHS = [date(2026, month, 1) for month in (1, 2, 3)]
 NAMES = [name for name, _, _ in SHOWN]
 fractions = st.fractions(min_value=-1000, max_value=1000, max_denominator=1000)
@@ -105,6 +108,8 @@ def total(moved: list[Moved], worth: dict[date, Fraction] | None) -> dict[str, F
 @pytest.mark.parametrize(
     ("debit", "credit", "movement"),
     [
+        pytest.param(1001, AVAILABLE, ("issued", 1), id="grant of a partner"),
+        pytest.param(HELD, 1001, ("redeemed", -1), id="captured at a partner's"),
         pytest.param(ISSUED, AVAILABLE, ("issued", 1), id="grant"),
         pytest.param(ISSUED, PENDING, ("issued", 1), id="pending grant"),
         pytest.param(AVAILABLE, ISSUED, ("issued", -1), id="taken back"),
@@ -120,7 +125,20 @@ def total(moved: list[Moved], worth: dict[date, Fraction] | None) -> dict[str, F
     ],
 )
 def test_what_a_posting_does_to_the_liability(debit: int, credit: int, movement: tuple[str, int] | None) -> None:
-    assert movement_of(debit, credit) == movement
+    assert movement_of(debit, credit, PURCHASE) == movement
+
+
+@pytest.mark.parametrize(
+    ("debit", "credit", "movement"),
+    [
+        pytest.param(AVAILABLE, 1001, ("issued", -1), id="taken back"),
+        pytest.param(DEBT, 1001, ("issued", -1), id="taken back as a debt"),
+        pytest.param(1001, AVAILABLE, ("redeemed", 1), id="given back"),
+        pytest.param(ISSUED, 1001, None, id="made good"),
+    ],
+)
+def test_what_a_return_does_with_a_partner(debit: int, credit: int, movement: tuple[str, int] | None) -> None:
+    assert movement_of(debit, credit, RETURN) == movement
 
 
 def test_every_movement_is_shown() -> None:

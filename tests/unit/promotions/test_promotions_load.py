@@ -22,7 +22,7 @@ from server.promotions.model import (
     Expiry,
     FixedPrice,
     LotTerms,
-    Message,
+    MessageText,
     Period,
     ReceiptTotal,
     Returns,
@@ -108,7 +108,10 @@ def test_conditions_and_messages() -> None:
     )
     (promotion,) = loaded.promotions
     assert promotion.when == AllOf((ReceiptTotal(1050, None), BirthdayWindow(0, 1)))
-    assert promotion.messages == (Message(Audience.CASHIER, "p", "c"), Message(Audience.VOICE, "p", "v"))
+    assert promotion.messages == (
+        MessageText(Audience.CASHIER, {"": "c"}),
+        MessageText(Audience.VOICE, {"": "v"}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -202,7 +205,7 @@ OFF = "line_discount: {percent: 5}"
         ),
         pytest.param(
             "exclusions: {no_earning: {}}",
-            "6:14 exclusions.no_earning names no goods (leave it out, or give skus, categories, brands or tags)",
+            "6:14 exclusions.no_earning names no goods (leave it out, or give skus, categories, brands, suppliers or tags)",
         ),
         pytest.param("promotions: {}", "6:1 promotions has to be a list (write one `- item` a line below it)"),
         pytest.param("x: &a 1", "6:4  anchors (`&name`) are not supported (write the value out where it is used)"),
@@ -230,12 +233,14 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         ),
         pytest.param("id: base, name: P, " + OFF, "7:6 promotions[0].id `base` is reserved (choose another id)"),
         pytest.param(
-            "id: p, name: P", "7:5 promotions[0] has no effect (add line_discount, basket_discount or points)"
+            "id: p, name: P",
+            "7:5 promotions[0] has no effect (add line_discount, basket_discount, units, set,"
+            " gift, steps, points, tier_points, issue_coupon, draw or club)",
         ),
         pytest.param(
             "id: p, name: P, line_discount: {percent: 5, amount: 1}",
             "7:22 promotions[0].line_discount has percent and amount"
-            " (give exactly one of percent, amount, fixed_price)",
+            " (give exactly one of percent, amount, fixed_price, prices)",
         ),
         pytest.param(
             "id: p, name: P, basket_discount: {base: list}",
@@ -296,11 +301,11 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         ),
         pytest.param(
             "id: p, name: P, when: {receipt_total: {at_least: 5, below: 5}}, " + OFF,
-            "7:58 promotions[0].when.receipt_total.below is not above at_least (no receipt fits; correct one of them)",
+            "7:58 promotions[0].when.receipt_total.below is not above at_least (nothing fits; correct one of them)",
         ),
         pytest.param(
             "id: p, name: P, when: {receipt_total: {}}, " + OFF,
-            "7:29 promotions[0].when.receipt_total states no amount (give at_least or below)",
+            "7:29 promotions[0].when.receipt_total states no bound (give at_least or below)",
         ),
         pytest.param(
             "id: p, name: P, messages: {casier: x}, " + OFF,
@@ -379,7 +384,7 @@ def test_hostile_text(text: str | bytes, message: str) -> None:
 def test_the_schema_is_json_and_knows_the_fields_by_their_names_in_the_file() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert {"programme", "point", "promotions"} <= set(schema["properties"])
-    assert {"from", "until"} == set(schema["$defs"]["ValidSection"]["properties"])
+    assert {"from", "until"} == set(schema["$defs"]["DatesSection"]["properties"])
 
 
 def _works_or_is_explained(text: str | bytes) -> bool:

@@ -1,0 +1,332 @@
+"""What an entry counts and uses up beside points: members' counters, uses of coupons, and parts of shared budgets.
+
+A coupon with n uses has the slots 0 to n - 1; a slot is free, kept by a hold, or used up by an entry. When a hold ends
+its slots come free, unless the receipt that captured it used them. A slot that another checkout keeps is free no sooner
+than that hold's end is booked, even if its time is over: the sweeper books it within its interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import date
+
+from tallypoint.v1 import common_pb2, journal_pb2
+
+from ledger.counters import apply_changes, change_message, changes_of, oldest_day
+from ledger.model import (
+    BookState,
+    BudgetSlice,
+    Command,
+    Counter,
+    CounterChange,
+    CouponClaim,
+    CouponSlot,
+    Decision,
+    Hold,
+    LeaseBudget,
+    Purchase,
+    Refused,
+    Return,
+    SlotUse,
+    TransferIn,
+    TransferOut,
+    Usage,
+)
+from ledger.movement import DamagedCaches, Draft
+from ledger.usage_caches import HELD, RELEASED, REVOKED, USED
+
+MAX_USES = 32_767
+"""The most uses of one coupon that are counted one by one."""
+
+
+VISITS = "visit/"
+"""The counters of receipts, of which a return takes back its part."""
+
+
+class BudgetExceeded(Exception):
+    """A receipt was to use more of a shared budget than its book has of it: a mistake in whoever planned it."""
+
+
+# --- what a batch must read ---------------------------------------------------------------------------------------
+
+
+def codes_concerned(command: Command) -> list[str]:
+    """Return the coupons whose uses a command may change, those of holds aside."""
+    if isinstance(command, (Purchase, Hold)):
+        return [claim.code for claim in command.claims]
+    if isinstance(command, Return):
+        purchase = journal_pb2.Event.FromString(command.purchase)
+        return [slot.code for slot in used_slots(purchase)] + issued_codes(purchase)
+    return []
+
+
+def budgets_concerned(command: Command) -> Sequence[str]:
+    """Return the shared budgets of which a command needs its book's part."""
+    if isinstance(command, Purchase):
+        return command.budget_keys
+    return (command.key,) if isinstance(command, LeaseBudget) else ()
+
+
+def is_counted(command: Command) -> bool:
+    """Say whether a command may look at its member's counters, or change them."""
+    if isinstance(command, Purchase):
+        return command.plan is not None or bool(command.counts)
+    if isinstance(command, TransferOut):
+        return command.counters
+    return isinstance(command, Return) or (isinstance(command, TransferIn) and bool(command.counts))
+
+
+def used_slots(purchase: journal_pb2.Event) -> list[CouponSlot]:
+    """Return the uses of coupons that a purchase took."""
+    return [CouponSlot(each.code, each.slot) for each in purchase.coupon_changes if each.action == USED]
+
+
+def issued_codes(purchase: journal_pb2.Event) -> list[str]:
+    """Return the coupons that a purchase gave for later ones."""
+    return [coupon.code for coupon in purchase.purchase.issued_coupons if coupon.code]
+
+
+# --- before an entry ----------------------------------------------------------------------------------------------
+
+
+def planned(state: BookState, command: Command, draft: Draft) -> Command:
+    """Return the command as it is to be booked: a purchase with a plan is settled by what stands in the books."""
+    if not isinstance(command, Purchase) or command.plan is None:
+        return command
+    ending = _ending_with(state, command, draft)
+    counters = {} if command.member_id is None else state.counters.get(command.member_id, {})
+    found = Usage(
+        counters,
+        {key: _left(state.budgets.get(key)) for key in command.budget_keys},
+        {claim.code: _reason(_slot_for(state, claim, ending, command)) for claim in command.claims},
+    )
+    plan = command.plan(found)
+    same = ("book", "member_id", "content_hash", "message_id", "business_key", "checkout_key", "unit")
+    assert all(getattr(plan, name) == getattr(command, name) for name in same), "a plan keeps whose receipt it is"
+    return plan
+
+
+def _left(part: BudgetSlice | None) -> int:
+    return 0 if part is None else part.granted - part.used
+
+
+def _ending_with(state: BookState, command: Purchase, draft: Draft) -> set[int]:
+    """Return the holds that will end with a purchase: its checkout's, and those whose time is over."""
+    if command.member_id is None:
+        return set()
+    account = state.accounts.get((command.member_id, command.unit.number))
+    holds = () if account is None else account.holds or ()
+    return {hold.number for hold in holds if hold.expires_at <= draft.at or hold.checkout_key == command.checkout_key}
+
+
+def claim_for_hold(state: BookState, command: Hold, draft: Draft) -> tuple[CouponSlot, ...] | Refused:
+    """Return a use of each coupon that a hold wants to keep, or why one cannot be kept."""
+    ending = {hold.number for hold, _ in draft.ended}
+    slots = []
+    for claim in command.claims:
+        slot = _slot_for(state, claim, ending, command)
+        if isinstance(slot, CouponSlot):
+            slots.append(slot)
+        elif slot == common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE:
+            return Refused(
+                slot,
+                f"coupon {claim.code} is kept for another checkout; it comes free soon after that is cancelled or "
+                "its time is over",
+            )
+        else:
+            return Refused(slot, f"coupon {claim.code} was used as often as it may be")
+    return tuple(sorted(slots))
+
+
+def _slot_for(
+    state: BookState, claim: CouponClaim, ending: Collection[int], command: Command
+) -> CouponSlot | common_pb2.RefusalReason:
+    """Return a use that a command can have, or why there is none; what holds keep that end with it is free for it.
+
+    Of many free uses the command's content picks one: so two books that use one coupon at once seldom meet.
+    """
+    uses = state.coupons.get(claim.code, {})
+    numbers = range(min(claim.uses, MAX_USES))
+    for number in numbers if ending else ():
+        use = uses.get(number)
+        if use is not None and use.held and use.book == state.book and use.number in ending:
+            return CouponSlot(claim.code, number)
+    free = [number for number in numbers if number not in uses]
+    if free:
+        return CouponSlot(claim.code, free[int.from_bytes(command.content_hash[:4], "big") % len(free)])
+    if any(uses[number].held for number in numbers):
+        return common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE
+    return common_pb2.REFUSAL_REASON_COUPON_USED
+
+
+def _reason(found: CouponSlot | common_pb2.RefusalReason) -> int:
+    return 0 if isinstance(found, CouponSlot) else int(found)
+
+
+# --- with an entry ------------------------------------------------------------------------------------------------
+
+
+def settle(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
+    """Book what an entry counts and uses up: into its event, the state and the decision.
+
+    Called once the entry is certain, when its points were moved and the holds that it ends are known.
+
+    Raises:
+        BudgetExceeded: if more of a shared budget is to be used than is left of the book's part.
+        DamagedCaches: if a coupon's use is not where it must be.
+    """
+    _count(state, decision, command, draft, made)
+    used: set[CouponSlot] = set()
+    if isinstance(command, LeaseBudget):
+        part = state.budgets.get(command.key, BudgetSlice(0, 0))
+        _put_slice(state, decision, command.key, part._replace(granted=part.granted + command.amount))
+    elif isinstance(command, Purchase):
+        used = _used_by(state, command, draft)
+        _use_budgets(state, decision, command, made)
+        if command.member_id is not None:
+            decision.issued += [(draft.number, command.member_id, coupon) for coupon in command.issued]
+    slots = _Slots(state, decision, draft.number, made)
+    slots.let_go(draft, used)
+    slots.take(used, USED)
+    if draft.began is not None:
+        slots.take(draft.began.coupons, HELD)
+    if isinstance(command, Return) and made.goods_return.so_far.complete:
+        slots.give_back(command)
+
+
+def _used_by(state: BookState, command: Purchase, draft: Draft) -> set[CouponSlot]:
+    """Return the uses that a purchase takes of its coupons."""
+    ending = {hold.number for hold, _ in draft.ended}
+    claims = {claim.code: claim for claim in command.claims} if command.coupons else {}
+    used: set[CouponSlot] = set()
+    for code in command.coupons:
+        slot = _slot_for(state, claims[code], ending, command)
+        assert isinstance(slot, CouponSlot), f"coupon {code} has no use left, and the plan was told so"
+        used.add(slot)
+    return used
+
+
+class _Slots:
+    """Changes uses of coupons on behalf of one entry."""
+
+    def __init__(self, state: BookState, decision: Decision, number: int, made: journal_pb2.Event) -> None:
+        self._state = state
+        self._decision = decision
+        self._number = number
+        self._made = made
+
+    def check(self, slot: CouponSlot, expected: SlotUse) -> None:
+        """Raise DamagedCaches if a use is not whose it must be."""
+        if self._state.coupons.get(slot.code, {}).get(slot.slot) != expected:
+            raise DamagedCaches(
+                f"use {slot.slot} of coupon {slot.code} is not with entry {expected.number} of book {expected.book}"
+            )
+
+    def let_go(self, draft: Draft, used: Collection[CouponSlot]) -> None:
+        """Let go of what ended holds kept, unless the entry itself uses it."""
+        for hold, _ in draft.ended:
+            for slot in hold.coupons:
+                self.check(slot, SlotUse(self._state.book, hold.number, held=True))
+                if slot not in used:
+                    self.put(slot, None, RELEASED)
+
+    def take(self, slots: Iterable[CouponSlot], action: int) -> None:
+        """Take uses for the entry."""
+        for slot in sorted(slots):
+            self.put(slot, SlotUse(self._state.book, self._number, held=action == HELD), action)
+
+    def put(self, slot: CouponSlot, use: SlotUse | None, action: int) -> None:
+        """Note whose a use is now."""
+        uses = self._state.coupons.setdefault(slot.code, {})
+        if slot not in self._decision.slots and slot.slot in uses:
+            self._decision.given_up.add(slot)
+        if use is None:
+            del uses[slot.slot]
+        else:
+            uses[slot.slot] = use
+        self._decision.slots[slot] = use
+        self._made.coupon_changes.add(code=slot.code, slot=slot.slot, action=action)
+
+    def give_back(self, command: Return) -> None:
+        """Give back the coupons of a purchase that came back as a whole, and revoke unused ones that it gave."""
+        purchase = journal_pb2.Event.FromString(command.purchase)
+        for slot in used_slots(purchase):
+            self.check(slot, SlotUse(self._state.book, command.purchase_number, held=False))
+            self.put(slot, None, RELEASED)
+        for code in issued_codes(purchase):
+            slot = CouponSlot(code, 0)
+            if not self._state.coupons.get(code):
+                self.put(slot, SlotUse(self._state.book, self._number, held=False), REVOKED)
+
+
+# --- counters and budgets -----------------------------------------------------------------------------------------
+
+
+def _count(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
+    changes = [change for change in _changes(state, command, draft, made) if change != CounterChange(change.key)]
+    if not changes:
+        return
+    assert command.member_id is not None, "only members have counters"
+    before = state.counters.get(command.member_id, {})
+    state.counters[command.member_id] = apply_changes(before, changes, min(draft.at, command.event_at))
+    decision.counted.add(command.member_id)
+    made.counter_changes.extend(map(change_message, changes))
+
+
+def _changes(state: BookState, command: Command, draft: Draft, made: journal_pb2.Event) -> Iterable[CounterChange]:
+    """Return what an entry changes in its member's counters."""
+    if command.member_id is None:
+        return ()
+    counters = state.counters.get(command.member_id, {})
+    if isinstance(command, Purchase):
+        return command.counts
+    if isinstance(command, Return):
+        return _taken_back(command, draft, made.goods_return)
+    if isinstance(command, TransferOut) and command.counters:
+        return [
+            CounterChange(key, -each.times, -each.money_minor, -each.points_minor, each.until)
+            for key, each in sorted(counters.items())
+        ]
+    if isinstance(command, TransferIn):
+        return [change._replace(until=_later(change, counters.get(change.key))) for change in command.counts]
+    return ()
+
+
+def _later(change: CounterChange, counter: Counter | None) -> date | None:
+    """Return the later of two last days; a counter without one keeps that."""
+    if counter is None or change.until is None:
+        return change.until
+    return None if counter.until is None else max(change.until, counter.until)
+
+
+def _taken_back(command: Return, draft: Draft, body: journal_pb2.GoodsReturn) -> Iterable[CounterChange]:
+    """Take money and points that come back out of the visit that the purchase was, and the visit with the last goods.
+
+    How often promotions were used, and entries into draws, stay: who brings goods back has had them.
+    """
+    points_minor = sum(line.clawback_points_minor for line in body.lines)
+    for change in changes_of(journal_pb2.Event.FromString(command.purchase)):
+        if not change.key.startswith(VISITS) or (change.until is not None and change.until < oldest_day(min(draft.at, command.event_at))):
+            continue
+        yield CounterChange(
+            change.key,
+            -change.times if body.so_far.complete else 0,
+            -body.refund_money_minor,
+            -points_minor,
+            change.until,
+        )
+
+
+def _use_budgets(state: BookState, decision: Decision, command: Purchase, made: journal_pb2.Event) -> None:
+    for key, amount in command.budgets:
+        part = state.budgets.get(key, BudgetSlice(0, 0))
+        if not 0 <= amount <= part.granted - part.used:
+            raise BudgetExceeded(f"{amount} of budget {key!r} were to be used, and book {state.book} has {part}")
+        if amount:
+            _put_slice(state, decision, key, part._replace(used=part.used + amount))
+            made.budget_uses.add(key=key, amount=amount)
+
+
+def _put_slice(state: BookState, decision: Decision, key: str, part: BudgetSlice) -> None:
+    state.budgets[key] = part
+    decision.slices.add(key)

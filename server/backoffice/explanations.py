@@ -1,0 +1,81 @@
+"""Booked receipts explained: read from the journal, evaluated again from what is stored, put into words."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import journal_pb2
+from tallypoint.v1 import programme_pb2 as pb
+
+from ledger.journal import read_payloads
+from ledger.keys import business_key
+from server.checkout.facts import first_difference, member_of, paid_of, receipt_of, reexplained, usage_of
+from server.database import connection
+from server.errors import Refused
+from server.rules.explaining import promotion_explanations
+
+if TYPE_CHECKING:
+    from ledger.model import Booked
+    from server.database import Connection, Pool
+    from server.rules import RulesBook
+
+# Where a receipt stands.
+FIND_RECEIPT: Final = "SELECT book, number FROM ledger.receipt_key WHERE business_key = $1"
+
+
+async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptRequest) -> pb.ExplainReceiptResponse:
+    """Say of a booked receipt why each promotion did or did not apply.
+
+    Raises:
+        Refused: NOT_FOUND if the receipt is not booked or its version cannot be read any more, INVALID_REQUEST if the
+            entry is no purchase.
+    """
+    async with connection(pool) as conn:
+        booked = await _entry(conn, request)
+    purchase = journal_pb2.Event.FromString(booked.event).purchase
+    if not purchase.HasField("receipt_key"):
+        text = f"entry {booked.book}:{booked.number} is no purchase: only receipts can be explained"
+        raise Refused(api.REFUSAL_REASON_INVALID_REQUEST, text, violations=[("entry", "is no purchase")])
+    compiled = rules.of_version(purchase.programme_version)
+    if compiled is None:
+        text = f"version {purchase.programme_version}, which booked the receipt, cannot be read by this release"
+        raise Refused(api.REFUSAL_REASON_NOT_FOUND, text)
+    effects = reexplained(purchase, compiled)
+    facts = (receipt_of(purchase), member_of(purchase), usage_of(purchase), paid_of(purchase))
+    return pb.ExplainReceiptResponse(
+        entry=pb.EntryPlace(book=booked.book, number=booked.number),
+        receipt_key=purchase.receipt_key,
+        event_at=purchase.receipt.event_at,
+        member_id=purchase.member_id,
+        programme_code=purchase.programme_code,
+        programme_version=purchase.programme_version,
+        lines=purchase.effects,
+        promotions=await asyncio.to_thread(promotion_explanations, compiled, *facts),
+        difference=first_difference(purchase, effects) or "",
+        notices=[notice for notice in purchase.notices if notice.promotion_id],
+    )
+
+
+async def _entry(conn: Connection, request: pb.ExplainReceiptRequest) -> Booked:
+    place = (request.entry.book, request.entry.number)
+    if request.HasField("receipt_key"):
+        record = await conn.fetchrow(FIND_RECEIPT, _key(request.receipt_key))
+        place = (record["book"], record["number"]) if record else (0, 0)
+    booked = (await read_payloads(conn, [place])).get(place)
+    if booked is None:
+        raise Refused(
+            api.REFUSAL_REASON_NOT_FOUND,
+            "no such receipt is booked",
+            violations=[("receipt", "is not booked")],
+        )
+    return booked
+
+
+def _key(key: api.ReceiptKey) -> bytes:
+    try:
+        return business_key(key)
+    except ValueError as error:
+        text = f"receipt_key: {error}"
+        raise Refused(api.REFUSAL_REASON_INVALID_REQUEST, text, violations=[("receipt_key", str(error))]) from error

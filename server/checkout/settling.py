@@ -1,0 +1,285 @@
+"""A purchase settled: from what was used before it to the command to be booked. Pure, so that the fence may run it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import NamedTuple
+
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+
+from ledger.model import CounterChange, NewCoupon, Purchase
+from ledger.model import Usage as LedgerUsage
+from server.checkout.context import CommitContext, counters_of, money_of_points, unit_money
+from server.checkout.convert import (
+    add_line_effects,
+    grants_of,
+    notices_of,
+    variance_messages,
+)
+from server.checkout.facts import facts_of
+from server.checkout.presenting import Presented
+from server.checkout.promising import (
+    capped_messages,
+    coupon_notices,
+    draw_messages,
+    issued_messages,
+    standing_message,
+)
+from server.promotions import (
+    Count,
+    Counter,
+    Effects,
+    LotGrant,
+    PaidLine,
+    ReceiptFacts,
+    SharedUse,
+    Standing,
+    TierChange,
+    Usage,
+    earn_as_paid,
+    lots_to_grant,
+    standing,
+    standing_changes,
+)
+from server.promotions.arithmetic import spread_largest_remainder
+from server.promotions.usage import MEMBER_PREFIXES, counted
+from server.rights.codes import code_of
+
+
+class Commitment(NamedTuple):
+    """A command for the books, and what it may use of shared budgets, of which its book needs a part first."""
+
+    command: Purchase
+    shared: tuple[SharedUse, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settler:
+    """Makes of a purchase, and of what was used before it, the command as it is to be booked: a pure function.
+
+    It runs once, before the books are asked, for most receipts. Where limits, coupons or levels are concerned it runs
+    again under the fence of the book, with what stands there: so no limit is overshot and no coupon is used twice.
+    """
+
+    request: checkout_pb2.CommitRequest
+    context: CommitContext
+    unsettled: Purchase
+    deposits: tuple[LotGrant, ...]
+
+    def commitment(self, usage: Usage) -> Commitment:
+        """Return the command: settled, or with ``plan`` if the fence has to be asked."""
+        presented = self.context.presented
+        effects = self._effects(presented, usage)
+        has_tiers = self.context.rules.programme.tiers is not None and self.context.found is not None
+        if not (effects.consulted or effects.shared or presented.claims or has_tiers):
+            return Commitment(self._settled(effects, presented, usage), ())
+        budget_keys = tuple(dict.fromkeys(use.key for use in effects.shared))
+        command = replace(self.unsettled, claims=presented.claims, budget_keys=budget_keys, plan=self._plan)
+        return Commitment(command, effects.shared)
+
+    def _plan(self, found: LedgerUsage) -> Purchase:
+        usage = Usage(counters_of(found.counters), _OnlyKnown(found.budgets))
+        presented = self.context.presented.without(found.coupons)
+        return self._settled(self._effects(presented, usage), presented, usage)
+
+    def _effects(self, presented: Presented, usage: Usage) -> Effects:
+        facts = self.context.facts._replace(coupons=presented.usable)
+        if self.context.found is None:
+            return _effects_without_member(self.request, self.context, facts)
+        return _effects_as_paid(self.request, self.context, facts, usage)
+
+    def _settled(self, effects: Effects, presented: Presented, usage: Usage) -> Purchase:
+        context = self.context
+        counts, before, change, after = _with_standing(context, effects.counts, usage.member)
+        key = self.unsettled.business_key
+        assert key is not None, "a receipt has a key"
+        issued = issued_coupons(effects, key) if context.found else ()
+        lots = lots_to_grant(context.rules, effects, context.day) if context.found else ()
+        record = _Record(effects, presented, usage, issued, before, change, after)
+        return replace(
+            self.unsettled,
+            event=_event(self.request, context, record),
+            grants=grants_of((*lots, *self.deposits), context.zone, context.books),
+            claims=presented.claims,
+            counts=tuple(CounterChange(*count) for count in counts),
+            coupons=tuple(claim.code for claim in presented.used_claims(effects)),
+            budgets=tuple((use.key, use.amount) for use in effects.shared),
+            issued=tuple(NewCoupon(one.code, one.series, one.valid_from, one.valid_until) for one in issued),
+        )
+
+
+class _OnlyKnown(dict[str, int]):
+    """What is left of shared limits, under the fence: of one that was not read nothing is.
+
+    The evaluator and the record of what it looked at ask by `get`; the member's own counters are not asked for here.
+    """
+
+    def get(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # of one kind only
+        if key in self or not key.startswith(MEMBER_PREFIXES):
+            return super().get(key, 0)
+        return default
+
+
+def _with_standing(
+    context: CommitContext, counts: tuple[Count, ...], before: Mapping[str, Counter]
+) -> tuple[tuple[Count, ...], str, TierChange | None, Standing | None]:
+    """Return the counts with what they do to the member's level, the level before, its change, and that after."""
+    tiers = context.rules.programme.tiers
+    if tiers is None or context.found is None:
+        return counts, "", None, None
+    tier_before = standing(tiers, before, context.day).tier
+    changes, change = standing_changes(tiers, before, counts, context.day)
+    counts = (*counts, *changes)
+    return counts, tier_before, change, standing(tiers, counted(before, counts), context.day)
+
+
+class Issued(NamedTuple):
+    """A coupon that a receipt gives, with its code."""
+
+    code: str
+    promotion_id: str
+    series: str
+    valid_from: date
+    valid_until: date | None
+
+
+def issued_coupons(effects: Effects, receipt_key: bytes) -> tuple[Issued, ...]:
+    """Return the coupons that a receipt gives its member: their codes follow from receipt and promotion.
+
+    So a receipt that is settled twice gives the same coupons. They count for their member alone, which is why nobody
+    gains by guessing them.
+    """
+    return tuple(
+        Issued(
+            _issued_code(receipt_key, one.promotion_id, number),
+            one.promotion_id,
+            one.series,
+            one.valid_from,
+            one.valid_until,
+        )
+        for one in effects.issued
+        for number in range(one.quantity)
+    )
+
+
+def _issued_code(receipt_key: bytes, promotion_id: str, number: int) -> str:
+    """Return 16 characters: with the 12 of a common code, two of some hundred million receipts would share one."""
+    digest = hashlib.sha256(b"%s|%s|%d" % (receipt_key, promotion_id.encode(), number)).digest()
+    return code_of(int.from_bytes(digest[:16], "big")) + code_of(int.from_bytes(digest[16:], "big"))[:4]
+
+
+def _effects_as_paid(
+    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts, usage: Usage
+) -> Effects:
+    """Evaluate on the money as paid: the points spent are spread over the lines as a discount is."""
+    discounts = [(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
+    rules, member = context.rules, context.member
+    effects = earn_as_paid(rules, facts, member, [PaidLine(number, discount) for number, discount in discounts], usage)
+    money_minor = money_of_points(request.spend_points_minor, rules)
+    money_minor += sum(unit_money(rules, unit) for unit in request.spend_units)
+    if money_minor == 0:
+        return effects
+    payable = [line.payable_minor for line in effects.lines]
+    limits = [line.spendable_minor for line in effects.lines]
+    parts = spread_largest_remainder(min(money_minor, sum(limits)), payable, limits)
+    paid_with_points = {line.line_number: part for line, part in zip(effects.lines, parts, strict=True)}
+    paid = [PaidLine(number, discount, paid_with_points[number]) for number, discount in discounts]
+    return earn_as_paid(rules, facts, member, paid, usage)
+
+
+def _effects_without_member(
+    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts
+) -> Effects:
+    """Evaluate for the discounts and variances only: nobody is there to earn."""
+    paid = [PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
+    effects = earn_as_paid(context.rules, facts, None, paid)
+    lines = tuple(line._replace(accruals=()) for line in effects.lines)
+    return effects._replace(lines=lines, accrual_points_minor=0)
+
+
+class _Record(NamedTuple):
+    """What the journal is to remember of a purchase beside the request."""
+
+    effects: Effects
+    presented: Presented
+    usage: Usage
+    issued: tuple[Issued, ...]
+    tier_before: str
+    tier_change: TierChange | None
+    standing: Standing | None
+
+
+def _event(request: checkout_pb2.CommitRequest, context: CommitContext, record: _Record) -> bytes:
+    """Return the journal's record of a purchase, without what the books add to it."""
+    event = journal_pb2.Event()
+    purchase, shopper, effects = event.purchase, context.shopper, record.effects
+    purchase.receipt_key.CopyFrom(request.receipt_key)
+    if shopper.found is not None:
+        purchase.member_id = str(shopper.found.member.member_id)
+        purchase.identified_by = shopper.found.identified_by
+    if shopper.refusal is not None:
+        purchase.identifier_refused = shopper.refusal.reason
+    purchase.receipt.CopyFrom(request.receipt)
+    _complete_lines(purchase.receipt, context.facts)
+    add_line_effects(purchase.effects, request.receipt, effects)
+    purchase.programme_code = context.rules.programme.code
+    purchase.programme_version = effects.programme_version
+    purchase.asked_points_minor = request.spend_points_minor
+    purchase.variances.extend(variance_messages(effects))
+    purchase.notices.extend((*notices_of(effects.messages), *context.notices))
+    purchase.time_zone = context.zone.key
+    purchase.quoted_programme_version = request.quoted_programme_version
+    facts = context.facts._replace(coupons=record.presented.usable)
+    seen = facts_of(context.rules, facts, context.member, record.usage, effects, record.tier_before)
+    purchase.facts.CopyFrom(seen)
+    _record_rights(purchase, request, context, record)
+    return event.SerializeToString()
+
+
+def _record_rights(
+    purchase: journal_pb2.Purchase, request: checkout_pb2.CommitRequest, context: CommitContext, record: _Record
+) -> None:
+    """Write down what few receipts have: coupons, limits, levels, further units, partners."""
+    effects, presented = record.effects, record.presented
+    if presented.codes:
+        purchase.coupon_codes.extend(presented.codes)
+        outcomes = presented.outcomes(effects)
+        purchase.coupons.extend(outcomes)
+        purchase.notices.extend(coupon_notices(outcomes))
+    purchase.withheld.extend(
+        journal_pb2.Withheld(promotion_id=one.promotion_id, reason=one.reason) for one in effects.withheld
+    )
+    purchase.capped.extend(capped_messages(effects))
+    purchase.draws.extend(draw_messages(effects))
+    purchase.issued_coupons.extend(issued_messages(record.issued))
+    change, after = record.tier_change, record.standing
+    if change is not None:
+        purchase.tier_change.before, purchase.tier_change.after = change.before, change.after
+        purchase.tier_change.good_until = change.good_until.isoformat()
+    if after is not None:
+        purchase.standing.CopyFrom(standing_message(after))
+    purchase.partner = context.facts.partner
+    purchase.asked_units.extend(request.spend_units)
+    purchase.deposits.extend(request.deposits)
+    for points in request.spend_units:
+        purchase.paid_units_money.add(unit=points.unit, points_minor=unit_money(context.rules, points))
+
+
+def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:
+    """Write down what the catalogue knew, so that the receipt can be explained when the catalogue has changed."""
+    judged = {line.line_number: line for line in facts.lines}
+    for line in receipt.lines:
+        seen = judged.get(line.line_number)
+        if seen is None:
+            continue
+        if not line.category and seen.category:
+            line.category = seen.category
+        if not line.brand and seen.brand:
+            line.brand = seen.brand
+        if not line.supplier and seen.supplier:
+            line.supplier = seen.supplier
+        if len(seen.tags) > len(line.tags):
+            line.tags[:] = seen.tags

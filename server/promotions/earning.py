@@ -1,0 +1,209 @@
+"""Earning: accruals of each line on the money paid for it, then points once a receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from server.promotions.arithmetic import counted_units, spread_largest_remainder
+from server.promotions.compile import are_contested
+from server.promotions.formulas import (
+    BASE_RANK,
+    MONEY_PAID,
+    ONCE,
+    UNITS,
+    CompiledPromotion,
+    EarningBase,
+    PointsFormula,
+    PointsRule,
+    ReceiptPointsRule,
+    rate_terms,
+)
+from server.promotions.model import Accrual, Measure, ReceiptLine
+from server.promotions.stacking import alternatives, resolve_group
+from server.promotions.work import EARNING, Work
+
+_new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
+
+
+def earning_bases(work: Work, points_money: Sequence[int]) -> Sequence[int]:
+    """The money that each line earns on, in minor units."""
+    if points_money and not work.rules.programme.earning.earn_on_points_paid:
+        return [left - paid for left, paid in zip(work.left, points_money, strict=True)]
+    return work.left
+
+
+def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
+    """Step 5: the accruals of each line."""
+    work.begin(EARNING)
+    if work.member is not None and not work.member.can_earn:
+        return [[] for _ in work.lines]
+    more = [one for one in work.gated if one.points and not one.is_indexed]
+    more += [one for one in work.rights if one.points and one.needs_right]
+    is_plain = not (work.is_in_control or more)
+    accruals: list[list[Accrual]] = []
+    ready: dict[int, _ReadyPoints] = {}  # by id of the candidates, which many lines share
+    for i, (line, candidates, base) in enumerate(zip(work.lines, work.candidates, bases, strict=True)):
+        if base <= 0 or (is_plain and not candidates.points_rules):
+            accruals.append([])
+            continue
+        formulas = candidates.points_formulas
+        if formulas is not None and is_plain:
+            accruals.append(_stack_points(formulas, base, line))
+            continue
+        key = i if more else id(candidates)
+        found = ready.get(key)
+        if found is None:
+            found = ready[key] = _ready_points(work, i, more)
+        accruals.append(found.accruals(work, base, line))
+    if any(found.is_metered for found in ready.values()):
+        accruals = _cut_to_limits(work, accruals)
+    _earn_once(work, bases, accruals)
+    return accruals
+
+
+class _ReadyPoints:
+    """Points rules of a line whose conditions hold."""
+
+    __slots__ = ("_formulas", "_is_contested", "_rules", "is_metered")
+
+    def __init__(self, rules: list[PointsRule]) -> None:
+        self._rules = rules
+        self._is_contested = are_contested(rules)
+        self.is_metered = any(rule.owner.limits for rule in rules)
+        self._formulas = [rule.formula for rule in rules]
+
+    def accruals(self, work: Work, base_minor: int, line: ReceiptLine) -> list[Accrual]:
+        """What they grant on a line."""
+        if self._is_contested:
+            return _best_points(work, self._rules, base_minor, line)
+        return _stack_points(self._formulas, base_minor, line)
+
+
+def _ready_points(work: Work, i: int, more: Sequence[CompiledPromotion]) -> _ReadyPoints:
+    """The rules of the line's product, and those of further promotions that have the line, by rank."""
+    holds = work.step(EARNING).holds
+    rules = [rule for rule in work.candidates[i].points_rules if holds(rule.owner)]
+    if more and not work.candidates[i].no_earning:
+        found = (one.points for one in more if one.covers(work.lines[i]) and holds(one))
+        rules = sorted([*rules, *(rule for rule in found if rule)], key=lambda rule: rule.rank)
+    return _ReadyPoints([rule for rule in rules if _may_count(work, rule.owner)])
+
+
+def _may_count(work: Work, owner: CompiledPromotion) -> bool:
+    return not owner.limits or work.meter.may_apply_once(owner.id, owner.limits)
+
+
+def _cut_to_limits(work: Work, accruals: Sequence[Sequence[Accrual]]) -> list[list[Accrual]]:
+    """The accruals as far as the limits of their promotions go: promotion by promotion, in the order of lines."""
+    rank_of = work.rules.rank_of
+    found = [(rank_of.get(one.promotion_id, BASE_RANK), i, one) for i, line in enumerate(accruals) for one in line]
+    kept: list[list[Accrual]] = [[] for _ in accruals]
+    for rank, i, accrual in sorted(found, key=lambda entry: entry[:2]):
+        points = accrual.points_minor
+        if rank != BASE_RANK:
+            points = _granted(work, work.rules.compiled(rank, work.live.partner), points)
+        if points:
+            kept[i].append(accrual._replace(points_minor=points))
+    return kept
+
+
+def _stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: ReceiptLine) -> list[Accrual]:
+    """The accruals of a line, each rounded by itself."""
+    accruals = []
+    for promotion_id, measure, numerator, addend, denominator, unit, partner in formulas:
+        if measure == MONEY_PAID:
+            points = (base_minor * numerator + addend) // denominator
+        elif measure == ONCE:
+            points = numerator
+        elif measure == UNITS:
+            points = numerator * counted_units(line.quantity_milli, line.is_weighed)
+        else:
+            points = base_minor // denominator * numerator
+        if points:
+            accruals.append(_new(Accrual, (promotion_id, base_minor, points, unit, partner)))
+    return accruals
+
+
+def _best_points(work: Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[Accrual]:
+    """The stack of promotions that grants most on a line."""
+    best: list[Accrual] = []
+    best_gain = 0
+    base = work.rules.base(work.live.partner)
+
+    def gain_alone(rule: PointsRule) -> int:
+        return _total(_stack_points([rule.formula], base_minor, line))
+
+    for stack in alternatives(rules):
+        decided: set[str] = set()
+        kept = [resolve_group(rule, stack, decided, gain_alone) for rule in stack]
+        formulas = _compounded(base, [rule for rule in kept if rule is not None])
+        accruals = _stack_points(formulas, base_minor, line)
+        if _total(accruals) > best_gain:
+            best, best_gain = accruals, _total(accruals)
+    return best
+
+
+def _total(accruals: Iterable[Accrual]) -> int:
+    return sum(accrual.points_minor for accrual in accruals)
+
+
+def _compounded(base: EarningBase, stack: Sequence[PointsRule]) -> list[PointsFormula]:
+    """Give compounding multipliers the rate that those before them have made of the base rate."""
+    running = base.rate()
+    formulas = []
+    for rule in stack:
+        formula = rule.formula
+        if rule.factor is not None:
+            extra: Fraction = (rule.factor - 1) * (running if rule.compound else base.rate())
+            running += extra
+            numerator, addend, denominator = rate_terms(extra, base.rounding)
+            formula = formula._replace(numerator=numerator, addend=addend, denominator=denominator)
+        formulas.append(formula)
+    return formulas
+
+
+# --- once a receipt ---------------------------------------------------------------------------------------
+
+
+def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[Accrual]]) -> None:
+    """Points once a receipt, spread over the lines in scope by the money paid for them."""
+    found = {one.rank: one.receipt_points for one in (*work.gated, *work.rights) if one.receipt_points}
+    for candidates in work.candidates:
+        for rule in candidates.receipt_points_rules:
+            found[rule.rank] = rule
+    if not found:
+        return
+    step = work.step(EARNING)
+    scopes = {rank: [i for i in work.earning(rule.owner) if bases[i] > 0] for rank, rule in found.items()}
+    chosen = [found[rank] for rank in sorted(found) if scopes[rank] and step.holds(found[rank].owner)]
+    chosen = [rule for rule in chosen if _may_count(work, rule.owner)]
+    points = {rule.rank: rule.grant(sum(bases[i] for i in scopes[rule.rank])) for rule in chosen}
+    best: list[ReceiptPointsRule] = []
+    best_gain = 0
+    for stack in alternatives(chosen):
+        decided: set[str] = set()
+        kept = [resolve_group(rule, stack, decided, lambda one: points[one.rank]) for rule in stack]
+        winners = [rule for rule in kept if rule is not None]
+        gain = sum(points[rule.rank] for rule in winners)
+        if gain > best_gain:
+            best, best_gain = winners, gain
+    for rule in best:
+        scope = scopes[rule.rank]
+        parts = spread_largest_remainder(points[rule.rank], [bases[i] for i in scope])
+        for i, part in zip(scope, parts, strict=True):
+            kept_points = _granted(work, rule.owner, part)
+            if kept_points:
+                accruals[i].append(Accrual(rule.promotion_id, bases[i], kept_points, rule.unit, rule.partner))
+
+
+def _granted(work: Work, owner: CompiledPromotion, points: int) -> int:
+    """What limits leave of points on a line, booked."""
+    if not owner.limits or not points:
+        return points
+    if not _may_count(work, owner):
+        return 0
+    granted = work.meter.grant(owner.id, owner.limits, Measure.POINTS, points)
+    if granted > 0:
+        work.meter.use_once(owner.id, owner.limits, granted)
+    return max(0, granted)

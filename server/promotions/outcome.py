@@ -1,0 +1,310 @@
+"""The answer: lines and sums, what else promotions give, what is counted, and what people are told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from server.promotions.arithmetic import add_days, counted_units
+from server.promotions.conditions import Consulting
+from server.promotions.formulas import MONEY_PAID, ONCE, UNITS, CompiledPromotion, PointsRule
+from server.promotions.hints import near_misses
+from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
+from server.promotions.model import (
+    Accrual,
+    Count,
+    Counter,
+    CouponUse,
+    Drawn,
+    Effects,
+    IssuedCoupon,
+    LineEffects,
+    Message,
+    MessageText,
+    Period,
+    Usage,
+    Variance,
+    Withheld,
+)
+from server.promotions.tiers import Standing, standing, standing_changes
+from server.promotions.usage import club_key, draw_key, kept_until, tier_key
+from server.promotions.work import EARNING, Work
+
+_new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
+
+
+class More:
+    """What promotions give beside discounts and points on goods."""
+
+    __slots__ = ("clubs", "draws", "given_by", "issued", "tier_points")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.issued: list[IssuedCoupon] = []
+        self.draws: list[Drawn] = []
+        self.clubs: list[Count] = []
+        self.tier_points = 0
+        self.given_by: list[CompiledPromotion] = []
+
+
+NOTHING_MORE = More()
+
+
+def give_more(work: Work, bases: Sequence[int]) -> More:
+    """Coupons, draws, clubs and tier points of the promotions that hold with something of theirs in the basket."""
+    if not work.live.has_more or (work.member is not None and not work.member.can_earn):
+        return NOTHING_MORE
+    more = More()
+    holds = work.step(EARNING).holds
+    for owner in _further_owners(work):
+        if owner.has_more and work.goods(owner) and holds(owner):
+            if owner.limits and not work.meter.may_apply_once(owner.id, owner.limits):
+                continue
+            if _give(work, owner, bases, more):
+                more.given_by.append(owner)
+                if owner.limits:
+                    work.meter.use_once(owner.id, owner.limits)
+    return more
+
+
+def _further_owners(work: Work) -> list[CompiledPromotion]:
+    """Promotions with further effects or near misses that have something to do with this receipt, by rank."""
+    found = {owner.rank: owner for candidates in work.candidates for owner in candidates.more}
+    found.update((owner.rank, owner) for owner in (*work.gated, *work.rights) if owner.has_more or owner.near_miss)
+    return [found[rank] for rank in sorted(found)]
+
+
+def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More) -> bool:
+    """Give what one promotion gives; whether it was anything."""
+    promotion, day = owner.promotion, work.facts.day
+    positions = work.goods(owner)
+    given = False
+    if promotion.coupon is not None:
+        coupon = promotion.coupon
+        first = add_days(day, coupon.starts_after_days)
+        last = None if coupon.valid_days is None else add_days(first, coupon.valid_days - 1)
+        more.issued.append(IssuedCoupon(owner.id, coupon.series, coupon.quantity, first, last))
+        given = True
+    if promotion.draw is not None:
+        draw = promotion.draw
+        paid = sum(bases[i] for i in positions)
+        entries = draw.entries if draw.step_minor is None else draw.entries * (paid // draw.step_minor)
+        if entries > 0:
+            more.draws.append(Drawn(owner.id, draw.draw, entries))
+            given = True
+    if promotion.club is not None:
+        club = promotion.club
+        until = work.facts.get(club_key(club.club)).until
+        begins = day if until is None or until < day else until
+        more.clubs.append(Count(club_key(club.club), times=1, until=add_days(begins, club.days)))
+        given = True
+    tier_points = _tier_points(work, owner, bases)
+    more.tier_points += tier_points
+    return given or tier_points > 0
+
+
+def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> int:
+    rule = owner.tier_points
+    if rule is None:
+        return 0
+    positions = [i for i in work.earning(owner) if bases[i] > 0]
+    if not positions:
+        return 0
+    if not isinstance(rule, PointsRule):
+        return rule.grant(sum(bases[i] for i in positions))
+    return sum(_points_on(work, rule, i, bases[i]) for i in positions)
+
+
+def _points_on(work: Work, rule: PointsRule, i: int, base_minor: int) -> int:
+    _, measure, numerator, addend, denominator, _, _ = rule.formula
+    if measure == MONEY_PAID:
+        return (base_minor * numerator + addend) // denominator
+    if measure == ONCE:
+        return numerator
+    if measure == UNITS:
+        line = work.lines[i]
+        return numerator * counted_units(line.quantity_milli, line.is_weighed)
+    return base_minor // denominator * numerator
+
+
+# --- the answer -------------------------------------------------------------------------------------------
+
+
+class Payment(NamedTuple):
+    """What points may pay of each line, in how many steps at most, and what they do pay (nothing: empty)."""
+
+    limits: list[int]
+    max_steps: int
+    points_money: Sequence[int]
+
+
+def effects_of(
+    work: Work,
+    payment: Payment,
+    accruals: list[list[Accrual]],
+    more: More = NOTHING_MORE,
+    variances: tuple[Variance, ...] = (),
+) -> Effects:
+    """Put the answer together."""
+    rules, left = work.rules, work.left
+    spending = rules.programme.spending
+    limits, max_steps, points_money = payment
+    spent_money = sum(points_money)
+    columns = zip(
+        work.lines,
+        work.discounts,
+        work.cuts,
+        left,
+        limits,
+        points_money or [0] * len(left),
+        accruals,
+        strict=True,
+    )
+    lines = tuple(
+        [
+            _new(LineEffects, (line[0], tuple(taken), cut, payable, limit, paid, tuple(earned)))
+            for line, taken, cut, payable, limit, paid, earned in columns
+        ]
+    )
+    payable_minor = sum(left)
+    own_points = sum([accrual[2] for line in accruals for accrual in line if not accrual[3]])
+    is_eventful = bool(work.withheld or work.is_metered or rules.speakers or work.rights or work.live.has_more)
+    counts = _counts(work, payable_minor - spent_money, own_points, more)
+    told = _Told(work, lines, more, counts) if is_eventful else None
+    return Effects(
+        programme_version=rules.version,
+        lines=lines,
+        discount_minor=sum([line[7] for line in work.lines]) - payable_minor,
+        payable_minor=payable_minor,
+        max_spend_points_minor=max_steps * spending.step_points_minor,
+        max_spend_money_minor=max_steps * spending.step_money_minor,
+        spent_points_minor=-(-spent_money * spending.step_points_minor // spending.step_money_minor),
+        spent_money_minor=spent_money,
+        accrual_points_minor=own_points,
+        messages=told.messages() if told is not None else (),
+        settings=rules.settings,
+        variances=variances,
+        counts=counts,
+        shared=work.meter.shared_uses() if work.is_metered else (),
+        capped=work.meter.capped() if work.is_metered else (),
+        withheld=tuple(Withheld(rules.promotions[rank].id, "control") for rank in sorted(work.withheld)),
+        coupons=told.coupons() if told is not None and work.receipt.coupons else (),
+        issued=tuple(more.issued),
+        draws=tuple(more.draws),
+        tier_points_minor=more.tier_points,
+        consulted=work.consulted,
+    )
+
+
+def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tuple[Count, ...]:
+    """What the receipt adds to the member's counters."""
+    if work.member is None:
+        return ()
+    day = work.receipt.local_at.date()
+    counts = [_new(Count, (key, 1, money_minor, points_minor, until)) for key, until in work.live.visit_keys(day)]
+    if work.is_metered:
+        counts += work.meter.counts()
+    if more is not NOTHING_MORE:
+        counts += _summed(Count(draw_key(drawn.draw), times=drawn.entries) for drawn in more.draws)
+        counts += _latest(more.clubs)
+        if more.tier_points:
+            until = kept_until(Period.MONTH, day)
+            counts.append(Count(tier_key(day), times=1, points_minor=more.tier_points, until=until))
+    tiers = work.rules.programme.tiers
+    if tiers is not None:
+        changes, _ = standing_changes(tiers, Consulting(work.facts), counts, day)
+        counts += changes
+    return tuple(counts)
+
+
+def _summed(counts: Iterable[Count]) -> list[Count]:
+    sums: dict[str, Count] = {}
+    for count in counts:
+        old = sums.get(count.key)
+        sums[count.key] = count if old is None else old._replace(times=old.times + count.times)
+    return list(sums.values())
+
+
+def _latest(clubs: Iterable[Count]) -> list[Count]:
+    """Of several memberships of a club that one receipt gives, the longest."""
+    longest: dict[str, Count] = {}
+    for count in clubs:
+        old = longest.get(count.key)
+        if old is None or (count.until is not None and old.until is not None and count.until > old.until):
+            longest[count.key] = count
+    return list(longest.values())
+
+
+class _Told:
+    """Which promotions had an effect, by how much, and what is said about it."""
+
+    def __init__(self, work: Work, lines: Sequence[LineEffects], more: More, counts: Sequence[Count]) -> None:
+        self._work = work
+        self._counts = counts
+        self._discounts: dict[str, int] = {}
+        self._points: dict[str, int] = {}
+        for line in lines:
+            for promotion_id, amount in line.discounts:
+                self._discounts[promotion_id] = self._discounts.get(promotion_id, 0) + amount
+            for accrual in line.accruals:
+                found = self._points.get(accrual.promotion_id, 0)
+                self._points[accrual.promotion_id] = found + accrual.points_minor
+        self._ids = {*self._discounts, *self._points, *(owner.id for owner in more.given_by)}
+
+    def coupons(self) -> tuple[CouponUse, ...]:
+        """The coupons because of which promotions had an effect, in the order in which they were presented."""
+        work = self._work
+        promotions: dict[str, list[str]] = {}
+        for right in work.rights:
+            if right.id in self._ids:
+                for code in work.coupons.get(right.rank, ()):
+                    promotions.setdefault(code, []).append(right.id)
+        presented = dict.fromkeys(coupon.code for coupon in work.receipt.coupons)
+        return tuple(CouponUse(code, tuple(promotions[code])) for code in presented if code in promotions)
+
+    def messages(self) -> tuple[Message, ...]:
+        """Texts of promotions that had an effect, then of those that nearly had one, each by rank."""
+        work, rules = self._work, self._work.rules
+        found: list[Message] = []
+        if rules.speakers:
+            speaking = sorted((i for i in self._ids if i in rules.speakers), key=rules.rank_of.__getitem__)
+            for promotion_id in speaking:
+                owner = rules.compiled(rules.rank_of[promotion_id], work.live.partner)
+                found += self._written(owner, owner.promotion.messages, Missing())
+        if work.live.has_more:
+            owners = [owner for owner in _further_owners(work) if owner.near_miss is not None]
+            for owner, missing in near_misses(work, owners):
+                if owner.near_miss is not None:
+                    found += self._written(owner, owner.near_miss.messages, missing)
+        return tuple(found)
+
+    def _written(self, owner: CompiledPromotion, texts: Sequence[MessageText], missing: Missing) -> list[Message]:
+        work = self._work
+        facts = MessageFacts(
+            name=owner.promotion.name,
+            discount_minor=self._discounts.get(owner.id, 0),
+            points_minor=self._points.get(owner.id, 0),
+            missing=missing,
+            standing=self._standing() if any("tier}" in one for text in texts for one in text.texts.values()) else None,
+            uses_left=work.meter.uses_left(owner.limits) if owner.limits else None,
+        )
+        language = work.member.language if work.member is not None else ""
+        return write_messages(texts, owner.id, language, style_of(work.rules.programme), facts)
+
+    def _standing(self) -> Standing | None:
+        """The member's level after this receipt."""
+        work, tiers = self._work, self._work.rules.programme.tiers
+        if tiers is None or work.member is None:
+            return None
+        return standing(tiers, _after(work.usage or Usage(), self._counts), work.facts.day)
+
+
+def _after(usage: Usage, counts: Iterable[Count]) -> dict[str, Counter]:
+    """The member's counters with what a receipt adds to them."""
+    counters = dict(usage.member)
+    for key, times, money_minor, points_minor, until in counts:
+        old = counters.get(key, Counter())
+        counters[key] = Counter(
+            old.times + times, old.money_minor + money_minor, old.points_minor + points_minor, until or old.until
+        )
+    return counters

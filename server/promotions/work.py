@@ -1,0 +1,247 @@
+"""The state of one evaluation: what each line costs by now, who took what off, and which conditions hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+from server.promotions.compile import Candidates, Rules
+from server.promotions.conditions import Facts, Moment, check, coupons_behind
+from server.promotions.formulas import BASE_RANK, CompiledPromotion
+from server.promotions.limits import Meter, is_in_control
+from server.promotions.model import Discount, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
+
+LINES, BASKET, RIGHTS, RIGHTS_BASKET, EARNING = "lines", "basket", "rights", "rights_basket", "earning"
+"""The steps of an evaluation, in their order; payment with points comes before earning."""
+
+_by_number = itemgetter(0)
+
+
+class Work:
+    """One evaluation in progress: parallel columns, one entry a line, in the order of line numbers.
+
+    `gated` are promotions for all goods that the receipt may satisfy, `rights` those that its coupons and offers may
+    help to. `moments` has the receipt as it stood when each step began, for those who ask why. `coupons` are the codes
+    because of which rights hold, by rank. `is_in_control` says that the member gets no promotion at all.
+    """
+
+    __slots__ = (
+        "_facts",
+        "_meter",
+        "_positions",
+        "_sets",
+        "_steps",
+        "candidates",
+        "coupons",
+        "cuts",
+        "discounts",
+        "gated",
+        "is_in_control",
+        "left",
+        "lines",
+        "live",
+        "locked",
+        "member",
+        "moments",
+        "receipt",
+        "rights",
+        "rules",
+        "usage",
+        "withheld",
+    )
+
+    def __init__(
+        self, rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, usage: Usage | None = None
+    ) -> None:
+        """Look up what may happen to each line; ReceiptError for a receipt that makes no sense."""
+        if receipt.local_at.tzinfo is None:
+            raise ReceiptError("local_at has no time zone; give the store's", "local_at")
+        self.rules, self.receipt, self.member, self.usage = rules, receipt, member, usage
+        self.live = rules.live_on(receipt.local_at.date(), receipt.partner)
+        self.lines = sorted(receipt.lines, key=_by_number)
+        memory, find = self.live.memory, self.live.find
+        self.candidates: list[Candidates] = []
+        previous = None
+        for line in self.lines:
+            number, _, _, _, _, _, quantity_milli, list_minor, floor_minor, _ = line
+            if number == previous or quantity_milli <= 0 or list_minor < 0 or floor_minor < 0:
+                raise _unfit_line(line)
+            previous = number
+            self.candidates.append(memory.get(line[1:6]) or find(line))
+        self.left = [line[7] for line in self.lines]
+        self.discounts: list[Sequence[Discount]] = [()] * len(self.lines)
+        self.cuts = [0] * len(self.lines)
+        self.locked: set[int] = set()
+        self._facts: Facts | None = None
+        self._meter: Meter | None = None
+        self._positions: dict[tuple[int, str], list[int]] = {}
+        self._sets: dict[int, frozenset[int]] = {}
+        self.withheld: set[int] = set()
+        self.moments: dict[str, list[int]] = {}
+        self._steps: dict[str, Step] = {}
+        self.coupons: dict[int, set[str]] = {}
+        share = rules.programme.control_share
+        self.is_in_control = (
+            bool(share) and member is not None and is_in_control(member.member_id, rules.programme.code, share)
+        )
+        self.gated: Sequence[CompiledPromotion] = ()
+        if not self.live.is_gateless:
+            self.gated = self.live.gated(self.facts, sum(self.left))
+        self.rights = self._find_rights()
+
+    def _find_rights(self) -> Sequence[CompiledPromotion]:
+        """Promotions that coupons and offers may help to, by rank."""
+        receipt, member = self.receipt, self.member
+        found: dict[int, CompiledPromotion] = {}
+        if receipt.coupons or (member is not None and member.offers):
+            found = {right.rank: right for right in self.live.rights(self.facts)}
+        if self.live.has_free_rights:
+            found.update((right.rank, right) for one in self.candidates for right in one.rights)
+            found.update((right.rank, right) for right in self.gated if right.is_right)
+        return [found[rank] for rank in sorted(found)] if found else ()
+
+    @property
+    def facts(self) -> Facts:
+        """What conditions may know; made when the first asks."""
+        if self._facts is None:
+            self._facts = Facts(self.receipt, self.lines, self.member, self.usage)
+        return self._facts
+
+    @property
+    def meter(self) -> Meter:
+        """What limits leave; made when the first limited promotion comes."""
+        if self._meter is None:
+            self._meter = Meter(self.facts)
+        return self._meter
+
+    @meter.setter
+    def meter(self, kept: Meter) -> None:
+        self._meter = kept
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether a limit was looked at."""
+        return self._meter is not None
+
+    @property
+    def consulted(self) -> frozenset[str]:
+        """Counters and shared limits that were looked at."""
+        return frozenset(self._facts.consulted) if self._facts is not None else frozenset()
+
+    # --- the lines of a promotion ---
+
+    def goods(self, owner: CompiledPromotion) -> list[int]:
+        """Positions of the lines in the promotion's scope, excluded or not."""
+        return self._found(owner, "goods")
+
+    def discountable(self, owner: CompiledPromotion) -> list[int]:
+        """Positions of the lines in scope that may get discounts."""
+        return self._found(owner, "discount")
+
+    def discountable_set(self, owner: CompiledPromotion) -> frozenset[int]:
+        """The same as a set."""
+        found = self._sets.get(owner.rank)
+        if found is None:
+            found = self._sets[owner.rank] = frozenset(self.discountable(owner))
+        return found
+
+    def earning(self, owner: CompiledPromotion) -> list[int]:
+        """Positions of the lines in scope that may earn."""
+        return self._found(owner, "earning")
+
+    def _found(self, owner: CompiledPromotion, why: str) -> list[int]:
+        key = (owner.rank, why)
+        found = self._positions.get(key)
+        if found is None:
+            candidates = self.candidates
+            if owner.scopes is None:
+                found = list(range(len(candidates)))
+            elif owner.is_indexed:
+                rank = owner.rank
+                found = [i for i, one in enumerate(candidates) if rank in one.ranks]
+            else:
+                found = [i for i, line in enumerate(self.lines) if owner.covers(line)]
+            if why == "discount":
+                found = [i for i in found if not candidates[i].no_discount]
+            elif why == "earning":
+                found = [i for i in found if not candidates[i].no_earning]
+            self._positions[key] = found
+        return found
+
+    # --- steps ---
+
+    def begin(self, name: str) -> None:
+        """Keep what the lines cost as a step begins."""
+        self.moments[name] = list(self.left)
+
+    def step(self, name: str) -> Step:
+        """A step that has begun; made when the first condition is asked."""
+        step = self._steps.get(name)
+        if step is None:
+            step = self._steps[name] = Step(self, self.moments[name], name == EARNING)
+        return step
+
+
+class Step:
+    """Answers conditions for one step, with the amounts as they were when the step began."""
+
+    __slots__ = ("_answers", "_is_earning", "_work", "moment")
+
+    def __init__(self, work: Work, amounts: Sequence[int], is_earning: bool) -> None:
+        """Take what the lines cost when the step began."""
+        self.moment = Moment(work.facts, work.rules.programme.tiers, amounts, sum(amounts))
+        self._work = work
+        self._is_earning = is_earning
+        self._answers: dict[int, bool] = {}
+
+    def positions(self, owner: CompiledPromotion) -> list[int]:
+        """The lines that a promotion may work on in this step."""
+        return self._work.earning(owner) if self._is_earning else self._work.discountable(owner)
+
+    def holds(self, owner: CompiledPromotion) -> bool:
+        """Whether a promotion's condition holds and no control group keeps it back; looked up once a step."""
+        if not owner.is_conditional and not self._work.is_in_control:
+            return True
+        answer = self._answers.get(owner.rank)
+        if answer is None:
+            answer = self._answers[owner.rank] = self._decide(owner)
+        return answer
+
+    def satisfies(self, owner: CompiledPromotion) -> bool:
+        """Whether the condition alone holds."""
+        condition = owner.condition
+        return condition is None or check(condition, self.moment, owner.id, lambda: self.positions(owner))
+
+    def _decide(self, owner: CompiledPromotion) -> bool:
+        if owner.rank == BASE_RANK:
+            return True
+        if not self.satisfies(owner):
+            return False
+        if self.is_withheld(owner):
+            if self.positions(owner):
+                self._work.withheld.add(owner.rank)
+            return False
+        if owner.is_right and owner.condition is not None and self._work.receipt.coupons:
+            codes = coupons_behind(owner.condition, self.moment, owner.id, lambda: self.positions(owner))
+            self._work.coupons.setdefault(owner.rank, set()).update(codes)
+        return True
+
+    def is_withheld(self, owner: CompiledPromotion) -> bool:
+        """Whether the member is in a control group of the promotion."""
+        if self._work.is_in_control:
+            return True
+        member = self._work.member
+        return member is not None and any(is_in_control(member.member_id, *control) for control in owner.controls)
+
+
+def _unfit_line(line: ReceiptLine) -> ReceiptError:
+    for field, value, least in (
+        ("quantity_milli", line.quantity_milli, 1),
+        ("list_amount_minor", line.list_amount_minor, 0),
+        ("floor_amount_minor", line.floor_amount_minor, 0),
+    ):
+        if value < least:
+            text = f"line {line.line_number}: {field} is {value}, must be at least {least}"
+            return ReceiptError(text, field, line.line_number)
+    text = f"line_number {line.line_number} stands twice on the receipt; number the lines uniquely"
+    return ReceiptError(text, "line_number", line.line_number)

@@ -1,0 +1,1 @@
+"""Rights and audiences: coupons, segments and personal offers, and the commands that load them."""

@@ -1,0 +1,87 @@
+"""What the commands of coupons, segments and offers share: members in files, and what a member has on a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import rights_pb2, rights_pb2_grpc
+
+from server.backoffice.client import BackOfficeClient, back_office
+from server.command import load_settings
+from server.csv_rows import EXIT_ROWS_REFUSED, Row, RowError
+
+MEMBER_COLUMNS: Final = ("member_id", "card_number", "phone", "digital_token")
+"""Members are named in one of these columns, each in its own."""
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+
+File = Annotated[Path, typer.Argument(help="A CSV file, UTF-8.", exists=True, dir_okay=False)]
+Errors = Annotated[Path | None, typer.Option(help="Write the refused rows to this CSV file.")]
+Delimiter = Annotated[str, typer.Option(help="What separates values.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
+MemberName = Annotated[str, typer.Argument(help="The member's id, a card number, or a phone with its +.")]
+
+
+def member_of(row: Row) -> api.Identifier | None:
+    """Return the member that a row names, or None if it names none; RowError if it names one twice."""
+    named = [column for column in MEMBER_COLUMNS if row.text(column)]
+    if not named:
+        return None
+    if len(named) > 1:
+        raise RowError(named[1], f"is set beside {named[0]}: name the member once")
+    return api.Identifier(**{named[0]: row.text(named[0])})
+
+
+def present_member_of(row: Row) -> api.Identifier:
+    """Return the member that a row names; RowError if it names none."""
+    member = member_of(row)
+    if member is None:
+        raise RowError("", f"names no member: fill one of {', '.join(MEMBER_COLUMNS)}")
+    return member
+
+
+def identifier_of(text: str) -> api.Identifier:
+    """Return the member that somebody typed: an id, a phone in international form, or else a card number."""
+    if text.startswith("+"):
+        return api.Identifier(phone=text)
+    return api.Identifier(member_id=text) if _UUID.fullmatch(text) else api.Identifier(card_number=text)
+
+
+def finish(text: str, refused: int) -> None:
+    """Print the outcome; raise typer.Exit with code 1 if rows were refused."""
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+    if refused:
+        raise typer.Exit(EXIT_ROWS_REFUSED)
+
+
+def state_name(coupon: rights_pb2.Coupon) -> str:
+    """Return a coupon's state for people, such as "used"."""
+    return rights_pb2.CouponState.Name(coupon.state).removeprefix("COUPON_STATE_").lower()
+
+
+@contextmanager
+def rights_service(
+    data_dir: Path | None, address: str | None, key: str | None, tls_ca: Path | None
+) -> Iterator[tuple[BackOfficeClient, rights_pb2_grpc.RightsServiceStub]]:
+    """Open a channel to RightsService; typer.Exit if there is no key."""
+    with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
+        yield client, rights_pb2_grpc.RightsServiceStub(client.channel)
+
+
+def coupon_table() -> Table:
+    """Return an empty table of coupons; `coupon_cells` fills it."""
+    return Table("code", "series", "state", "uses", "from", "until", "member")
+
+
+def coupon_cells(coupon: rights_pb2.Coupon) -> tuple[str, ...]:
+    """Return a coupon as a row of the table."""
+    uses = f"{coupon.taken_count} of {coupon.uses}"
+    days = (coupon.valid_from, coupon.valid_until)
+    return coupon.code, coupon.series, state_name(coupon), uses, *days, coupon.member_id or "bearer"

@@ -1,0 +1,116 @@
+"""Stored receipts from the journal: read as a stream, one part of every book for each process."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from tallypoint.v1 import journal_pb2
+
+from server.checkout.facts import member_of, receipt_of, usage_of
+from server.promotions import MemberFacts
+from server.rules.backtest.simulation import Case
+
+if TYPE_CHECKING:
+    from server.database import Connection
+
+ENTRIES_PER_READ: Final = 1000
+
+# A stretch of one part of a book's purchases: a member's are all in one part.
+READ_PURCHASES: Final = """
+SELECT number, member_id, payload FROM ledger.entry
+WHERE book = $1 AND number > $2 AND number <= $3 AND kind = $4
+  AND CASE WHEN member_id IS NULL THEN number
+           ELSE ('x' || right(member_id::text, 8))::bit(32)::bigint & 2147483647 END % $5 = $6
+  AND ($7::timestamptz IS NULL OR event_at >= $7) AND ($8::timestamptz IS NULL OR event_at < $8)
+ORDER BY number LIMIT $9
+"""
+
+# What the records of members say today.
+READ_MEMBERS: Final = """
+SELECT m.member_id, m.birthday, ARRAY(SELECT jsonb_object_keys(coalesce(a.segments, '{}'))) AS segments
+FROM server.member m LEFT JOIN server.member_audience a ON a.book = m.book AND a.member_id = m.member_id
+WHERE m.book = $1 AND m.member_id = ANY ($2)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Which receipts are to be read: of each book up to a number, and bought within two moments (None: any)."""
+
+    books: Mapping[int, int]
+    first: datetime | None = None
+    end: datetime | None = None
+
+
+async def stored_cases(
+    conn: Connection, stretch: Stretch, part: int, parts: int
+) -> AsyncIterator[tuple[int, list[Case | str]]]:
+    """Yield the receipts of one part of every book, a batch at a time, with how many entries have been passed.
+
+    The first batch is empty, and comes with how many entries there are. Instead of a receipt stands why it cannot be
+    judged. Members are as their entries describe them; birthdays, and segments that the rules of that time did not ask
+    for, are those of today.
+    """
+    yield sum(stretch.books.values()), []
+    for book, last in sorted(stretch.books.items()):
+        at = 0
+        while at < last:
+            rows = await conn.fetch(
+                READ_PURCHASES,
+                book,
+                at,
+                last,
+                int(journal_pb2.ENTRY_KIND_PURCHASE),
+                parts,
+                part,
+                stretch.first,
+                stretch.end,
+                ENTRIES_PER_READ,
+            )
+            reached = rows[-1]["number"] if len(rows) == ENTRIES_PER_READ else last
+            yield reached - at, await _cases(conn, book, rows)
+            at = reached
+
+
+async def _cases(conn: Connection, book: int, rows: Sequence[asyncpg.Record]) -> list[Case | str]:
+    ids = {row["member_id"] for row in rows if row["member_id"] is not None}
+    records = await conn.fetch(READ_MEMBERS, book, list(ids)) if ids else []
+    today: dict[uuid.UUID, tuple[date | None, frozenset[str]]] = {
+        record["member_id"]: (record["birthday"], frozenset(record["segments"])) for record in records
+    }
+    return [_case(book, row["number"], row["payload"], today.get(row["member_id"])) for row in rows]
+
+
+def _case(
+    book: int,
+    number: int,
+    payload: bytes,
+    today: tuple[date | None, frozenset[str]] | None,
+) -> Case | str:
+    purchase = journal_pb2.Event.FromString(payload).purchase
+    key = purchase.receipt_key
+    member = member_of(purchase)
+    if member is not None and today is not None:
+        member = _of_today(member, *today)
+    return Case(
+        name=f"{key.store_id}/{key.terminal_id}/{key.business_date}/{key.receipt_number} ({book}:{number})",
+        currency=purchase.receipt.currency_code,
+        receipt=receipt_of(purchase),
+        member=member,
+        spend_points_minor=purchase.asked_points_minor,
+        seen=usage_of(purchase).member,
+        version=purchase.programme_version,
+        discount_minor=sum(part.amount_minor for line in purchase.effects for part in line.discounts),
+        points_minor=sum(part.points_minor for line in purchase.effects for part in line.accruals if not part.unit),
+    )
+
+
+def _of_today(member: MemberFacts, birthday: date | None, segments: frozenset[str]) -> MemberFacts:
+    """Add what a draft may ask for and the rules of that time did not; levels are simulated."""
+    windows = member.birthday_windows if birthday is None else None
+    return member._replace(birthday=birthday, birthday_windows=windows, segments=member.segments | segments, tier=None)

@@ -1,0 +1,169 @@
+"""What a backtest adds up: sums that are the same in whatever parts and order receipts come, and merge. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from dataclasses import dataclass, field
+from fractions import Fraction
+from hashlib import blake2b
+from typing import NamedTuple
+
+from server.promotions import Effects, LineEffects
+from server.rules.backtest.simulation import Case
+
+TOP = 20
+"""Receipts with the greatest differences that are kept."""
+
+
+class Cost(NamedTuple):
+    """What rules give: discounts and points of the programme's own unit, in minor units."""
+
+    discount_minor: int = 0
+    points_minor: int = 0
+
+    def plus(self, other: Cost) -> Cost:
+        """Return both added up."""
+        return Cost(self.discount_minor + other.discount_minor, self.points_minor + other.points_minor)
+
+
+class PromotionCost(NamedTuple):
+    """What one promotion gives, over receipts: on how many, discounts, points, and points of further units."""
+
+    receipts: int = 0
+    discount_minor: int = 0
+    points_minor: int = 0
+    further_points_minor: int = 0
+
+    def plus(self, other: PromotionCost) -> PromotionCost:
+        """Return both added up."""
+        return PromotionCost(*map(sum, zip(self, other, strict=True)))
+
+
+class Different(NamedTuple):
+    """A receipt on which the two differ; `weight` is by how much, in minor units of money."""
+
+    weight: int
+    name: str
+    live: Cost
+    draft: Cost
+
+
+_NOTHING = Cost()
+
+
+@dataclass(slots=True)
+class Tally:
+    """Sums over receipts. Members and articles are kept as short hashes, so memory does not grow with receipts."""
+
+    money_per_points: Fraction
+    receipts: int = 0
+    with_member: int = 0
+    left_out: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    affected: int = 0
+    booked: Cost = _NOTHING
+    live: Cost = _NOTHING
+    draft: Cost = _NOTHING
+    members: set[int] = field(default_factory=set)
+    skus: set[str] = field(default_factory=set)
+    live_promotions: dict[str, PromotionCost] = field(default_factory=dict)
+    draft_promotions: dict[str, PromotionCost] = field(default_factory=dict)
+    top: list[Different] = field(default_factory=list)
+
+    def leave_out(self, why: str) -> None:
+        """Count a receipt that could not be judged."""
+        self.left_out[why] += 1
+
+    def add(self, case: Case, live: Effects, draft: Effects) -> None:
+        """Add a receipt, as both have judged it."""
+        earns = case.member is not None
+        before, after = _cost(live, earns=earns), _cost(draft, earns=earns)
+        self.receipts += 1
+        self.with_member += earns
+        self.booked = self.booked.plus(Cost(case.discount_minor, case.points_minor))
+        self.live, self.draft = self.live.plus(before), self.draft.plus(after)
+        _add_promotions(self.live_promotions, live, earns=earns)
+        _add_promotions(self.draft_promotions, draft, earns=earns)
+        differing = _differing_lines(live, draft, earns=earns)
+        if not differing:
+            return
+        self.affected += 1
+        if case.member is not None:
+            self.members.add(_short(case.member.member_id))
+        skus = {line.line_number: line.sku for line in case.receipt.lines}
+        self.skus.update(skus[number] for number in differing)
+        self._keep(Different(self._weight(before, after), case.name, before, after))
+
+    def merge(self, other: Tally) -> None:
+        """Add what was added up of other receipts."""
+        self.receipts += other.receipts
+        self.with_member += other.with_member
+        self.affected += other.affected
+        for why, number in other.left_out.items():
+            self.left_out[why] += number
+        self.booked = self.booked.plus(other.booked)
+        self.live, self.draft = self.live.plus(other.live), self.draft.plus(other.draft)
+        self.members |= other.members
+        self.skus |= other.skus
+        _merge(self.live_promotions, other.live_promotions)
+        _merge(self.draft_promotions, other.draft_promotions)
+        for one in other.top:
+            self._keep(one)
+
+    def value_minor(self, cost: Cost) -> int:
+        """Return what something costs in money: discounts, and points at what they pay, rounded down."""
+        return cost.discount_minor + int(cost.points_minor * self.money_per_points)
+
+    def _weight(self, live: Cost, draft: Cost) -> int:
+        return abs(self.value_minor(draft) - self.value_minor(live))
+
+    def _keep(self, one: Different) -> None:
+        if len(self.top) < TOP:
+            heapq.heappush(self.top, one)
+        else:
+            heapq.heappushpop(self.top, one)
+
+
+def _cost(effects: Effects, *, earns: bool) -> Cost:
+    return Cost(effects.discount_minor, effects.accrual_points_minor if earns else 0)
+
+
+def _differing_lines(live: Effects, draft: Effects, *, earns: bool) -> list[int]:
+    pairs = zip(live.lines, draft.lines, strict=True)
+    return [
+        was.line_number
+        for was, now in pairs
+        if was.payable_minor != now.payable_minor or (earns and _points(was) != _points(now))
+    ]
+
+
+def _points(line: LineEffects) -> dict[str, int]:
+    points: dict[str, int] = {}
+    for accrual in line.accruals:
+        points[accrual.unit] = points.get(accrual.unit, 0) + accrual.points_minor
+    return points
+
+
+def _add_promotions(costs: dict[str, PromotionCost], effects: Effects, *, earns: bool) -> None:
+    found: dict[str, PromotionCost] = {}
+    for line in effects.lines:
+        for promotion_id, amount_minor in line.discounts:
+            found[promotion_id] = found.get(promotion_id, _ONCE).plus(PromotionCost(0, amount_minor))
+        for accrual in line.accruals if earns else ():
+            further = accrual.points_minor if accrual.unit else 0
+            one = PromotionCost(0, 0, accrual.points_minor - further, further)
+            found[accrual.promotion_id] = found.get(accrual.promotion_id, _ONCE).plus(one)
+    _merge(costs, found)
+
+
+_ONCE = PromotionCost(1)
+
+
+def _merge(costs: dict[str, PromotionCost], more: dict[str, PromotionCost]) -> None:
+    for promotion_id, cost in more.items():
+        before = costs.get(promotion_id)
+        costs[promotion_id] = cost if before is None else before.plus(cost)
+
+
+def _short(name: str) -> int:
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big")

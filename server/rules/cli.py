@@ -1,0 +1,372 @@
+"""`tallypoint rules`: from a draft to the tills and back, and why a receipt gave what it gave."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from rich.console import Console
+from tallypoint.v1 import common_pb2, programme_pb2_grpc
+from tallypoint.v1 import programme_pb2 as pb
+
+from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
+from server.clock import utc_now
+from server.command import Yes, confirm, fail, load_settings
+from server.promotions import Programme, json_schema, load_programme
+from server.promotions.yaml_text import read_yaml
+from server.rules import preview_cli
+from server.rules.advice import warnings_of
+from server.rules.backtest import cli as backtest_cli
+from server.rules.difference import difference
+from server.rules.show import (
+    difference_lines,
+    explanation_lines,
+    rollout_words,
+    shadow_table,
+    version_line,
+    version_table,
+)
+
+EXIT_FILE_WRONG: Final = 1
+EXIT_DIFFERENT: Final = 1
+_EVERYBODY: Final = 1_000_000
+_KEY: Final = re.compile(r"([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+)/(\d{4}-\d\d-\d\d)/(\d+)")
+_PLACE: Final = re.compile(r"(\d+):(\d+)")
+
+File = Annotated[Path, typer.Argument(help="A programme file (YAML or JSON).", exists=True, dir_okay=False)]
+DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+app = typer.Typer(no_args_is_help=True, help="The programme: from a draft to the tills and back.")
+backtest_cli.add_to(app)
+preview_cli.add_to(app)
+
+
+class By(StrEnum):
+    """What a share is drawn from."""
+
+    STORES = "stores"
+    RECEIPTS = "receipts"
+
+
+class Office:
+    """The back office's ProgrammeService."""
+
+    def __init__(self, client: BackOfficeClient) -> None:
+        """Work over an open channel."""
+        self._client = client
+        self._stub = programme_pb2_grpc.ProgrammeServiceStub(client.channel)
+
+    def call(self, method: str, request: Message) -> Any:  # noqa: ANN401 - the response type of the method named
+        """Call a method by its name; a refusal is printed and ends the command."""
+        call: Callable[..., Any] = getattr(self._stub, method)
+        return self._client.call(call, request)
+
+
+@contextmanager
+def office(address: str | None, key: str | None, tls_ca: Path | None, data_dir: Path | None) -> Iterator[Office]:
+    """Open the back office."""
+    with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
+        yield Office(client)
+
+
+def out(line: str, style: str | None = None) -> None:
+    """Print a line as it is."""
+    Console(highlight=False).print(line, markup=False, soft_wrap=True, style=style)
+
+
+# --- drafts -------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def check(
+    file: File,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
+) -> None:
+    """Say what is wrong with a file, as file:line:column: field: message (hint). Nothing is sent anywhere.
+
+    Warnings name what is allowed and probably not meant, such as a promotion that can never apply. `publish` asks the
+    back office for them as well, which also knows the catalogue.
+    """
+    text = file.read_text(encoding="utf-8")
+    programme = loaded_or_exit(file, text)
+    warnings = warnings_of(programme, text, str(file), utc_now().date())
+    for warning in warnings:
+        out(f"warning: {warning}", "yellow")
+    said = f", {len(warnings)} warning{'s' if len(warnings) != 1 else ''}" if warnings else ""
+    out(
+        f"{file}: programme {programme.code}, effective from {programme.effective_from}, "
+        f"{len(programme.promotions)} promotions: valid{said}"
+    )
+    if warnings and strict:
+        raise typer.Exit(EXIT_FILE_WRONG)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of programme files, for editors."""
+    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@app.command("diff")
+def diff_command(
+    before: Annotated[str, typer.Argument(help="A file, or the number of a published version.")],
+    after: Annotated[str, typer.Argument(help="A file, or the number of a published version.")],
+    as_json: Json = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say in words what changed: promotions added, removed and changed field by field, and settings."""
+    texts = [_text_of(name, address, key, tls_ca, data_dir) for name in (before, after)]
+    found = difference(*(read_yaml(text).data for text in texts))
+    if as_json:
+        changed = [{"id": one.item_id, "changes": [c._asdict() for c in one.changes]} for one in found.changed]
+        answer = found._asdict() | {"changed": changed, "settings": [c._asdict() for c in found.settings]}
+        typer.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+        return
+    for line, style in difference_lines(found):
+        out(line, style)
+
+
+def loaded_or_exit(file: Path, text: str) -> Programme:
+    """Return a programme; its errors are printed and end the command."""
+    loaded = load_programme(text, str(file))
+    if isinstance(loaded, Programme):
+        return loaded
+    console = Console(stderr=True, highlight=False)
+    for error in loaded:
+        console.print(str(error), markup=False, soft_wrap=True)
+    console.print(f"{file}: {len(loaded)} errors", style="red", markup=False)
+    raise typer.Exit(EXIT_FILE_WRONG)
+
+
+def _text_of(name: str, address: str | None, key: str | None, tls_ca: Path | None, data_dir: Path | None) -> str:
+    if not name.isdecimal():
+        path = Path(name)
+        if not path.is_file():
+            raise fail(f"{name} is no file, and no number of a version")
+        return path.read_text(encoding="utf-8")
+    with office(address, key, tls_ca, data_dir) as programmes:
+        return str(programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=int(name))).text)
+
+
+# --- to the tills and back ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def publish(
+    what: Annotated[str, typer.Argument(metavar="FILE|VERSION", help="A programme file, or a published version.")],
+    share: Annotated[
+        str | None, typer.Option(help="Only for this share, such as 10%; 100% ends the rollout, 0% switches it off.")
+    ] = None,
+    by: Annotated[By | None, typer.Option(help="Draw the share from stores, or from receipts.")] = None,
+    shadow: Annotated[
+        bool, typer.Option("--shadow", help="Compute and compare it for every receipt, and never apply it.")
+    ] = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Store a file as the programme's next version, or say for whom a version counts that was published before.
+
+    Every worker uses a version within seconds, from its file's `effective_from` on. With --share it begins with a part
+    of the stores or receipts; publish the version's number with a greater share to widen it, with 100% to end that.
+    """
+    rollout = _rollout(share, by, shadow=shadow)
+    with office(address, key, tls_ca, data_dir) as programmes:
+        if what.isdecimal():
+            if rollout is None:
+                raise fail("say for whom it is to count: --share 100%, a smaller share with --by, or --shadow")
+            request = pb.SetRolloutRequest(version=int(what), rollout=rollout)
+            out(version_line(programmes.call("SetRollout", request).version))
+            return
+        _publish_file(programmes, Path(what), rollout)
+
+
+def _publish_file(programmes: Office, file: Path, rollout: pb.Rollout | None) -> None:
+    if not file.is_file():
+        raise fail(f"{file} is no file, and no number of a version")
+    text = file.read_text(encoding="utf-8")
+    loaded_or_exit(file, text)
+    checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=text, file_name=file.name))
+    for warning in checked.warnings:
+        where = f"{file}:{warning.line}:{warning.column}: {warning.field}"
+        out(f"warning: {where}: {warning.message} ({warning.hint})", "yellow")
+    request = pb.PublishProgrammeRequest(text=text, file_name=file.name, rollout=rollout)
+    response = programmes.call("PublishProgramme", request)
+    version = response.version
+    done = "was published before, as" if response.unchanged else "is now"
+    counts = "" if rollout is None else f", for {rollout_words(version.rollout)}"
+    out(
+        f"{file} {done} version {version.version} of programme {version.code}, "
+        f"effective from {version.effective_at.ToJsonString()}{counts}"
+    )
+
+
+@app.command()
+def rollback(
+    version: Annotated[int, typer.Argument(help="The version that is to count again; by default the one before.")] = 0,
+    yes: Yes = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Go back, at once: the version in effect is switched off, and the one before it counts again for everybody.
+
+    It holds for receipts from this moment on, by the register's clock. Nothing is deleted: `publish VERSION --share
+    100%` switches a version on again.
+    """
+    to = f"to version {version}" if version else "to the version before"
+    confirm(f"Go back {to}, for all receipts from now on?", yes=yes)
+    with office(address, key, tls_ca, data_dir) as programmes:
+        response = programmes.call("RollbackProgramme", pb.RollbackProgrammeRequest(to_version=version))
+    gone = " and ".join(str(number) for number in response.switched_off)
+    if gone:
+        out(f"Version {gone} no longer counts.")
+    out(f"Version {response.version.version} counts for everybody, from now on.")
+    for due in response.due:
+        said = f"Note: version {due.version} is still due on {due.effective_at.ToJsonString()[:10]}."
+        out(f"{said} To stop it: tallypoint rules publish {due.version} --share 0%", "yellow")
+
+
+@app.command("list")
+def list_command(
+    as_json: Json = False, address: Address = None, key: Key = None, tls_ca: TlsCa = None, data_dir: DataDir = None
+) -> None:
+    """Show all versions, newest first, and for whom each counts."""
+    with office(address, key, tls_ca, data_dir) as programmes:
+        response = programmes.call("ListProgrammeVersions", pb.ListProgrammeVersionsRequest())
+    if as_json:
+        typer.echo(_json(response))
+        return
+    Console(highlight=False).print(version_table(response.versions))
+
+
+@app.command()
+def show(
+    version: Annotated[int, typer.Argument(help="The version; 0 is the newest.")] = 0,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print the text of a version; what was said about for whom it counts goes to standard error."""
+    with office(address, key, tls_ca, data_dir) as programmes:
+        response = programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=version))
+    errors = Console(stderr=True, highlight=False)
+    errors.print(version_line(response.version), markup=False, soft_wrap=True)
+    for said in response.rollouts:
+        when = said.from_at.ToJsonString() if said.HasField("from_at") else "from its beginning"
+        errors.print(f"{when}: {rollout_words(said)}, by {said.set_by}", markup=False, soft_wrap=True)
+    typer.echo(response.text, nl=not response.text.endswith("\n"))
+
+
+@app.command()
+def shadow(
+    version: Annotated[int, typer.Argument(help="The version.")],
+    as_json: Json = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Show what a version would have changed while it was a shadow, by day and store."""
+    with office(address, key, tls_ca, data_dir) as programmes:
+        response = programmes.call("GetShadowReport", pb.GetShadowReportRequest(version=version))
+        if as_json:
+            typer.echo(_json(response))
+            return
+        text = programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=version)).text
+    loaded = load_programme(text)
+    if isinstance(loaded, list):
+        raise fail(f"version {version} cannot be read by this release")
+    Console(highlight=False).print(shadow_table(version, response.rows, loaded))
+
+
+# --- why ----------------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def explain(
+    receipt: Annotated[str, typer.Argument(help="STORE/TERMINAL/DATE/NUMBER, or BOOK:ENTRY.")],
+    every: Annotated[bool, typer.Option("--all", help="Show promotions for other goods and days too.")] = False,
+    as_json: Json = False,
+    address: Address = None,
+    key: Key = None,
+    tls_ca: TlsCa = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say of a booked receipt why each promotion did or did not apply, by the version that booked it.
+
+    It is evaluated again from what its entry keeps. Exit code 1 if that differs from what the entry says.
+    """
+    request = _receipt(receipt)
+    with office(address, key, tls_ca, data_dir) as programmes:
+        response = programmes.call("ExplainReceipt", request)
+        text = programmes.call(
+            "GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=response.programme_version)
+        ).text
+    if as_json:
+        typer.echo(_json(response))
+    else:
+        loaded = load_programme(text)
+        if isinstance(loaded, list):
+            raise fail(f"version {response.programme_version} cannot be read by this release")
+        for line, style in explanation_lines(response, loaded, every=every):
+            out(line, style)
+    if response.difference:
+        raise typer.Exit(EXIT_DIFFERENT)
+
+
+def _receipt(text: str) -> pb.ExplainReceiptRequest:
+    if match := _PLACE.fullmatch(text):
+        return pb.ExplainReceiptRequest(entry=pb.EntryPlace(book=int(match[1]), number=int(match[2])))
+    if match := _KEY.fullmatch(text):
+        try:
+            date.fromisoformat(match[3])
+        except ValueError:
+            raise fail(f"{match[3]} is no day of the calendar") from None
+        key = common_pb2.ReceiptKey(
+            store_id=match[1], terminal_id=match[2], business_date=match[3], receipt_number=int(match[4])
+        )
+        return pb.ExplainReceiptRequest(receipt_key=key)
+    raise fail(f"{text} names no receipt: write STORE/TERMINAL/DATE/NUMBER, such as s1/t1/2026-11-22/17, or BOOK:ENTRY")
+
+
+def _rollout(share: str | None, by: By | None, *, shadow: bool) -> pb.Rollout | None:
+    if shadow:
+        if share is not None or by is not None:
+            raise fail("a shadow is compared on all receipts: give either --shadow or --share")
+        return pb.Rollout(mode=pb.ROLLOUT_MODE_SHADOW)
+    if share is None:
+        if by is not None:
+            raise fail("--by belongs to --share")
+        return None
+    try:
+        millionths = Decimal(share.strip().removesuffix("%")) * 10_000
+    except InvalidOperation:
+        raise fail(f"{share} is no share: write it as 10% or 2.5%") from None
+    if not 0 <= millionths <= _EVERYBODY or millionths != int(millionths):
+        raise fail(f"{share} is no share between 0% and 100% with at most 4 decimals")
+    if by is None and 0 < millionths < _EVERYBODY:
+        raise fail("say what the share is drawn from: --by stores or --by receipts")
+    draw = pb.ROLLOUT_BY_RECEIPTS if by is By.RECEIPTS else pb.ROLLOUT_BY_STORES
+    return pb.Rollout(mode=pb.ROLLOUT_MODE_LIVE, share_millionths=int(millionths), by=draw)
+
+
+def _json(message: Message) -> str:
+    return json_format.MessageToJson(message, preserving_proto_field_name=True, ensure_ascii=False, indent=1)

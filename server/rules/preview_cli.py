@@ -1,0 +1,101 @@
+"""`tallypoint rules preview`: what a draft makes of a receipt in a file, without a server."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import rich.box
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from server.command import fail
+from server.promotions import Effects, Programme, ReceiptError, compile_rules, load_programme, quote
+from server.rules.explaining import promotion_explanations
+from server.rules.preview import Preview, PreviewError, read_preview
+from server.rules.show import decimals, money_text, points_text, promotion_lines
+
+EXIT_FILE_WRONG: Final = 1
+DRAFT_VERSION: Final = 0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Mount the command."""
+    app.command()(preview)
+
+
+def preview(
+    file: Annotated[Path, typer.Argument(help="A programme file.", exists=True, dir_okay=False)],
+    receipt: Annotated[
+        Path, typer.Option(help="The receipt, with member and store (YAML or JSON).", exists=True, dir_okay=False)
+    ],
+    every: Annotated[bool, typer.Option("--all", help="Show promotions for other goods and days too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Say what a draft makes of one receipt, and why. Nothing is sent anywhere."""
+    errors = Console(stderr=True, highlight=False)
+    loaded = load_programme(file.read_bytes(), str(file))
+    if isinstance(loaded, list):
+        for error in loaded:
+            errors.print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(EXIT_FILE_WRONG)
+    rules = compile_rules(loaded, DRAFT_VERSION)
+    try:
+        case = read_preview(receipt.read_text(encoding="utf-8"))
+        effects = quote(rules, case.receipt, case.member, case.spend_points_minor, case.usage)
+    except (PreviewError, ReceiptError) as error:
+        raise fail(f"{receipt}: {error}") from None
+    if case.currency_code != loaded.currency:
+        raise fail(f"{receipt}: the receipt is in {case.currency_code or 'no currency'}, not {loaded.currency}")
+    explained = promotion_explanations(rules, case.receipt, case.member, case.usage)
+    if as_json:
+        typer.echo(json.dumps(plain(effects), indent=1, ensure_ascii=False))
+        return
+    _show(case, effects, loaded)
+    for text, style in promotion_lines(explained, loaded, every=every):
+        Console(highlight=False).print(text, markup=False, soft_wrap=True, style=style)
+
+
+def _show(case: Preview, effects: Effects, programme: Programme) -> None:
+    console = Console(highlight=False)
+    table = Table("line", "article", box=rich.box.SIMPLE_HEAD)
+    for title in ("list price", "discount", "to pay", "points"):
+        table.add_column(title, justify="right")
+    digits, precision = programme.currency_digits, programme.point.precision
+    lines = {line.line_number: line for line in case.receipt.lines}
+    for line in effects.lines:
+        points = sum(accrual.points_minor for accrual in line.accruals if not accrual.unit)
+        bought = lines[line.line_number]
+        off = sum(discount.amount_minor for discount in line.discounts)
+        figures = (decimals(amount, digits) for amount in (bought.list_amount_minor, off, line.payable_minor))
+        table.add_row(str(line.line_number), escape(bought.sku), *figures, decimals(points, precision))
+    console.print(table)
+    console.print(
+        f"{money_text(effects.payable_minor, programme)} to pay after {money_text(effects.discount_minor, programme)} "
+        f"of discounts; {points_text(effects.accrual_points_minor, programme)} earned; at most "
+        f"{points_text(effects.max_spend_points_minor, programme)} can pay",
+        markup=False,
+        soft_wrap=True,
+    )
+    for message in effects.messages:
+        console.print(f"{message.audience.value}: {message.text}", markup=False, soft_wrap=True, style="dim")
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any part of effects
+    """Return effects as plain data for JSON: named tuples by their fields, dates and enumerations as text."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return {name: plain(part) for name, part in zip(value._fields, value, strict=True)}
+    if isinstance(value, tuple | list):
+        return [plain(part) for part in value]
+    if isinstance(value, frozenset):
+        return sorted(plain(part) for part in value)
+    if isinstance(value, Enum):
+        return value.value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value) if isinstance(value, Fraction) else value.isoformat()

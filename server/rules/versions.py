@@ -1,0 +1,286 @@
+"""What was published: programme files as they were, in order, and what was said about for whom each counts.
+
+A version is in effect for receipts from midnight UTC of its file's `effective_from` on, until one with a later
+date is. Of two versions with the same date the newer counts, so publishing again corrects a mistake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time
+from typing import TYPE_CHECKING, Final
+
+import asyncpg
+from google.protobuf import json_format, struct_pb2
+from tallypoint.v1 import common_pb2 as api
+
+from ledger.books import ensure_unit
+from ledger.partners import ensure_partner
+from server.database import connection, transaction
+from server.errors import Refused
+from server.promotions import Programme, ProgrammeError, load_programme
+from server.rules.advice import named_skus, warnings_of
+from server.rules.rollout import (
+    PLAIN,
+    Dated,
+    Mode,
+    Rollback,
+    Rollout,
+    ShareBy,
+    in_effect,
+    in_force,
+    plan_rollback,
+)
+from server.stores import raise_version
+
+if TYPE_CHECKING:
+    from server.database import Connection, Pool
+
+TOPIC: Final = "programme"
+"""The topic in `server.config_version` that every write here raises."""
+
+_COLUMNS: Final = "version, code, effective_at, published_at, text_sha256"
+
+# All versions, newest first.
+READ_VERSIONS: Final = f"SELECT {_COLUMNS} FROM server.programme_version ORDER BY version DESC"  # noqa: S608 - constant
+
+# The text of a version.
+READ_TEXT: Final = "SELECT text FROM server.programme_version WHERE version = $1"
+
+# Versions that are not compiled yet.
+READ_NEW_TEXTS: Final = """
+SELECT version, effective_at, text FROM server.programme_version WHERE version > $1 ORDER BY version
+"""
+
+# Keep a version.
+INSERT_VERSION: Final = """
+INSERT INTO server.programme_version (version, code, effective_at, published_at, text_sha256, text)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+# All that was said about for whom versions count, oldest first.
+READ_ROLLOUTS: Final = """
+SELECT version, mode, share_millionths, share_by, from_at, set_by FROM server.rules_rollout ORDER BY rollout
+"""
+
+# Say for whom a version counts.
+INSERT_ROLLOUT: Final = """
+INSERT INTO server.rules_rollout (version, mode, share_millionths, share_by, from_at, set_by)
+VALUES ($1, $2, $3, $4, $5, $6)
+"""
+
+
+# Which articles the catalogue does not have, if there is a catalogue.
+READ_UNKNOWN_SKUS: Final = """
+SELECT n.sku FROM unnest($1::text[]) AS n (sku)
+WHERE NOT EXISTS (SELECT 1 FROM server.product p WHERE p.sku = n.sku) AND EXISTS (SELECT 1 FROM server.product)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgrammeVersion:
+    """One version of the programme, without its text. What was said about for whom it counts stands oldest first."""
+
+    version: int
+    code: str
+    effective_at: datetime
+    published_at: datetime
+    text_sha256: bytes
+    rollouts: tuple[Rollout, ...] = ()
+
+    @property
+    def dated(self) -> Dated:
+        """Return its place in the order of versions."""
+        return Dated(self.effective_at, self.version, self.rollouts)
+
+
+def effective_at(programme: Programme) -> datetime:
+    """Return the moment from which receipts are judged by a programme: midnight UTC of its date."""
+    return datetime.combine(programme.effective_from, time(), tzinfo=UTC)
+
+
+def text_of(document: struct_pb2.Struct) -> str:
+    """Return a document as the JSON text that is stored for it; the same document gives the same text."""
+    return json.dumps(json_format.MessageToDict(document), ensure_ascii=False, indent=1, sort_keys=True)
+
+
+class ProgrammeStore:
+    """Publishes programme files, says for whom they count, and shows those that were published."""
+
+    def __init__(self, pool: Pool) -> None:
+        """Work over a pool whose connections have the writer's role."""
+        self._pool = pool
+
+    async def check(self, text: str, file_name: str) -> list[ProgrammeError]:
+        """Return what is wrong with a file; nothing if it is valid."""
+        loaded = await asyncio.to_thread(load_programme, text, file_name)
+        return loaded if isinstance(loaded, list) else []
+
+    async def examine(
+        self, text: str, file_name: str, today: date
+    ) -> tuple[list[ProgrammeError], list[ProgrammeError]]:
+        """Return what is wrong with a file, and what is probably not meant; goods are looked up in the catalogue."""
+        loaded = await asyncio.to_thread(load_programme, text, file_name)
+        if isinstance(loaded, list):
+            return loaded, []
+        async with connection(self._pool) as conn:
+            records = await conn.fetch(READ_UNKNOWN_SKUS, sorted(named_skus(loaded)))
+        unknown = {record["sku"] for record in records}
+        return [], await asyncio.to_thread(warnings_of, loaded, text, file_name, today, unknown)
+
+    async def publish(
+        self, text: str, file_name: str, now: datetime, rollout: Rollout | None = None
+    ) -> tuple[ProgrammeVersion, bool]:
+        """Store a file as the next version; return it, and whether it is new.
+
+        The text of the newest version is not stored again; ``rollout`` counts for it from now on, if it is given.
+
+        Raises:
+            Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed.
+        """
+        loaded = await asyncio.to_thread(load_programme, text, file_name)
+        if isinstance(loaded, list):
+            raise _invalid(loaded, file_name)
+        sha256 = hashlib.sha256(text.encode()).digest()
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            newest = next(iter(await _read_versions(conn)), None)
+            if newest and newest.text_sha256 == sha256:
+                return await _roll_out(conn, newest, rollout, now), False
+            await _ensure_units(conn, loaded)
+            await _ensure_partners(conn, loaded)
+            number = newest.version + 1 if newest else 1
+            begins = () if rollout is None or rollout.same_as(PLAIN) else (rollout._replace(from_at=None),)
+            version = ProgrammeVersion(number, loaded.code, effective_at(loaded), now, sha256, begins)
+            await conn.execute(INSERT_VERSION, number, version.code, version.effective_at, now, sha256, text)
+            for said in begins:
+                await conn.execute(INSERT_ROLLOUT, number, *said)
+        return version, True
+
+    async def set_rollout(self, number: int, rollout: Rollout, now: datetime) -> ProgrammeVersion:
+        """Say for whom a version counts from now on; Refused NOT_FOUND if there is no such version."""
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            return await _roll_out(conn, _found(await _read_versions(conn), number), rollout, now)
+
+    async def roll_back(self, to_version: int | None, now: datetime, set_by: str) -> Rollback:
+        """Let the version before, or a named one, count again for everybody from now on; say what that took.
+
+        Raises:
+            Refused: NO_PROGRAMME if there is none to go back to, NOT_FOUND if there is no such version.
+        """
+        async with transaction(self._pool) as conn:
+            await raise_version(conn, TOPIC)
+            versions = await _read_versions(conn)
+            if to_version is not None:
+                _found(versions, to_version)
+            plan = plan_rollback((one.dated for one in versions), now, to_version)
+            if plan is None:
+                raise _nothing_to_go_back_to(to_version)
+            by_number = {one.version: one for one in versions}
+            for number in plan.switch_off:
+                await _roll_out(conn, by_number[number], Rollout(share_millionths=0, set_by=set_by), now)
+            if plan.switch_on:
+                await _roll_out(conn, by_number[plan.version], Rollout(set_by=set_by), now)
+        return plan
+
+    async def list_versions(self) -> list[ProgrammeVersion]:
+        """Return all versions, newest first."""
+        async with connection(self._pool) as conn:
+            return await _read_versions(conn)
+
+    async def get(self, version: int) -> tuple[ProgrammeVersion, str]:
+        """Return a version and its text, the newest for 0; Refused NOT_FOUND if there is none."""
+        async with connection(self._pool) as conn:
+            versions = await _read_versions(conn)
+            found = versions[0] if versions and version == 0 else _found(versions, version)
+            return found, str(await conn.fetchval(READ_TEXT, found.version))
+
+
+async def read_rollouts(conn: Connection) -> dict[int, tuple[Rollout, ...]]:
+    """Return all that was said about for whom versions count, by version and oldest first."""
+    said: defaultdict[int, list[Rollout]] = defaultdict(list)
+    for version, mode, share, share_by, from_at, set_by in await conn.fetch(READ_ROLLOUTS):
+        said[version].append(Rollout(Mode(mode), share, ShareBy(share_by), from_at, set_by))
+    return {version: tuple(rollouts) for version, rollouts in said.items()}
+
+
+def version_in_effect(versions: list[ProgrammeVersion], at: datetime) -> int | None:
+    """Return the version that decides receipts of a moment, but for those that a share takes out; None before any."""
+    return in_effect((one.dated for one in versions), at)
+
+
+async def _read_versions(conn: Connection) -> list[ProgrammeVersion]:
+    rollouts = await read_rollouts(conn)
+    records: list[asyncpg.Record] = await conn.fetch(READ_VERSIONS)
+    return [ProgrammeVersion(**dict(one), rollouts=rollouts.get(one["version"], ())) for one in records]
+
+
+async def _roll_out(
+    conn: Connection, version: ProgrammeVersion, rollout: Rollout | None, now: datetime
+) -> ProgrammeVersion:
+    """Say for whom a version counts from now on, unless that holds already; None says nothing."""
+    if rollout is None or in_force(version.rollouts, now).same_as(rollout):
+        return version
+    said = rollout._replace(from_at=now)
+    await conn.execute(INSERT_ROLLOUT, version.version, *said)
+    return ProgrammeVersion(
+        version.version,
+        version.code,
+        version.effective_at,
+        version.published_at,
+        version.text_sha256,
+        (*version.rollouts, said),
+    )
+
+
+async def _ensure_units(conn: Connection, programme: Programme) -> None:
+    """Number the programme's point units in the books; their precision can never change."""
+    points = [("point.precision", programme.point)]
+    points += [(f"units[{index}].precision", unit.point) for index, unit in enumerate(programme.units)]
+    for field, point in points:
+        try:
+            await ensure_unit(conn, point.unit, point.precision)
+        except ValueError as error:
+            raise Refused(
+                api.REFUSAL_REASON_PROGRAMME_INVALID,
+                f"{error}; give the point another name",
+                violations=[(field, str(error))],
+            ) from error
+
+
+async def _ensure_partners(conn: Connection, programme: Programme) -> None:
+    """Give the programme's partners their accounts in the books."""
+    for partner in programme.partners:
+        await ensure_partner(conn, partner.code)
+
+
+def _found(versions: list[ProgrammeVersion], number: int) -> ProgrammeVersion:
+    for version in versions:
+        if version.version == number:
+            return version
+    raise Refused(
+        api.REFUSAL_REASON_NOT_FOUND,
+        f"there is no version {number} of the programme" if number else "no programme was published yet",
+        violations=[("version", "is not a version of the programme")],
+    )
+
+
+def _nothing_to_go_back_to(to_version: int | None) -> Refused:
+    if to_version is None:
+        message = "no version before this one counts for everybody: there is nothing to go back to"
+    else:
+        message = f"version {to_version} is not due yet: publish it with an earlier date to use it now"
+    return Refused(api.REFUSAL_REASON_NO_PROGRAMME, message)
+
+
+def _invalid(errors: list[ProgrammeError], file_name: str) -> Refused:
+    return Refused(
+        api.REFUSAL_REASON_PROGRAMME_INVALID,
+        f"{file_name or 'the programme'} has {len(errors)} errors; nothing was stored",
+        violations=[(error.field or "text", str(error)) for error in errors],
+    )

@@ -1,0 +1,1 @@
+"""From a draft to the tills: the pure parts of it."""
