@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 
 from tallypoint.v1 import journal_pb2
 
@@ -17,6 +18,12 @@ from ledger.model import Counter, CounterChange
 DAYS_OF_GRACE = timedelta(days=1)
 """A counter's last day is a store's, entries have UTC's: somewhere it is still the day before."""
 
+STANDING = "standing/"
+"""How the names of counters begin in which members' levels stand."""
+
+DAYS_AFTER_STANDING = timedelta(days=400)
+"""For how long a level is remembered after its last certain day, when what it was kept by decides anew."""
+
 
 def parse_counters(row: bytes) -> dict[str, Counter]:
     """Return the counters of a serialised ``journal_pb2.Counters``, by key.
@@ -24,19 +31,33 @@ def parse_counters(row: bytes) -> dict[str, Counter]:
     Raises:
         google.protobuf.message.DecodeError, ValueError: if it is none.
     """
-    return {
-        each.key: Counter(each.times, each.money_minor, each.points_minor, _day(each.until))
-        for each in journal_pb2.Counters.FromString(row).counters
-    }
+    counters = {}
+    for each in journal_pb2.Counters.FromString(row).counters:
+        counters[each.key] = Counter(each.times, each.money_minor, each.points_minor, _day(each.until))
+    return counters
 
 
 def serialise_counters(counters: Mapping[str, Counter]) -> bytes:
     """Return counters as the row in which they are kept, sorted by key."""
     message = journal_pb2.Counters()
     for key in sorted(counters):
-        counter = counters[key]
-        message.counters.append(change_message(CounterChange(key, *counter)))
+        _write(message.counters.add(), key, *counters[key])
     return message.SerializeToString(deterministic=True)
+
+
+def _write(
+    message: journal_pb2.CounterChange, key: str, times: int, money_minor: int, points_minor: int, until: date | None
+) -> None:
+    # Built in place, field by field: a member has some ten counters, and keyword arguments take four times as long.
+    message.key = key
+    if times:
+        message.times = times
+    if money_minor:
+        message.money_minor = money_minor
+    if points_minor:
+        message.points_minor = points_minor
+    if until is not None:
+        message.until = _text(until)
 
 
 def apply_changes(
@@ -57,7 +78,7 @@ def apply_changes(
             before.until if change.until is None else change.until,
         )
     oldest = oldest_day(as_of)
-    return {key: counter for key, counter in changed.items() if _is_kept(counter, oldest)}
+    return {key: counter for key, counter in changed.items() if _is_kept(key, counter, oldest)}
 
 
 _NOTHING = Counter()
@@ -68,21 +89,18 @@ def oldest_day(as_of: datetime) -> date:
     return as_of.astimezone(UTC).date() - DAYS_OF_GRACE
 
 
-def _is_kept(counter: Counter, oldest: date) -> bool:
+def _is_kept(key: str, counter: Counter, oldest: date) -> bool:
+    if key.startswith(STANDING):  # what a member had decides, on the day it ends, what comes after it
+        oldest -= DAYS_AFTER_STANDING
     if counter.until is not None and counter.until < oldest:
         return False
     return any((counter.times, counter.money_minor, counter.points_minor))
 
 
-def change_message(change: CounterChange) -> journal_pb2.CounterChange:
-    """Return a change as the journal has it."""
-    return journal_pb2.CounterChange(
-        key=change.key,
-        times=change.times,
-        money_minor=change.money_minor,
-        points_minor=change.points_minor,
-        until="" if change.until is None else change.until.isoformat(),
-    )
+def write_changes(event: journal_pb2.Event, changes: Iterable[CounterChange]) -> None:
+    """Write into an entry's event what it counts."""
+    for change in changes:
+        _write(event.counter_changes.add(), *change)
 
 
 def changes_of(event: journal_pb2.Event) -> list[CounterChange]:
@@ -97,5 +115,11 @@ def changes_of(event: journal_pb2.Event) -> list[CounterChange]:
     ]
 
 
+@lru_cache(maxsize=4096)
 def _day(text: str) -> date | None:
     return date.fromisoformat(text) if text else None
+
+
+@lru_cache(maxsize=4096)
+def _text(day: date) -> str:
+    return day.isoformat()

@@ -3,6 +3,9 @@
 The keys of a book are forgotten in the order of its entries, a small piece at a time. So how far it has come is found
 in the data itself, by a binary search for the first entry whose key is still there: no index on the date burdens every
 entry that is booked, and no state of its own can be wrong. `verify` and `rebuild` rely on that order, too.
+
+Nothing here forgets what promotions count and use up. A member's counters drop what is too old by themselves
+(`ledger.counters`); a coupon that was used stays used, and a budget spent, for ever.
 """
 
 from __future__ import annotations

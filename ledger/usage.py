@@ -12,7 +12,7 @@ from datetime import date
 
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.counters import apply_changes, change_message, changes_of, oldest_day
+from ledger.counters import apply_changes, changes_of, oldest_day, write_changes
 from ledger.model import (
     BookState,
     BudgetSlice,
@@ -270,7 +270,7 @@ def _count(state: BookState, decision: Decision, command: Command, draft: Draft,
     before = state.counters.get(command.member_id, {})
     state.counters[command.member_id] = apply_changes(before, changes, min(draft.at, command.event_at))
     decision.counted.add(command.member_id)
-    made.counter_changes.extend(map(change_message, changes))
+    write_changes(made, changes)
 
 
 def _changes(state: BookState, command: Command, draft: Draft, made: journal_pb2.Event) -> Iterable[CounterChange]:
@@ -306,7 +306,9 @@ def _taken_back(command: Return, draft: Draft, body: journal_pb2.GoodsReturn) ->
     """
     points_minor = sum(line.clawback_points_minor for line in body.lines)
     for change in changes_of(journal_pb2.Event.FromString(command.purchase)):
-        if not change.key.startswith(VISITS) or (change.until is not None and change.until < oldest_day(min(draft.at, command.event_at))):
+        if not change.key.startswith(VISITS) or (
+            change.until is not None and change.until < oldest_day(min(draft.at, command.event_at))
+        ):
             continue
         yield CounterChange(
             change.key,

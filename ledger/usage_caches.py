@@ -60,7 +60,9 @@ class UsageCaches:
         """
         if event.counter_changes and entry.member_id is not None:
             before = self.counters.get(entry.member_id, {})
-            self.counters[entry.member_id] = apply_changes(before, changes_of(event), min(entry.booked_at, entry.event_at))
+            self.counters[entry.member_id] = apply_changes(
+                before, changes_of(event), min(entry.booked_at, entry.event_at)
+            )
         if event.HasField("purchase"):
             self._issue(entry, event)
         if event.coupon_changes or any(hold.coupons for hold in ended):

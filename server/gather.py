@@ -26,9 +26,9 @@ MAX_WAITING: Final = 10_000
 QUERY_TIMEOUT_SECONDS: Final = 2.5
 """Registers wait 3 s for an answer: a query that takes longer helps nobody."""
 
-# Look-ups go by keys, whatever the keys: planning each query anew takes longer than running it, and no plan may read
-# whole tables, not even one that was made while they were empty.
-USE_ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off"
+# Look-ups go by keys, whatever the keys: planning each query anew takes longer than running it, compiling it as well,
+# and no plan may read whole tables, not even one that was made while they were empty.
+USE_ONE_PLAN: Final = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET jit = off"
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,13 +16,42 @@ from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.server_process import RunningServer, running_server
 
+ROOM_FOR_DATABASES_BYTES = 8 * 1024**3
+
 _OWN_TEMP = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give every run a folder of its own: PostgreSQL's account must keep its way in when another run starts."""
     if not config.option.basetemp:
-        config.option.basetemp = config.stash[_OWN_TEMP] = tempfile.mkdtemp(prefix="tallypoint-tests-")
+        folder = tempfile.mkdtemp(prefix="tallypoint-tests-", dir=_in_memory())
+        config.option.basetemp = config.stash[_OWN_TEMP] = folder
+    _keep_bytecode(config)
+
+
+def _in_memory() -> Path | None:
+    """Return a file system in memory with enough room for databases, or None for the usual place.
+
+    The tests make and drop hundreds of databases. Nothing here loses its power: what a killed process had written is
+    there afterwards on either.
+    """
+    shared_memory = Path("/dev/shm")  # noqa: S108 - a fresh directory in it is our own
+    try:
+        roomy = shutil.disk_usage(shared_memory).free >= ROOM_FOR_DATABASES_BYTES
+    except OSError:
+        return None
+    return shared_memory if roomy and os.access(shared_memory, os.W_OK) else None
+
+
+def _keep_bytecode(config: pytest.Config) -> None:
+    """Where no bytecode may stand beside the sources, keep it in pytest's cache.
+
+    The tests start hundreds of processes, and each would spend most of its start compiling what it imports.
+    """
+    if sys.dont_write_bytecode and config.cache is not None:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, str(config.cache.mkdir("bytecode"))
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -37,9 +37,9 @@ def identify_request(basket: Basket, who: Person) -> checkout_pb2.IdentifyReques
     )
 
 
-def quote_request(basket: Basket, who: Person) -> checkout_pb2.QuoteRequest:
-    """The question what the receipt gives."""
-    return checkout_pb2.QuoteRequest(identifier=identifier(basket, who), receipt=_receipt(basket))
+def quote_request(basket: Basket, who: Person, coupons: Sequence[str] = ()) -> checkout_pb2.QuoteRequest:
+    """The question what the receipt gives, with the coupons that the shopper presents."""
+    return checkout_pb2.QuoteRequest(identifier=identifier(basket, who), receipt=_receipt(basket), coupon_codes=coupons)
 
 
 def receipt_key(basket: Basket, receipt_number: int) -> common_pb2.ReceiptKey:
@@ -52,14 +52,17 @@ def receipt_key(basket: Basket, receipt_number: int) -> common_pb2.ReceiptKey:
     )
 
 
-def hold_request(basket: Basket, who: Person, points_minor: int) -> checkout_pb2.HoldRequest:
-    """The wish to keep points while the shopper pays."""
+def hold_request(
+    basket: Basket, who: Person, points_minor: int, coupons: Sequence[str] = ()
+) -> checkout_pb2.HoldRequest:
+    """The wish to keep points and coupons while the shopper pays."""
     return checkout_pb2.HoldRequest(
         message_id=str(uuid4()),
         checkout_key=_checkout_key(basket),
         identifier=identifier(basket, who),
         receipt=_receipt(basket),
         spend_points_minor=points_minor,
+        coupon_codes=coupons,
     )
 
 
@@ -93,6 +96,7 @@ def commit_request(
     quote: checkout_pb2.QuoteResponse,
     receipt_number: int,
     spending: Spending | None,
+    coupons: Sequence[str] = (),
 ) -> checkout_pb2.CommitRequest:
     """The receipt as paid: the quote's discounts, points if the shopper spends any, the rest by card."""
     receipt = _receipt(basket)
@@ -111,6 +115,7 @@ def commit_request(
         spend_points_minor=points,
         checkout_id=_checkout_key(basket).checkout_id if held else "",
         quoted_programme_version=quote.programme_version,
+        coupon_codes=coupons,
     )
 
 
@@ -143,6 +148,11 @@ def with_new_message_id(request: checkout_pb2.CommitRequest) -> checkout_pb2.Com
     renewed.CopyFrom(request)
     renewed.message_id = str(uuid4())
     return renewed
+
+
+def usable_coupons(quote: checkout_pb2.QuoteResponse) -> list[str]:
+    """The coupons of a quote that have an effect: a register holds no others."""
+    return [coupon.code for coupon in quote.coupons if coupon.used]
 
 
 def answer_digest(response: checkout_pb2.CommitResponse | checkout_pb2.ReturnResponse) -> bytes:

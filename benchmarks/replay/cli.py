@@ -58,6 +58,9 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
     close: Annotated[
         bool | None, typer.Option(help="Close the books after each month; by default if all of it is replayed.")
     ] = None,
+    campaigns: Annotated[
+        bool, typer.Option(help="Add the data set's own campaigns, and present the coupons that were redeemed.")
+    ] = False,
     card_scheme: Annotated[str, typer.Option(help="Cards to make: check and digits, colon, prefix.")] = "ean13:2",
     prove: Annotated[bool, typer.Option(help="Compare data set, ledger and CRM afterwards.")] = True,
 ) -> None:
@@ -76,6 +79,7 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
             plan=Plan(redemption_per_million=round(redemption_rate * _PER_UNIT), new_message_ids=new_message_ids),
             returns_per_million=round(return_rate * _PER_UNIT),
             close_months=close,
+            campaigns=campaigns,
             resend=resend,
             programme_text=programme.read_text(encoding="utf-8"),
             programme_file=programme.name,

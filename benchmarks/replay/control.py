@@ -7,11 +7,12 @@ other is read entry by entry through the back-office API.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tallypoint.v1 import journal_pb2, ledger_pb2, ledger_pb2_grpc
+from tallypoint.v1 import common_pb2, journal_pb2, ledger_pb2, ledger_pb2_grpc
 
 from benchmarks.replay.client import bearing, call
 from benchmarks.replay.dataset import Dataset, IntColumn
@@ -79,6 +80,19 @@ class Books:
     refund_points_minor: int = 0
     clawback_points_minor: int = 0
     """Points taken back, those that became a debt among them."""
+    coupons: Counter[str] = field(default_factory=Counter)
+    """What became of the coupons presented: `used`, or the reason why not."""
+    coupon_discount_minor: int = 0
+    """What promotions took off because of a coupon."""
+
+
+@dataclass(frozen=True)
+class CouponTotals:
+    """Coupons that were redeemed in the data set, what became of them when they were presented, and what they gave."""
+
+    redeemed: int
+    outcomes: Mapping[str, int]
+    discount_minor: int
 
 
 @dataclass(frozen=True)
@@ -213,5 +227,17 @@ def _add(books: Books, event: journal_pb2.Event, keys: Keys, seen: set[int]) -> 
     books.bought[purchase.member_id] = Bought(
         before.receipts + 1, before.lines + len(lines), before.turnover_minor + turnover
     )
+    _add_coupons(books, purchase)
     books.variances += len(purchase.variances)
     books.discount_minor += sum(line.discount_minor for line in lines)
+
+
+def _add_coupons(books: Books, purchase: journal_pb2.Purchase) -> None:
+    given = set[str]()
+    for coupon in purchase.coupons:
+        reason = common_pb2.RefusalReason.Name(coupon.reason).removeprefix("REFUSAL_REASON_COUPON_")
+        books.coupons["used" if coupon.used else reason.lower().replace("_", " ")] += 1
+        given.update(coupon.promotion_ids)
+    books.coupon_discount_minor += sum(
+        part.amount_minor for line in purchase.effects for part in line.discounts if part.promotion_id in given
+    )

@@ -94,9 +94,14 @@ class Lanes:
         stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub],
         plan: Plan,
         schedule: Schedule,
+        coupons: Mapping[int, Sequence[str]],
     ) -> None:
-        """Take the baskets, each household's member, the registers' journal and one stub for each channel."""
+        """Take the baskets, each household's member, the registers' journal and one stub for each channel.
+
+        ``coupons`` are presented at checkouts, by basket id.
+        """
         self._dataset = dataset
+        self._coupons = coupons
         self._schedule = schedule
         self._people = people
         self._journal = journal
@@ -168,25 +173,32 @@ class Lanes:
         identified = await call(self.counters, bearing(stub.Identify, key), "Identify", identify, patience)
         if identified.member.member_id != str(who.member_id):
             raise CallFailed("Identify", _wrong_member(identified.member.member_id, who))
-        question = checkout.quote_request(basket, who)
+        coupons = self._coupons.get(basket.basket_id, ())
+        question = checkout.quote_request(basket, who, coupons)
         quote = await call(self.counters, bearing(stub.Quote, key), "Quote", question, patience)
         spends = checkout.wants_to_spend(basket, self._plan.redemption_per_million)
         spending = spending_of(basket.basket_id) if spends and quote.max_spend_points_minor else None
         if spending not in {None, Spending.UNHELD}:
-            await self._hold(stub, basket, who, quote.max_spend_points_minor)
+            held_coupons = checkout.usable_coupons(quote)
+            await self._hold(stub, basket, who, quote.max_spend_points_minor, held_coupons)
         if spending is Spending.CHANGED_MIND:
             cancel = checkout.cancel_request(basket)
             await call(self.counters, bearing(stub.Cancel, key), "Cancel", cancel, patience)
             self.tally.cancels += 1
-        request = checkout.commit_request(basket, who, quote, receipt_number, spending)
+        request = checkout.commit_request(basket, who, quote, receipt_number, spending, coupons)
         await self._journal.put_receipt(basket.basket_id, request.SerializeToString())
         return request
 
     async def _hold(
-        self, stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, basket: Basket, who: Person, points_minor: int
+        self,
+        stub: checkout_pb2_grpc.CheckoutServiceAsyncStub,
+        basket: Basket,
+        who: Person,
+        points_minor: int,
+        coupons: Sequence[str],
     ) -> None:
         key = self._keys[basket.store_id, basket.terminal_id]
-        hold = checkout.hold_request(basket, who, points_minor)
+        hold = checkout.hold_request(basket, who, points_minor, coupons)
         held = await call(self.counters, bearing(stub.Hold, key), "Hold", hold, self._plan.patience)
         self.tally.holds += 1
         if held.held_points_minor != points_minor:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.replay.client import Counters
-from benchmarks.replay.control import Bought, PointTotals
+from benchmarks.replay.control import Bought, CouponTotals, PointTotals
 from benchmarks.replay.lanes import Tally
 
 _NANOSECONDS_PER_MILLISECOND: Final = 1_000_000
@@ -41,6 +41,8 @@ class ReplayReport:
     """Months closed in this run."""
     seconds: float
     checks: list[Check] = field(default_factory=list)
+    coupons: CouponTotals | None = None
+    """The coupons of the data set's campaigns, if they were presented."""
 
     @property
     def clean(self) -> bool:
@@ -51,7 +53,8 @@ class ReplayReport:
 def show(report: ReplayReport, console: Console) -> None:
     """Print the whole report."""
     console.print()
-    for table in (_receipts(report), _points(report), _speed(report), _checks(report.checks)):
+    coupons = [_coupons(report.coupons)] if report.coupons else []
+    for table in (_receipts(report), _points(report), *coupons, _speed(report), _checks(report.checks)):
         console.print(table)
     _show_failures(report, console)
     verdict = "[bold green]everything holds[/]" if report.clean else "[bold red]NOT EVERYTHING HOLDS[/]"
@@ -99,6 +102,19 @@ def _points(report: ReplayReport) -> Table:
         ("asked for and left out in this run", f"{tally.left_out_points_minor:,}"),
     ]
     return _pairs("Points in the ledger", rows)
+
+
+def _coupons(coupons: CouponTotals) -> Table:
+    rows = [
+        ("redeemed in the data set, and presented", f"{coupons.redeemed:,}"),
+        *((f"  {outcome}", f"{times:,}") for outcome, times in sorted(coupons.outcomes.items(), key=_most_first)),
+        ("taken off because of them", money(coupons.discount_minor)),
+    ]
+    return _pairs("Coupons of the campaigns, as booked", rows)
+
+
+def _most_first(entry: tuple[str, int]) -> tuple[int, str]:
+    return -entry[1], entry[0]
 
 
 def _pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:

@@ -16,6 +16,7 @@ from rich.console import Console
 from tallypoint.v1 import checkout_pb2_grpc
 
 from benchmarks.replay import control, finance, proof
+from benchmarks.replay.campaigns import Campaigns, load_campaigns
 from benchmarks.replay.client import Counters
 from benchmarks.replay.dataset import Dataset, IntColumn, frames, load
 from benchmarks.replay.journal import RegisterJournal
@@ -39,6 +40,8 @@ class Options:
     `month` is YYYY-MM, None for the whole year. Goods of `returns_per_million` of the baskets come back. `resend`
     sends receipts again that were answered in an earlier run; by default that happens only if all of them were.
     After each month the books are closed; without a word about it in `close_months`, if the whole month was replayed.
+    With `campaigns`, the data set's own campaigns are added to the programme, every household gets its coupons, and
+    those that were really redeemed are presented.
     """
 
     month: str | None = None
@@ -48,6 +51,7 @@ class Options:
     plan: Plan = field(default_factory=Plan)
     returns_per_million: int = 30_000
     close_months: bool | None = None
+    campaigns: bool = False
     resend: bool = False
     programme_text: str = PROGRAMME.read_text(encoding="utf-8")
     programme_file: str = PROGRAMME.name
@@ -69,6 +73,7 @@ class _Run:
     people: dict[int, Person]
     office: BackOffice
     journal: RegisterJournal
+    campaigns: Campaigns | None
 
     @property
     def basket_ids(self) -> list[int]:
@@ -107,11 +112,15 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(_channel(target.backoffice_address, options, 0))
         office = BackOffice(channel, target.admin_key, Counters())
-        version = await office.publish(options.programme_text, options.programme_file)
+        campaigns = load_campaigns() if options.campaigns else None
+        text = campaigns.programme(options.programme_text) if campaigns else options.programme_text
+        version = await office.publish(text, options.programme_file)
         await office.import_members(list(people.values()), console)
         path = journal_dir / f"replay-{await office.ledger_name()}.sqlite"
         journal = await stack.enter_async_context(RegisterJournal(path))
         await office.put_catalogue(dataset.products, journal, console)
+        if campaigns is not None:
+            await office.load_coupons(campaigns, people, console)
         keys = await office.open_stores(dataset.terminals(selection), journal, console)
         channels = [
             await stack.enter_async_context(_channel(target.pos_address, options, number))
@@ -121,13 +130,14 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
         newest_event = int(dataset.event_seconds[selection[-1]])
         await settle(stubs, Newest(keys, dataset.products[-1].sku, version, newest_event))
         scheduled = schedule(dataset, options.returns_per_million)
-        run = _Run(target, options, console, dataset, selection, scheduled, people, office, journal)
+        run = _Run(target, options, console, dataset, selection, scheduled, people, office, journal, campaigns)
         return await _send_and_report(run, stubs)
 
 
 async def _send_and_report(run: _Run, stubs: Sequence[checkout_pb2_grpc.CheckoutServiceAsyncStub]) -> ReplayReport:
     plan = _plan(run)
-    lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan, run.schedule)
+    coupons = run.campaigns.presented() if run.campaigns else {}
+    lanes = Lanes(run.dataset, run.people, run.journal, stubs, plan, run.schedule, coupons)
     gc.freeze()  # the data set stays: looking for garbage in it would take time from every call
     entries_before = await control.entry_count(run.office)
     closes = finance.Closes()
@@ -236,6 +246,10 @@ async def _ledger_checks(run: _Run, report: ReplayReport, expected: dict[str, co
     entries = await control.entry_count(run.office)
     with progress("Reading the ledger", entries, "entries", run.console) as advance:
         books = await control.from_ledger(run.office, run.keys, advance)
+    if run.campaigns is not None:
+        selected = set(run.basket_ids)
+        redeemed = [one for one in run.campaigns.redemptions if one.basket_id in selected]
+        report.coupons = control.CouponTotals(len(redeemed), books.coupons, books.coupon_discount_minor)
     booked, wrong = control.summed(books.bought), control.differences(expected, books.bought)
     total = f"{booked.receipts:,} receipts, {booked.lines:,} lines, {money(booked.turnover_minor)}"
     checks = [

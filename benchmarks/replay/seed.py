@@ -6,7 +6,7 @@ Everything goes through the back-office API and may be done again: what is there
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import islice
@@ -23,10 +23,13 @@ from tallypoint.v1 import (
     member_pb2_grpc,
     programme_pb2,
     programme_pb2_grpc,
+    rights_pb2,
+    rights_pb2_grpc,
     store_pb2,
     store_pb2_grpc,
 )
 
+from benchmarks.replay.campaigns import Campaigns, CouponOffer
 from benchmarks.replay.client import Counters, bearing, call
 from benchmarks.replay.dataset import TIME_ZONE, Product
 from benchmarks.replay.journal import RegisterJournal
@@ -35,6 +38,7 @@ from server.progress import progress
 
 MEMBERS_PER_CALL: Final = 500
 PRODUCTS_PER_CALL: Final = 5_000
+COUPONS_PER_CALL: Final = 5_000
 CALLS_AT_ONCE: Final = 8
 TIMEOUT_SECONDS: Final = 60.0
 _CATALOGUE_FACT: Final = "catalogue_sha256"
@@ -106,6 +110,34 @@ class BackOffice:
                 advance(len(batch))
         journal.put_fact(_CATALOGUE_FACT, digest)
 
+    async def load_coupons(self, campaigns: Campaigns, people: Mapping[int, Person], console: Console) -> None:
+        """Give every household of a campaign its coupons; those that are there already stay.
+
+        Raises:
+            SeedFailed: the server refused a coupon.
+        """
+        stub = rights_pb2_grpc.RightsServiceStub(self.channel)
+        load = bearing(stub.LoadCoupons, self.key, TIMEOUT_SECONDS)
+        total = sum(len(coupons) for _, coupons in campaigns.personal_coupons())
+
+        async def send(offer: CouponOffer, coupons: Sequence[tuple[str, int]]) -> int:
+            rows = [_coupon_row(offer, code, people[household]) for code, household in coupons]
+            request = rights_pb2.LoadCouponsRequest(series=offer.series, coupons=rows)
+            response = await call(self.counters, load, "LoadCoupons", request)
+            if response.refused:
+                refused = response.refused[0].refusal.message
+                raise SeedFailed(f"the server refused {len(response.refused)} coupons of {offer.series}: {refused}")
+            return len(rows)
+
+        parts = (
+            (offer, part)
+            for offer, coupons in campaigns.personal_coupons()
+            for part in batches(coupons, COUPONS_PER_CALL)
+        )
+        with progress("Coupons", total, "coupons", console) as advance:
+            for group in batches(parts, CALLS_AT_ONCE):
+                advance(sum(await asyncio.gather(*(send(offer, part) for offer, part in group))))
+
     async def open_stores(
         self, terminals: Sequence[tuple[str, str]], journal: RegisterJournal, console: Console
     ) -> list[str]:
@@ -148,6 +180,15 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def _coupon_row(offer: CouponOffer, code: str, who: Person) -> rights_pb2.CouponRow:
+    return rights_pb2.CouponRow(
+        code=code,
+        member=common_pb2.Identifier(member_id=str(who.member_id)),
+        valid_from=offer.first.isoformat(),
+        valid_until=offer.last.isoformat(),
+    )
 
 
 def _new_member(who: Person) -> member_pb2.NewMember:

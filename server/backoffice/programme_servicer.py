@@ -54,8 +54,10 @@ class ProgrammeServicer:
     async def check_programme(self, request: pb.CheckProgrammeRequest, caller: Caller) -> pb.CheckProgrammeResponse:
         """Say what is wrong with a file, and what is probably not meant."""
         errors, warnings = await self._programmes.examine(_text(request), request.file_name, self._clock().date())
+        has_lines = not request.HasField("document")
         return pb.CheckProgrammeResponse(
-            problems=[_problem(error) for error in errors], warnings=[_problem(warning) for warning in warnings]
+            problems=[_problem(error, has_lines=has_lines) for error in errors],
+            warnings=[_problem(warning, has_lines=has_lines) for warning in warnings],
         )
 
     async def publish_programme(
@@ -121,10 +123,11 @@ def _text(request: pb.CheckProgrammeRequest | pb.PublishProgrammeRequest) -> str
     return text_of(request.document) if request.HasField("document") else request.text
 
 
-def _problem(error: ProgrammeError) -> pb.ProgrammeProblem:
-    return pb.ProgrammeProblem(
-        line=error.line, column=error.column, field=error.field, message=error.message, hint=error.hint
-    )
+def _problem(error: ProgrammeError, *, has_lines: bool) -> pb.ProgrammeProblem:
+    problem = pb.ProgrammeProblem(field=error.field, message=error.message, hint=error.hint)
+    if has_lines:
+        problem.line, problem.column = error.line, error.column
+    return problem
 
 
 def _rollout(message: pb.Rollout, caller: Caller) -> Rollout:

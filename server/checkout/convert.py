@@ -189,8 +189,8 @@ def balance_message(balance: BalanceAt) -> common_pb2.Balance:
     return message
 
 
-def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks) -> tuple[Grant, ...]:
-    """Return the lots to grant, each of its unit and at its partner's expense.
+def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks | None = None) -> tuple[Grant, ...]:
+    """Return the lots to grant, each of its unit and at its partner's expense; without either, no ``books`` are needed.
 
     Dates become moments, midnights of the store's calendar: points become active as their first day begins and lapse
     as their last day ends.
@@ -200,8 +200,8 @@ def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks) -> tu
             lot.points_minor,
             None if lot.active_from is None else _midnight(lot.active_from, zone),
             None if lot.expires_on is None else _midnight(lot.expires_on + timedelta(days=1), zone),
-            unit=books.unit_named(lot.unit) if lot.unit else None,
-            account=books.partner_account(lot.partner) if lot.partner else ISSUED,
+            unit=books.unit_named(lot.unit) if books and lot.unit else None,
+            account=books.partner_account(lot.partner) if books and lot.partner else ISSUED,
         )
         for lot in lots
         if lot.points_minor > 0

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
+from ledger.accounts import is_taking
 from ledger.keys import content_hash, message_key
 from ledger.lookups import BookedReceipt
-from ledger.model import AVAILABLE, EXPIRED, REDEEMED, Booked, Return, Unit
+from ledger.model import AVAILABLE, EXPIRED, Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
 from server.checkout.convert import decimal_text, invalid
 from server.checkout.sale import moment_of
@@ -178,9 +179,7 @@ def _notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
 
 def _lapsed_minor(event: journal_pb2.Event) -> int:
     """Return the points that were given back to lots that have lapsed."""
-    given_back = {
-        (p.lot_number, p.lot_ordinal) for p in event.postings if p.debit == REDEEMED and p.credit == AVAILABLE
-    }
+    given_back = {(p.lot_number, p.lot_ordinal) for p in event.postings if is_taking(p.debit) and p.credit == AVAILABLE}
     lapsed = sum(
         p.points_minor
         for p in event.postings

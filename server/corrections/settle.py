@@ -34,10 +34,12 @@ SETTLED_BY: Final = "tallypoint"
 # Merged members who have or owe something, and those into whom they were merged.
 READ_LEFTOVERS: Final = """
 SELECT m.member_id, m.merged_into FROM server.member m
-WHERE m.status = 4 AND EXISTS (
-    SELECT FROM ledger.balance b
-    WHERE b.book = m.book AND b.member_id = m.member_id
-      AND (b.available_minor > 0 OR b.pending_minor > 0 OR b.held_minor > 0 OR b.debt_minor > 0))
+WHERE m.status = 4 AND (
+    EXISTS (SELECT FROM ledger.balance b
+            WHERE b.book = m.book AND b.member_id = m.member_id
+              AND (b.available_minor > 0 OR b.pending_minor > 0 OR b.held_minor > 0 OR b.debt_minor > 0))
+    OR EXISTS (SELECT FROM ledger.member_counters c
+               WHERE c.book = m.book AND c.member_id = m.member_id AND length(c.counters) > 0))
 LIMIT $1
 """
 

@@ -86,7 +86,7 @@ class Candidates(NamedTuple):
 class Gated:
     """Promotions for all goods, by what a receipt needs for them, and by the receipt total they need."""
 
-    __slots__ = ("_by_key", "kinds")
+    __slots__ = ("_by_key", "gates")
 
     def __init__(self, promotions: Iterable[CompiledPromotion]) -> None:
         """File each promotion under the keys of its gate, or under none."""
@@ -98,7 +98,10 @@ class Gated:
         for key, entries in shelves.items():
             entries.sort(key=lambda entry: entry[:2])
             self._by_key[key] = [total for total, _, _ in entries], [promotion for _, _, promotion in entries]
-        self.kinds = tuple(sorted({key[0] for key in shelves if key is not None}))
+        self.gates: defaultdict[str, set[object]] = defaultdict(set)
+        for key in shelves:
+            if key is not None:
+                self.gates[key[0]].add(key[1])
 
     def __bool__(self) -> bool:
         """Whether there are any."""
@@ -260,8 +263,7 @@ class LiveSet:
         """Promotions for all goods within reach of a receipt, other than those that the product index finds."""
         if not self._gated:
             return []
-        rules = self._rules
-        keys = present_keys(facts, rules.programme.tiers, self._gated.kinds, rules.birthday_windows)
+        keys = present_keys(facts, self._rules.programme.tiers, self._gated.gates)
         return self._gated.within_reach([None, *keys], list_total_minor)
 
     @property

@@ -95,11 +95,6 @@ class Facts:
             self._tier = given
         return self._tier
 
-    def clubs(self) -> list[str]:
-        """The clubs that the member has ever been in."""
-        prefix = club_key("")
-        return [key.removeprefix(prefix) for key in self.usage.member if key.startswith(prefix)]
-
     def selected(self, goods: Selector) -> Sequence[int]:
         """The positions of the lines that a selector means; looked for once."""
         found = self._selected.get(id(goods))
@@ -412,10 +407,8 @@ def _gate_order(keys: frozenset[GateKey]) -> int:
     return max((_GATES.index(kind) for kind in kinds), default=-1)
 
 
-def present_keys(
-    facts: Facts, tiers: Tiers | None, kinds: Iterable[str], windows: Iterable[tuple[int, int]]
-) -> list[GateKey]:
-    """The gate keys that a receipt has, of these kinds; `windows` are the birthday windows that are asked for."""
+def present_keys(facts: Facts, tiers: Tiers | None, gates: Mapping[str, Iterable[Any]]) -> list[GateKey]:
+    """The gate keys that a receipt has; `gates` are the values that are asked for, by kind."""
     receipt, member = facts.receipt, facts.member
     known: dict[str, Callable[[], Iterable[object]]] = {
         "store": lambda: [receipt.store_id],
@@ -426,12 +419,12 @@ def present_keys(
     }
     if member is not None:
         known |= {
-            "birthday": lambda: [window for window in windows if has_birthday(member, facts.day, *window)],
+            "birthday": lambda: [window for window in gates["birthday"] if has_birthday(member, facts.day, *window)],
             "segment": lambda: member.segments,
             "tier": lambda: [facts.tier(tiers)],
-            "club": facts.clubs,
+            "club": lambda: [club for club in gates["club"] if facts.get(club_key(club)).until is not None],
         }
-    return [(kind, value) for kind in kinds if kind in known for value in known[kind]()]
+    return [(kind, value) for kind in gates if kind in known for value in known[kind]()]
 
 
 def needed_total(condition: Condition | None) -> int:

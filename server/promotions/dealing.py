@@ -27,8 +27,8 @@ class DealLines(NamedTuple):
     """A deal with the positions of its lines: those in scope, and for a gift those that may be given."""
 
     rule: DealRule
-    scope: list[int]
-    gifts: list[int]
+    scope: Sequence[int]
+    gifts: Sequence[int]
 
     def touched(self) -> set[int]:
         """All lines that the deal may work on."""
@@ -38,8 +38,8 @@ class DealLines(NamedTuple):
 def settle_by_rank(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequence[DealRule]) -> None:
     """Apply the line rules that hold (one list a line) and the deals that hold, and write the best outcome."""
     found = [deal_lines(work, deal) for deal in deals]
-    contested = [deal for deal in found if _is_contested(deal, found, rules)]
-    plain = [deal for deal in found if deal not in contested]
+    contested = _contested(found, rules)
+    plain = [deal for deal in found if not any(deal is other for other in contested)]
     metered = any(deal.owner.limits for deal in deals) or any(rule.owner.limits for line in rules for rule in line)
     meter = work.meter if metered else None
     best = _Trial(work, rules, plain, [], meter)
@@ -56,21 +56,28 @@ def settle_by_rank(work: Work, rules: Sequence[Sequence[LineRule]], deals: Seque
 
 def deal_lines(work: Work, rule: DealRule) -> DealLines:
     """The lines that a deal may work on now."""
-    is_free = [
-        not one.no_discount and i not in work.locked and not (rule.exclusive and work.discounts[i])
-        for i, one in enumerate(work.candidates)
-    ]
-    scope = [i for i in work.goods(rule.owner) if is_free[i]]
-    gifts = [i for i in work.facts.selected(rule.deal.goods) if is_free[i]] if isinstance(rule.deal, Gift) else []
+    scope: Sequence[int] = work.discountable(rule.owner)
+    gifts: Sequence[int] = ()
+    if isinstance(rule.deal, Gift):
+        gifts = [i for i in work.facts.selected(rule.deal.goods) if not work.candidates[i].no_discount]
+    if work.locked or rule.exclusive:
+        scope, gifts = ([i for i in lines if work.is_open_to(rule, i)] for lines in (scope, gifts))
     return DealLines(rule, scope, gifts)
 
 
-def _is_contested(deal: DealLines, deals: Sequence[DealLines], rules: Sequence[Sequence[LineRule]]) -> bool:
-    """Whether the deal can't just stack with everything that applies to its lines."""
-    touched = deal.touched()
-    if any(are_rivals(deal.rule, rule) for i in touched for rule in rules[i]):
-        return True
+def _contested(deals: Sequence[DealLines], rules: Sequence[Sequence[LineRule]]) -> list[DealLines]:
+    """The deals that can't just stack with everything that applies to their lines."""
+    choosy = [[rule for rule in found if rule.exclusive or rule.group is not None] for found in rules]
+    if not any(choosy) and not any(deal.rule.exclusive or deal.rule.group is not None for deal in deals):
+        return []
+    return [deal for deal in deals if _is_contested(deal, deals, choosy)]
+
+
+def _is_contested(deal: DealLines, deals: Sequence[DealLines], choosy: Sequence[Sequence[LineRule]]) -> bool:
     if deal.rule.exclusive:
+        return True
+    touched = deal.touched()
+    if any(are_rivals(deal.rule, rule) for i in touched for rule in choosy[i]):
         return True
     return any(
         other is not deal and are_rivals(deal.rule, other.rule) and not touched.isdisjoint(other.touched())
@@ -111,6 +118,8 @@ class _Trial:
         """All deals by rank, each without the lines that a rival forced before it has to itself."""
         kept: list[DealLines] = []
         claimed: list[DealLines] = []
+        if not forced:
+            return sorted(plain, key=lambda deal: deal.rule.rank)
         for deal in [*forced, *plain]:
             gone = {i for other in claimed if are_rivals(deal.rule, other.rule) for i in other.touched()}
             kept.append(

@@ -186,11 +186,21 @@ def units_to_next_set(deal: SetDeal, goods: Iterable[LineUnits], fits: Sequence[
     return matcher.units_missing(sets + 1)
 
 
-def units_to_next_gift(deal: Gift, bought: Iterable[LineUnits]) -> int | None:
-    """How many more units in scope would entitle to one more gift quantity; None for a gift once."""
+def units_to_next_gift(deal: Gift, gifts: Iterable[LineUnits], bought: Iterable[LineUnits]) -> int | None:
+    """How many more units would bring one more gift; None for a gift once that is there.
+
+    Those are units of the gift's goods if what was bought entitles to more than are there, or else units in scope; if a
+    line is both, units of such goods.
+    """
+    paid, cheapest = _dearest_first(bought), list(reversed(_dearest_first(gifts)))
+    units, available = sum(run.units for run in paid), sum(run.units for run in cheapest)
     if deal.per_units is None:
-        return None
-    return deal.per_units - sum(run.units for run in _dearest_first(bought)) % deal.per_units
+        return deal.quantity - available if available < deal.quantity else None
+    if {run.line for run in paid} & {run.line for run in cheapest}:
+        following = _GiftChooser(deal, cheapest, paid).most_units() + 1
+        return deal.per_units * -(-following // deal.quantity) + following - units
+    entitled = deal.quantity * (units // deal.per_units)
+    return entitled - available if available < entitled else deal.per_units - units % deal.per_units
 
 
 # --- units ------------------------------------------------------------------------------------------------

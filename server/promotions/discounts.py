@@ -26,9 +26,8 @@ def discount_all(work: Work) -> None:
     if not work.rights:
         return
     work.begin(RIGHTS)
-    chosen = [right for right in work.rights if work.step(RIGHTS).holds(right)]
-    rules = [_rules_of_rights(work, chosen, i) for i in range(len(work.lines))]
-    _settle_lines(work, rules, [right.deal for right in chosen if right.deal])
+    chosen = [right for right in work.rights if (right.line or right.deal) and work.step(RIGHTS).holds(right)]
+    _settle_lines(work, _rules_of_rights(work, chosen), [right.deal for right in chosen if right.deal])
     work.begin(RIGHTS_BASKET)
     _discount_basket(work, RIGHTS_BASKET, [right.basket for right in work.rights if right.basket])
 
@@ -90,13 +89,15 @@ def _chosen_rules(
     return found
 
 
-def _rules_of_rights(work: Work, rights: Sequence[CompiledPromotion], i: int) -> list[LineRule]:
-    """The line rules of rights for one line; none for a line that an exclusive promotion has to itself."""
-    if i in work.locked:
-        return []
-    is_bare = not work.discounts[i]
-    rules = [right.line for right in rights if right.line and i in work.discountable_set(right)]
-    return [rule for rule in rules_for_article(rules, work.lines[i].sku) if is_bare or not rule.exclusive]
+def _rules_of_rights(work: Work, rights: Sequence[CompiledPromotion]) -> list[list[LineRule]]:
+    """The line rules of rights for each line."""
+    rules: list[list[LineRule]] = [[] for _ in work.lines]
+    for right in rights:
+        if right.line is not None:
+            for i in work.discountable(right):
+                if work.is_open_to(right.line, i):
+                    rules[i] += rules_for_article([right.line], work.lines[i].sku)
+    return rules
 
 
 def _settle_lines(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequence[DealRule]) -> None:
@@ -160,10 +161,8 @@ def _discount_basket(work: Work, name: str, rules: Sequence[BasketRule]) -> None
 def _basket_scope(work: Work, rule: BasketRule) -> list[int]:
     """Positions of the lines that a basket discount may fall on."""
     scope = work.discountable(rule.owner)
-    if work.locked:
-        scope = [i for i in scope if i not in work.locked]
-    if rule.exclusive:
-        scope = [i for i in scope if not work.discounts[i]]
+    if work.locked or rule.exclusive:
+        scope = [i for i in scope if work.is_open_to(rule, i)]
     return scope
 
 

@@ -23,6 +23,8 @@ from server.promotions.model import Accrual, Measure, ReceiptLine
 from server.promotions.stacking import alternatives, resolve_group
 from server.promotions.work import EARNING, Work
 
+NO_RULES: list[PointsRule] = []
+
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
 
 
@@ -41,8 +43,9 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
     more = [one for one in work.gated if one.points and not one.is_indexed]
     more += [one for one in work.rights if one.points and one.needs_right]
     is_plain = not (work.is_in_control or more)
+    extra = _extra_rules(work, more) if more else None
     accruals: list[list[Accrual]] = []
-    ready: dict[int, _ReadyPoints] = {}  # by id of the candidates, which many lines share
+    ready: dict[tuple[int, int], _ReadyPoints] = {}  # by ids of what many lines share
     for i, (line, candidates, base) in enumerate(zip(work.lines, work.candidates, bases, strict=True)):
         if base <= 0 or (is_plain and not candidates.points_rules):
             accruals.append([])
@@ -51,10 +54,11 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
         if formulas is not None and is_plain:
             accruals.append(_stack_points(formulas, base, line))
             continue
-        key = i if more else id(candidates)
+        mine = extra[i] if extra is not None else NO_RULES
+        key = id(candidates), id(mine)
         found = ready.get(key)
         if found is None:
-            found = ready[key] = _ready_points(work, i, more)
+            found = ready[key] = _ready_points(work, i, mine)
         accruals.append(found.accruals(work, base, line))
     if any(found.is_metered for found in ready.values()):
         accruals = _cut_to_limits(work, accruals)
@@ -80,14 +84,25 @@ class _ReadyPoints:
         return _stack_points(self._formulas, base_minor, line)
 
 
-def _ready_points(work: Work, i: int, more: Sequence[CompiledPromotion]) -> _ReadyPoints:
-    """The rules of the line's product, and those of further promotions that have the line, by rank."""
+def _extra_rules(work: Work, more: Sequence[CompiledPromotion]) -> list[list[PointsRule]]:
+    """For each line the rules of promotions that its product does not know; one list for lines with the same."""
+    chosen = [one for one in more if work.step(EARNING).holds(one) and _may_count(work, one)]
+    for_all = [one.points for one in chosen if one.points and one.scopes is None]
+    extra = [for_all if not candidates.no_earning else NO_RULES for candidates in work.candidates]
+    for one in chosen:
+        if one.points and one.scopes is not None:
+            for i in work.earning(one):
+                extra[i] = [*extra[i], one.points]
+    return extra
+
+
+def _ready_points(work: Work, i: int, extra: Sequence[PointsRule]) -> _ReadyPoints:
+    """The rules of the line's product, and further ones, by rank."""
     holds = work.step(EARNING).holds
-    rules = [rule for rule in work.candidates[i].points_rules if holds(rule.owner)]
-    if more and not work.candidates[i].no_earning:
-        found = (one.points for one in more if one.covers(work.lines[i]) and holds(one))
-        rules = sorted([*rules, *(rule for rule in found if rule)], key=lambda rule: rule.rank)
-    return _ReadyPoints([rule for rule in rules if _may_count(work, rule.owner)])
+    rules = [rule for rule in work.candidates[i].points_rules if holds(rule.owner) and _may_count(work, rule.owner)]
+    if extra:
+        rules = sorted([*rules, *extra], key=lambda rule: rule.rank)
+    return _ReadyPoints(rules)
 
 
 def _may_count(work: Work, owner: CompiledPromotion) -> bool:
@@ -175,7 +190,9 @@ def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[Accrual]]) 
     if not found:
         return
     step = work.step(EARNING)
-    scopes = {rank: [i for i in work.earning(rule.owner) if bases[i] > 0] for rank, rule in found.items()}
+    scopes = {rank: work.earning(rule.owner) for rank, rule in found.items()}
+    if min(bases, default=0) <= 0:
+        scopes = {rank: [i for i in scope if bases[i] > 0] for rank, scope in scopes.items()}
     chosen = [found[rank] for rank in sorted(found) if scopes[rank] and step.holds(found[rank].owner)]
     chosen = [rule for rule in chosen if _may_count(work, rule.owner)]
     points = {rule.rank: rule.grant(sum(bases[i] for i in scopes[rule.rank])) for rule in chosen}

@@ -58,7 +58,8 @@ def _missing_for_more(work: Work, owner: CompiledPromotion, step: Step) -> Missi
         goods = line_units(work, found.scope, amounts)
         if isinstance(deal, SetDeal):
             return missing_for_deal(deal, goods, set_fits(work, deal))
-        return missing_for_deal(deal, goods) if isinstance(deal, UnitDeal | Gift) else None
+        gifts = line_units(work, found.gifts, amounts)
+        return missing_for_deal(deal, goods, gifts=gifts) if isinstance(deal, UnitDeal | Gift) else None
     positions = step.positions(owner)
     if owner.basket is not None and owner.basket.steps is not None:
         steps = owner.basket.steps

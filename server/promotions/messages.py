@@ -117,7 +117,10 @@ class Style(NamedTuple):
 
 
 class MessageFacts(NamedTuple):
-    """What the texts of one promotion may say; `uses_left` is None without a limit."""
+    """What the texts of one promotion may say; `uses_left` is None without a limit.
+
+    `point_precision` is that of its points, None for the programme's own.
+    """
 
     name: str = ""
     discount_minor: int = 0
@@ -125,6 +128,7 @@ class MessageFacts(NamedTuple):
     missing: Missing = Missing()
     standing: Standing | None = None
     uses_left: int | None = None
+    point_precision: int | None = None
 
 
 def style_of(programme: Programme) -> Style:
@@ -143,9 +147,10 @@ def decimal_text(minor: int, digits: int) -> str:
 def message_values(style: Style, facts: MessageFacts) -> dict[str, str]:
     """The value of each placeholder, as text."""
     standing = facts.standing
+    precision = style.point_precision if facts.point_precision is None else facts.point_precision
     return {
         "discount": decimal_text(facts.discount_minor, style.currency_digits),
-        "points": decimal_text(facts.points_minor, style.point_precision),
+        "points": decimal_text(facts.points_minor, precision),
         "missing": decimal_text(facts.missing.amount_minor, style.currency_digits),
         "missing_quantity": str(facts.missing.quantity),
         "tier": standing.name if standing else "",
@@ -231,12 +236,15 @@ def _missing_for_leaf(condition: Condition, actual: Callable[[Condition], int]) 
 
 
 def missing_for_deal(
-    deal: UnitDeal | SetDeal | Gift, goods: Sequence[LineUnits], fits: Sequence[Collection[int]] = ()
+    deal: UnitDeal | SetDeal | Gift,
+    goods: Sequence[LineUnits],
+    fits: Sequence[Collection[int]] = (),
+    gifts: Sequence[LineUnits] = (),
 ) -> Missing | None:
     """How many units more would make one more deal; None if none of its goods is there, or no more are made.
 
-    `goods` are the lines in scope (of a set: those of all parts, `fits` naming the lines of each; of a gift: what is
-    bought).
+    `goods` are the lines in scope (of a set: those of all parts, `fits` naming the lines of each), `gifts` those that a
+    gift may be taken from.
     """
     if not goods:
         return None
@@ -245,7 +253,7 @@ def missing_for_deal(
     elif isinstance(deal, SetDeal):
         units = units_to_next_set(deal, goods, fits)
     else:
-        units = units_to_next_gift(deal, goods)
+        units = units_to_next_gift(deal, gifts, goods)
     return None if units is None else Missing(quantity=units)
 
 

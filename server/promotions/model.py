@@ -593,7 +593,7 @@ class DrawEntry:
 
 @dataclass(frozen=True, slots=True)
 class ClubJoin:
-    """Paid membership: whoever buys goods in scope is a member of the club for `days` from then, or longer by them."""
+    """Paid membership: whoever buys goods in scope is in the club for `days`, today counted, or longer by them."""
 
     club: str
     days: int

@@ -95,8 +95,8 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
     if promotion.club is not None:
         club = promotion.club
         until = work.facts.get(club_key(club.club)).until
-        begins = day if until is None or until < day else until
-        more.clubs.append(Count(club_key(club.club), times=1, until=add_days(begins, club.days)))
+        day_before = add_days(day, -1) if until is None or until < day else until
+        more.clubs.append(Count(club_key(club.club), times=1, until=add_days(day_before, club.days)))
         given = True
     tier_points = _tier_points(work, owner, bases)
     more.tier_points += tier_points

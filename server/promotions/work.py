@@ -10,9 +10,13 @@ from server.promotions.conditions import Facts, Moment, check, coupons_behind
 from server.promotions.formulas import BASE_RANK, CompiledPromotion
 from server.promotions.limits import Meter, is_in_control
 from server.promotions.model import Discount, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
+from server.promotions.stacking import Ranked
 
 LINES, BASKET, RIGHTS, RIGHTS_BASKET, EARNING = "lines", "basket", "rights", "rights_basket", "earning"
 """The steps of an evaluation, in their order; payment with points comes before earning."""
+
+ALL_GOODS = -2
+"""Stands for the rank of any promotion for all goods: they share their lines."""
 
 _by_number = itemgetter(0)
 
@@ -29,7 +33,6 @@ class Work:
         "_facts",
         "_meter",
         "_positions",
-        "_sets",
         "_steps",
         "candidates",
         "coupons",
@@ -75,7 +78,6 @@ class Work:
         self._facts: Facts | None = None
         self._meter: Meter | None = None
         self._positions: dict[tuple[int, str], list[int]] = {}
-        self._sets: dict[int, frozenset[int]] = {}
         self.withheld: set[int] = set()
         self.moments: dict[str, list[int]] = {}
         self._steps: dict[str, Step] = {}
@@ -138,19 +140,16 @@ class Work:
         """Positions of the lines in scope that may get discounts."""
         return self._found(owner, "discount")
 
-    def discountable_set(self, owner: CompiledPromotion) -> frozenset[int]:
-        """The same as a set."""
-        found = self._sets.get(owner.rank)
-        if found is None:
-            found = self._sets[owner.rank] = frozenset(self.discountable(owner))
-        return found
+    def is_open_to(self, rule: Ranked, i: int) -> bool:
+        """Whether a line may get one more discount: nobody has it to himself, and who wants that finds it bare."""
+        return i not in self.locked and not (rule.exclusive and self.discounts[i])
 
     def earning(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines in scope that may earn."""
         return self._found(owner, "earning")
 
     def _found(self, owner: CompiledPromotion, why: str) -> list[int]:
-        key = (owner.rank, why)
+        key = (owner.rank if owner.scopes is not None else ALL_GOODS, why)
         found = self._positions.get(key)
         if found is None:
             candidates = self.candidates

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
@@ -76,12 +76,12 @@ def rights_service(
 
 
 def coupon_table() -> Table:
-    """Return an empty table of coupons; `coupon_cells` fills it."""
-    return Table("code", "series", "state", "uses", "from", "until", "member")
+    """Return an empty table of coupons; `coupon_cells` fills it. On a narrow terminal all but codes fold."""
+    code = Column("code", no_wrap=True, overflow="fold")
+    return Table(code, *(Column(name, overflow="fold") for name in ("series", "state", "uses", "from", "until")))
 
 
 def coupon_cells(coupon: rights_pb2.Coupon) -> tuple[str, ...]:
     """Return a coupon as a row of the table."""
     uses = f"{coupon.taken_count} of {coupon.uses}"
-    days = (coupon.valid_from, coupon.valid_until)
-    return coupon.code, coupon.series, state_name(coupon), uses, *days, coupon.member_id or "bearer"
+    return coupon.code, coupon.series, state_name(coupon), uses, coupon.valid_from, coupon.valid_until

@@ -159,7 +159,8 @@ async def _read_usable(conn: Connection, questions: Sequence[_OfMember]) -> dict
 
 async def read_coupons(conn: Connection, codes: Sequence[str]) -> dict[str, CouponRecord]:
     """Return the coupons that have these codes, which are in their normal form."""
-    return {row["code"]: _record(row) for row in await conn.fetch(READ_COUPONS, codes)}
+    possible = [code for code in codes if code.isprintable()]  # PostgreSQL takes no zero bytes
+    return {row["code"]: _record(row) for row in await conn.fetch(READ_COUPONS, possible)}
 
 
 def _record(row: asyncpg.Record) -> CouponRecord:

@@ -24,12 +24,11 @@ from server.rights.cells import (
     Delimiter,
     Errors,
     File,
-    coupon_cells,
-    coupon_table,
     finish,
     identifier_of,
     member_of,
     rights_service,
+    state_name,
 )
 
 COLUMNS: Final = ("code", *MEMBER_COLUMNS, "uses", "valid_from", "valid_until")
@@ -94,15 +93,15 @@ def generate(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
     uses: Uses = 1,
     valid_from: FirstDay = "",
     valid_until: LastDay = "",
-    out: Annotated[Path | None, typer.Option(help="Write the codes to this new file.", dir_okay=False)] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the codes to this new file.", dir_okay=False)] = None,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Make random codes, store them, and print them, one a line; with --out as a CSV file with the column `code`."""
-    if out is not None and out.exists():
-        raise fail(f"{out} exists already: name a new file")
+    """Make random codes, store them, and print them, one a line; with --output as a CSV file with the column `code`."""
+    if output is not None and output.exists():
+        raise fail(f"{output} exists already: name a new file")
     terms = rights_pb2.GenerateCouponsRequest(
         series=series,
         member=identifier_of(member) if member else None,
@@ -112,17 +111,20 @@ def generate(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
     )
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):
         batches = _generated(client, stub, terms, count)
-        if out is None:
+        if output is None:
             for codes in batches:
                 typer.echo("\n".join(codes))
             return
-        with out.open("x", encoding="utf-8", newline="") as file, progress("Making coupons", count, "codes") as advance:
+        with (
+            output.open("x", encoding="utf-8", newline="") as file,
+            progress("Making coupons", count, "codes") as advance,
+        ):
             writer = csv.writer(file)
             writer.writerow(["code"])
             for codes in batches:
                 writer.writerows([code] for code in codes)
                 advance(len(codes))
-    typer.echo(f"{count:,} codes of series {series} are in {out}", err=True)
+    typer.echo(f"{count:,} codes of series {series} are in {output}", err=True)
 
 
 @app.command()
@@ -137,11 +139,8 @@ def show(
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):
         coupon = client.call(stub.GetCoupon, rights_pb2.GetCouponRequest(code=code)).coupon
     console = Console(highlight=False)
-    table = coupon_table()
-    table.add_row(*coupon_cells(coupon))
-    console.print(table)
-    for use in coupon.taken:
-        console.print(_use(use), markup=False, soft_wrap=True)
+    for line in (*_lines(coupon), *map(_use, coupon.taken)):
+        console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -178,6 +177,14 @@ def _generated(
     for begun in range(0, count, CODES_PER_CALL):
         terms.request_id, terms.count = str(uuid4()), min(CODES_PER_CALL, count - begun)
         yield list(client.call(stub.GenerateCoupons, terms).codes)
+
+
+def _lines(coupon: rights_pb2.Coupon) -> Iterator[str]:
+    origin = "given by a receipt" if coupon.issued else "loaded or generated"
+    yield f"{coupon.code}: coupon of series {coupon.series}, {origin}"
+    yield f"belongs to member {coupon.member_id}" if coupon.member_id else "belongs to whoever brings it"
+    yield f"counts from {coupon.valid_from or 'the beginning'} until {coupon.valid_until or 'it is used up'}"
+    yield f"{state_name(coupon)}: {coupon.taken_count} of {coupon.uses} uses taken"
 
 
 def _use(use: rights_pb2.TakenUse) -> str:

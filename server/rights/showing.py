@@ -67,7 +67,7 @@ ORDER BY c.valid_until DESC NULLS FIRST, c.code
 """  # noqa: S608 - joined of constants
 
 # Which entries have the uses of a coupon.
-READ_USES: Final = "SELECT book, number, held FROM ledger.coupon_use WHERE code = $1 ORDER BY slot"
+READ_USES: Final = "SELECT book, number, held FROM ledger.coupon_use WHERE code = $1"
 
 
 class RightsViewer:
@@ -83,7 +83,7 @@ class RightsViewer:
         """Return a coupon with its uses; Refused COUPON_UNKNOWN if there is none."""
         code = normal_code(text)
         async with connection(self._pool) as conn:
-            row = await conn.fetchrow(READ_COUPON, code)
+            row = await conn.fetchrow(READ_COUPON, code) if code.isprintable() else None
             if row is None:
                 raise coupon_unknown(code, "code")
             coupon = _coupon(row)
@@ -137,10 +137,11 @@ def _state(row: asyncpg.Record) -> rights_pb2.CouponState:
 
 
 async def _uses(conn: Connection, code: str) -> list[rights_pb2.TakenUse]:
-    """Return the uses of a coupon that are taken, in their order."""
-    rows = await conn.fetch(READ_USES, code)
-    entries = await read_payloads(conn, {(row["book"], row["number"]) for row in rows})
-    return [_use(entries[row["book"], row["number"]], held=row["held"]) for row in rows]
+    """Return the uses of a coupon that are taken, oldest first."""
+    held = {(row["book"], row["number"]): row["held"] for row in await conn.fetch(READ_USES, code)}
+    entries = await read_payloads(conn, held)
+    oldest_first = sorted(entries.values(), key=lambda booked: booked.booked_at)
+    return [_use(booked, held=held[booked.book, booked.number]) for booked in oldest_first]
 
 
 def _use(booked: Booked, *, held: bool) -> rights_pb2.TakenUse:

@@ -22,6 +22,7 @@ from tallypoint.v1 import programme_pb2 as pb
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
 from server.clock import utc_now
 from server.command import Yes, confirm, fail, load_settings
+from server.finance.terminal import report_console
 from server.promotions import Programme, json_schema, load_programme
 from server.promotions.yaml_text import read_yaml
 from server.rules import preview_cli
@@ -39,6 +40,7 @@ from server.rules.show import (
 
 EXIT_FILE_WRONG: Final = 1
 EXIT_DIFFERENT: Final = 1
+LIVE: Final = "live"
 _EVERYBODY: Final = 1_000_000
 _KEY: Final = re.compile(r"([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+)/(\d{4}-\d\d-\d\d)/(\d+)")
 _PLACE: Final = re.compile(r"(\d+):(\d+)")
@@ -120,8 +122,8 @@ def schema() -> None:
 
 @app.command("diff")
 def diff_command(
-    before: Annotated[str, typer.Argument(help="A file, or the number of a published version.")],
-    after: Annotated[str, typer.Argument(help="A file, or the number of a published version.")],
+    before: Annotated[str, typer.Argument(help="A file, a published version's number, or live: the one in effect.")],
+    after: Annotated[str, typer.Argument(help="The same.")],
     as_json: Json = False,
     address: Address = None,
     key: Key = None,
@@ -153,12 +155,17 @@ def loaded_or_exit(file: Path, text: str) -> Programme:
 
 
 def _text_of(name: str, address: str | None, key: str | None, tls_ca: Path | None, data_dir: Path | None) -> str:
-    if not name.isdecimal():
+    if not name.isdecimal() and name != LIVE:
         path = Path(name)
         if not path.is_file():
             raise fail(f"{name} is no file, and no number of a version")
         return path.read_text(encoding="utf-8")
     with office(address, key, tls_ca, data_dir) as programmes:
+        if name == LIVE:
+            listed = programmes.call("ListProgrammeVersions", pb.ListProgrammeVersionsRequest()).versions
+            name = next((str(one.version) for one in listed if one.in_effect), "")
+            if not name:
+                raise fail("no version of the programme is in effect")
         return str(programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=int(name))).text)
 
 
@@ -185,22 +192,23 @@ def publish(
     Every worker uses a version within seconds, from its file's `effective_from` on. With --share it begins with a part
     of the stores or receipts; publish the version's number with a greater share to widen it, with 100% to end that.
     """
-    rollout = _rollout(share, by, shadow=shadow)
-    with office(address, key, tls_ca, data_dir) as programmes:
-        if what.isdecimal():
-            if rollout is None:
-                raise fail("say for whom it is to count: --share 100%, a smaller share with --by, or --shadow")
+    rollout, file = _rollout(share, by, shadow=shadow), Path(what)
+    if what.isdecimal():
+        if rollout is None:
+            raise fail("say for whom it is to count: --share 100%, a smaller share with --by, or --shadow")
+        with office(address, key, tls_ca, data_dir) as programmes:
             request = pb.SetRolloutRequest(version=int(what), rollout=rollout)
             out(version_line(programmes.call("SetRollout", request).version))
-            return
-        _publish_file(programmes, Path(what), rollout)
-
-
-def _publish_file(programmes: Office, file: Path, rollout: pb.Rollout | None) -> None:
+        return
     if not file.is_file():
         raise fail(f"{file} is no file, and no number of a version")
     text = file.read_text(encoding="utf-8")
     loaded_or_exit(file, text)
+    with office(address, key, tls_ca, data_dir) as programmes:
+        _publish_text(programmes, file, text, rollout)
+
+
+def _publish_text(programmes: Office, file: Path, text: str, rollout: pb.Rollout | None) -> None:
     checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=text, file_name=file.name))
     for warning in checked.warnings:
         where = f"{file}:{warning.line}:{warning.column}: {warning.field}"
@@ -253,7 +261,7 @@ def list_command(
     if as_json:
         typer.echo(_json(response))
         return
-    Console(highlight=False).print(version_table(response.versions))
+    report_console().print(version_table(response.versions))
 
 
 @app.command()
@@ -294,7 +302,7 @@ def shadow(
     loaded = load_programme(text)
     if isinstance(loaded, list):
         raise fail(f"version {version} cannot be read by this release")
-    Console(highlight=False).print(shadow_table(version, response.rows, loaded))
+    report_console().print(shadow_table(version, response.rows, loaded))
 
 
 # --- why ----------------------------------------------------------------------------------------------------------
@@ -302,7 +310,10 @@ def shadow(
 
 @app.command()
 def explain(
-    receipt: Annotated[str, typer.Argument(help="STORE/TERMINAL/DATE/NUMBER, or BOOK:ENTRY.")],
+    receipt: Annotated[
+        list[str],
+        typer.Argument(metavar="STORE TERMINAL DATE NUMBER", help="Or STORE/TERMINAL/DATE/NUMBER, or BOOK:ENTRY."),
+    ],
     every: Annotated[bool, typer.Option("--all", help="Show promotions for other goods and days too.")] = False,
     as_json: Json = False,
     address: Address = None,
@@ -314,7 +325,7 @@ def explain(
 
     It is evaluated again from what its entry keeps. Exit code 1 if that differs from what the entry says.
     """
-    request = _receipt(receipt)
+    request = _receipt("/".join(receipt))
     with office(address, key, tls_ca, data_dir) as programmes:
         response = programmes.call("ExplainReceipt", request)
         text = programmes.call(
@@ -344,7 +355,7 @@ def _receipt(text: str) -> pb.ExplainReceiptRequest:
             store_id=match[1], terminal_id=match[2], business_date=match[3], receipt_number=int(match[4])
         )
         return pb.ExplainReceiptRequest(receipt_key=key)
-    raise fail(f"{text} names no receipt: write STORE/TERMINAL/DATE/NUMBER, such as s1/t1/2026-11-22/17, or BOOK:ENTRY")
+    raise fail(f"{text} names no receipt: write STORE TERMINAL DATE NUMBER, such as s1 t1 2026-11-22 17, or BOOK:ENTRY")
 
 
 def _rollout(share: str | None, by: By | None, *, shadow: bool) -> pb.Rollout | None:

@@ -120,7 +120,10 @@ def read_preview(text: str) -> Preview:
 
 def _section(text: str) -> _PreviewSection:
     try:
-        return _PreviewSection.model_validate(YAML(typ="safe", pure=True).load(text))
+        data = YAML(typ="safe", pure=True).load(text)
+        if isinstance(data, dict) and "lines" in data:
+            data = {"receipt": data}
+        return _PreviewSection.model_validate(data)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
         raise PreviewError("; ".join(lines)) from error

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from server.command import fail
+from server.finance.terminal import report_console
 from server.promotions import Effects, Programme, ReceiptError, compile_rules, load_programme, quote
 from server.rules.explaining import promotion_explanations
 from server.rules.preview import Preview, PreviewError, read_preview
@@ -62,7 +63,7 @@ def preview(
 
 
 def _show(case: Preview, effects: Effects, programme: Programme) -> None:
-    console = Console(highlight=False)
+    console = report_console()
     table = Table("line", "article", box=rich.box.SIMPLE_HEAD)
     for title in ("list price", "discount", "to pay", "points"):
         table.add_column(title, justify="right")

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import structlog
 
 from server.database import connection
-from server.promotions import LineEffects, MemberFacts, ReceiptError, ReceiptFacts, Rules, quote
+from server.promotions import MemberFacts, ReceiptError, ReceiptFacts, Rules, quote
 from server.promotions.model import Usage
 from server.rules.book import RulesBook
+from server.rules.comparing import differing_lines
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool
@@ -83,20 +84,8 @@ def compared(
     before = quote(live, receipt, member, points, usage)
     after = quote(shadow, receipt, member, points, usage)
     earned = (before.accrual_points_minor, after.accrual_points_minor) if member is not None else (0, 0)
-    differs = any(
-        was.payable_minor != now.payable_minor or (member is not None and points_of(was) != points_of(now))
-        for was, now in zip(before.lines, after.lines, strict=True)
-    )
+    differs = bool(differing_lines(before, after, earns=member is not None))
     return Sums(1, int(differs), before.discount_minor, after.discount_minor, *earned)
-
-
-def points_of(line: LineEffects) -> dict[tuple[str, str], int]:
-    """Return what a line grants, by unit and by at whose expense, whatever promotions grant it."""
-    points: dict[tuple[str, str], int] = {}
-    for accrual in line.accruals:
-        key = (accrual.unit, accrual.partner)
-        points[key] = points.get(key, 0) + accrual.points_minor
-    return points
 
 
 class Shadows:

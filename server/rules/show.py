@@ -211,7 +211,7 @@ def _promotion_lines(one: pb.PromotionExplanation, programme: Programme) -> Iter
     yield f"  {one.promotion_id}{name} [{one.verdict.replace('_', ' ')}]{said}", "green" if applied else None
     if one.reason and not (applied and one.reason == "it applied"):
         yield f"      {one.reason}", None
-    if one.HasField("condition"):
+    if one.condition.parts:
         yield from _condition_lines(one.condition, "      ")
 
 

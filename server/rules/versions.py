@@ -12,7 +12,7 @@ import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from google.protobuf import json_format, struct_pb2
@@ -105,7 +105,16 @@ def effective_at(programme: Programme) -> datetime:
 
 def text_of(document: struct_pb2.Struct) -> str:
     """Return a document as the JSON text that is stored for it; the same document gives the same text."""
-    return json.dumps(json_format.MessageToDict(document), ensure_ascii=False, indent=1, sort_keys=True)
+    return json.dumps(_whole_numbers(json_format.MessageToDict(document)), ensure_ascii=False, indent=1, sort_keys=True)
+
+
+def _whole_numbers(value: Any) -> Any:  # noqa: ANN401 - whatever stands in a document
+    """Return a document with 2 for 2.0: it knows no whole numbers, and files do."""
+    if isinstance(value, dict):
+        return {name: _whole_numbers(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class ProgrammeStore:

@@ -13,11 +13,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from benchmarks.replay import run, schedule
 from benchmarks.replay.cli import app
+from benchmarks.replay.dataset import Dataset, load
 from benchmarks.replay.lanes import Plan
 from benchmarks.replay.own_server import Target, own_server
 from benchmarks.replay.report import ReplayReport, show
 from benchmarks.replay.run import Options, replay
+from benchmarks.replay.schedule import Schedule
 
 BASKETS = 300
 MONTH = "2017-03"
@@ -31,6 +34,22 @@ OPTIONS = Options(
 )
 CLOSE_ENTRIES = 4 + 1
 """A close's marks in the four books, and its totals."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once() -> Iterator[None]:
+    """The year's returns are the same in every replay, and drawing them takes longer than a small replay itself."""
+    drawn: dict[int, Schedule] = {}
+
+    def draw(dataset: Dataset, returns_per_million: int) -> Schedule:
+        assert dataset is load()
+        if returns_per_million not in drawn:
+            drawn[returns_per_million] = schedule.schedule(dataset, returns_per_million)
+        return drawn[returns_per_million]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "schedule", draw)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -128,22 +147,24 @@ def test_an_answer_that_is_not_the_first_one_fails_the_replay(
         journal.execute("UPDATE receipt SET answer_sha256 = ? WHERE basket_id = ?", (digest, basket_id))
 
 
-def test_an_interrupted_replay_is_finished_by_the_next(tmp_path: Path) -> None:
-    options = replace(OPTIONS, month="2017-06")
+def test_an_interrupted_replay_is_finished_by_the_next(target: Target, journal_dir: Path) -> None:
+    options, earlier = replace(OPTIONS, month="2017-06"), _answered(journal_dir)
 
-    async def interrupted(target: Target) -> None:
-        running = asyncio.create_task(replay(target, options, tmp_path / "journal", Console(file=io.StringIO())))
-        while not running.done() and _answered(tmp_path / "journal") < BASKETS // 4:
+    def answered() -> int:
+        return _answered(journal_dir) - earlier
+
+    async def interrupted() -> None:
+        running = asyncio.create_task(replay(target, options, journal_dir, Console(file=io.StringIO())))
+        while not running.done() and answered() < BASKETS // 4:
             await asyncio.sleep(0.01)
         assert not running.done(), "the replay ended before it could be interrupted"
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
 
-    with own_server(tmp_path / "data") as target:
-        asyncio.run(interrupted(target))
-        before = _answered(tmp_path / "journal")
-        rest = _replay(target, options, tmp_path / "journal")
+    asyncio.run(interrupted())
+    before = answered()
+    rest = _replay(target, options, journal_dir)
     assert BASKETS // 4 <= before < BASKETS
     assert rest.clean, _text(rest)
     assert rest.tally.skipped == before
@@ -151,6 +172,7 @@ def test_an_interrupted_replay_is_finished_by_the_next(tmp_path: Path) -> None:
 
 
 def _answered(journal_dir: Path) -> int:
+    """How many receipts of all replays the registers have an answer to."""
     for path in journal_dir.glob("replay-*.sqlite"):
         with sqlite3.connect(path) as journal:
             if journal.execute("SELECT 1 FROM sqlite_schema WHERE name = 'receipt'").fetchone():

@@ -23,7 +23,8 @@ from tests.support.proof import prove
 from tests.support.server_process import running_server
 from tests.support.shop import open_shop, prove_shop
 
-CRM_AWAY_SECONDS = 10
+INTERRUPTIONS = 6
+"""So often the stream tries in vain: its pauses grow to their longest, and beyond what a register waits."""
 
 
 async def test_checkout_does_not_notice_that_the_crm_database_is_away(tmp_path: Path, dice: random.Random) -> None:
@@ -33,14 +34,13 @@ async def test_checkout_does_not_notice_that_the_crm_database_is_away(tmp_path: 
             await shop.sell(100)
             before = shop.tally.acknowledged
             async with database_away(admin, CRM_DATABASE):
-                await asyncio.sleep(CRM_AWAY_SECONDS)  # the fault's length, not a wait for something
+                await asyncio.to_thread(server.wait_for_event, "crm_stream_interrupted", count=INTERRUPTIONS, lane=0)
                 await shop.sell(100)
                 with pytest.raises(asyncpg.PostgresError):
                     await asyncpg.connect(dsn_of(server, CRM_DATABASE))
             sold_meanwhile = shop.tally.acknowledged - before
             await shop.sell(100)
         await admin.close()
-        assert server.wait_for_event("crm_stream_interrupted", count=4)
         assert sold_meanwhile > 100
         assert not shop.tally.errors
         await prove_shop(shop, server, dice)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 from uuid import uuid4
 
@@ -28,7 +25,8 @@ from tallypoint.v1 import (
     store_pb2_grpc,
 )
 
-from tests.support.server_process import RunningServer
+from server.backoffice import client
+from tests.support.server_process import RunningServer, run_command
 
 TIMEOUT_SECONDS = 20
 
@@ -242,18 +240,13 @@ def test_ledger_says_what_is_not_there(
 # --- commands ---------------------------------------------------------------------------------------------
 
 
-def run(server: RunningServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `tallypoint` beside a server, in its data directory's development mode."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
-    key = json.loads((server.data_dir / "development-keys.json").read_text())["admin"]
-    return subprocess.run(
-        [sys.executable, "-m", "server.cli", *arguments],
-        env={**clean, "TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address, "TALLYPOINT_ADMIN_KEY": key},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def run(server: RunningServer, *arguments: str, own_process: bool = False) -> CompletedProcess[str]:
+    """Run `tallypoint` with an administrator's key."""
+    environment = {
+        "TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address,
+        "TALLYPOINT_ADMIN_KEY": server.keys["admin"],
+    }
+    return run_command(*arguments, environment=environment, own_process=own_process)
 
 
 def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: RunningServer, tmp_path: Path) -> None:
@@ -264,7 +257,8 @@ def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: Ru
     rows[701] = f"{cards[0]};{card()},Member 701,"
     file, refused = tmp_path / "members.csv", tmp_path / "refused.csv"
     file.write_text("card_numbers,name,birthday\n" + "\n".join(rows) + "\n")
-    outcomes = [run(tallypoint, "members", "import", str(file), "--errors", str(refused)) for _ in range(2)]
+    command = ("members", "import", str(file), "--errors", str(refused))
+    outcomes = [run(tallypoint, *command, own_process=own_process) for own_process in (True, False)]
     for done in outcomes:
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines() == [
@@ -312,7 +306,10 @@ def test_commands_with_a_wrong_key_say_so(tallypoint: RunningServer, tmp_path: P
     assert "UNAUTHENTICATED" in done.stderr
 
 
-def test_command_without_a_server_says_so(tallypoint: RunningServer, tmp_path: Path) -> None:
+def test_command_without_a_server_says_so(
+    tallypoint: RunningServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "SERVICE_CONFIG", client.SERVICE_CONFIG.replace('"0.5s"', '"0.05s"'))
     file = tmp_path / "members.csv"
     file.write_text(f"card_numbers\n{card()}\n")
     done = run(tallypoint, "members", "import", str(file), "--address", "127.0.0.1:1")

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from subprocess import CompletedProcess
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +27,7 @@ from server.corrections.cli import show_adjustments
 from server.corrections.settle import settle_merged
 from server.storage import LEDGER_DATABASE, read_books, writer_connect, writer_pool
 from tests.support.faults import dsn_of
-from tests.support.server_process import RunningServer
+from tests.support.server_process import RunningServer, run_command
 from tests.support.till import Answer, Till, answer_of, card, new_card, open_till, set_up_store
 
 STORE = "corrections"
@@ -303,24 +300,16 @@ async def test_a_return_after_the_merge_is_settled_with_the_survivor(till: Till,
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
-def run(server: RunningServer, *arguments: str, role: str = "admin") -> subprocess.CompletedProcess[str]:
+def run(
+    server: RunningServer, *arguments: str, role: str = "admin", own_process: bool = False
+) -> CompletedProcess[str]:
     """Run `tallypoint` with the key of a role."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
-    key = json.loads((server.data_dir / "development-keys.json").read_text())[role]
-    return subprocess.run(
-        [sys.executable, "-m", "server.cli", *arguments],
-        env={
-            **clean,
-            "TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address,
-            "TALLYPOINT_ADMIN_KEY": key,
-            "COLUMNS": "250",
-        },
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = {
+        "TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address,
+        "TALLYPOINT_ADMIN_KEY": server.keys[role],
+        "COLUMNS": "250",
+    }
+    return run_command(*arguments, environment=environment, own_process=own_process)
 
 
 def test_the_list_can_be_read_and_copied_from_at_80_columns() -> None:
@@ -351,7 +340,7 @@ async def test_correction_commands(till: Till, office: Office) -> None:
     server, olena, anna = till.server, await till.enrol(), await till.enrol()
     number = olena.cards[0].card_number
     asked = ("corrections", "request", number, "--reason", "complaint", "--note", "cold soup")
-    done = run(server, *asked, "--points", "12.5")
+    done = run(server, *asked, "--points", "12.5", own_process=True)
     assert (done.returncode, "12.50 bonus booked with entry" in done.stdout) == (0, True), done.stderr
     done = run(server, *asked, "--points=-2.5")
     assert "-2.50 bonus booked" in done.stdout, done.stderr

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from subprocess import CompletedProcess
 from typing import NamedTuple
 
 import asyncpg
@@ -24,6 +22,7 @@ from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.crm import caught_up, comparison, streaming
 from tests.support.database import DatabaseFactory
+from tests.support.server_process import run_command
 
 
 @dataclass
@@ -240,17 +239,15 @@ async def test_a_foreign_ledger_is_an_error(pair: Pair, databases: DatabaseFacto
                 await comparison(other_dsn, pair.crm_dsn)
 
 
-def crm_command(pair: Pair, *arguments: str) -> subprocess.CompletedProcess[str]:
+def crm_command(pair: Pair, *arguments: str, own_process: bool = False) -> CompletedProcess[str]:
     """Run ``tallypoint crm`` as people do."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
-    environment |= {"TALLYPOINT_LEDGER_DSN": pair.books.dsn, "TALLYPOINT_CRM_DSN": pair.crm_dsn}
-    command = [sys.executable, "-m", "server.cli", "crm", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    environment = {"TALLYPOINT_LEDGER_DSN": pair.books.dsn, "TALLYPOINT_CRM_DSN": pair.crm_dsn}
+    return run_command("crm", *arguments, environment=environment, own_process=own_process)
 
 
 async def test_status_command(pair: Pair) -> None:
     """The table has a row for each book; the exit code says whether all are followed."""
-    fine = crm_command(pair, "status", "--json")
+    fine = crm_command(pair, "status", "--json", own_process=True)
     assert fine.returncode == 0, fine.stderr
     summary = json.loads(fine.stdout)
     assert (summary["healthy"], summary["lag_entries"], summary["lag_seconds"]) == (True, 0, 0.0)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from datetime import date, timedelta
 from decimal import Decimal
+from subprocess import CompletedProcess
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -27,6 +25,7 @@ from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.books import open_test_books
 from tests.support.crm import caught_up, comparison, streaming
 from tests.support.database import DatabaseFactory
+from tests.support.server_process import run_command
 from tests.support.story import MARCH, Story
 
 
@@ -245,7 +244,13 @@ async def test_points_of_further_units_and_partners(told: Told) -> None:
     )
     assert settled == [("purchase", "bonus", "partner:pharmacy", "available", 10)]
     line = await rows(told, "SELECT points_earned_minor, promotions FROM crm.receipt_line WHERE promotions @> $1", MORE)
-    assert line[0][0] == 20, "own points only"
+    assert line[0][0] == 20 + 10, "points of the own unit only"
+    parts = await rows(
+        told,
+        "SELECT p.points_minor, further_unit, p.partner FROM crm.line_promotion p "
+        "JOIN crm.receipt USING (book, number) WHERE receipt_number = 31 ORDER BY ordinal",
+    )
+    assert parts == [(20, None, None), (10, None, "pharmacy"), (4, "gift", None)]
     spent = await rows(told, "SELECT points_money_minor, net_amount_minor FROM crm.receipt WHERE receipt_number = 32")
     assert spent == [(7 + 3, 990)]
 
@@ -382,7 +387,7 @@ HARM = {
     "a cursor's hash": ("UPDATE crm.cursor SET hash = sha256('x') WHERE book = 2", 1),
     "a cursor's number": ("UPDATE crm.cursor SET number = number - 1 WHERE book = 2", 2),
     "a book stopped": ("UPDATE crm.cursor SET state = 'refused', reason = 'x' WHERE book = 2", 1),
-    "a cursor lost": ("DELETE FROM crm.cursor WHERE book = 2", 2),
+    "a cursor lost": ("DELETE FROM crm.cursor WHERE book = 2", 3),
     "a partner's account": (
         "UPDATE crm.points_movement SET credit = 'redeemed' WHERE credit = 'partner:pharmacy' AND unit = 2",
         2,
@@ -417,12 +422,10 @@ async def test_reconciliation_counts_holds_that_the_ledger_has_forgotten(told: T
     await crm.close()
 
 
-def reconcile_command(told: Told, *arguments: str) -> subprocess.CompletedProcess[str]:
+def reconcile_command(told: Told, *arguments: str) -> CompletedProcess[str]:
     """Run ``tallypoint crm reconcile`` as people do."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
-    environment |= {"TALLYPOINT_LEDGER_DSN": told.ledger_dsn, "TALLYPOINT_CRM_DSN": told.crm_dsn, "COLUMNS": "120"}
-    command = [sys.executable, "-m", "server.cli", "crm", "reconcile", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    environment = {"TALLYPOINT_LEDGER_DSN": told.ledger_dsn, "TALLYPOINT_CRM_DSN": told.crm_dsn, "COLUMNS": "120"}
+    return run_command("crm", "reconcile", *arguments, environment=environment)
 
 
 async def test_reconcile_command(told: Told) -> None:

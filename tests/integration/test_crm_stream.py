@@ -111,11 +111,8 @@ async def test_a_purchase_becomes_a_receipt_its_lines_and_movements(books: Books
         "coupon_codes": ["SPRING"],
         "partner": None,
     }
-    lines = await run_sql(
-        crm_dsn,
-        "SELECT * FROM crm.receipt_line WHERE number = $1 ORDER BY line_number",
-        second.number,
-    )
+    sql = "SELECT * FROM crm.receipt_line WHERE number = $1 ORDER BY line_number"
+    lines = await run_sql(crm_dsn, sql, second.number)
     assert [tuple(line)[2:-1] for line in lines] == [
         (1, "sku-1", "grocery/dairy", "Cow", ["fresh"], 1000, False, 1000, 100, 30, 100),
         (2, "sku-2", "grocery/dairy", "Cow", ["fresh"], 2000, False, 1000, 100, 0, 0),

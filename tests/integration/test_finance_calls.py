@@ -28,6 +28,7 @@ REPORTS = [
     "ExpiryProfile",
     "RedemptionRate",
     "GeneralLedger",
+    "PartnerSettlement",
 ]
 DAY, MONTH = journal_pb2.CLOSE_PERIOD_DAY, journal_pb2.CLOSE_PERIOD_MONTH
 

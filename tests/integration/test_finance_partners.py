@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from datetime import date, timedelta
@@ -9,6 +10,7 @@ from fractions import Fraction
 
 import pytest
 from tallypoint.v1 import journal_pb2
+from typer.testing import CliRunner
 
 from ledger.finance.breakage import breakage
 from ledger.finance.general_ledger import read_journal
@@ -24,8 +26,12 @@ from ledger.lookups import read_receipts
 from ledger.model import ISSUED, Grant, Spend, Unit, UnitSpend
 from ledger.transfer import TransferOrder, transfer_everything
 from ledger.verify import verify
+from server.clock import utc_now
 from server.finance.account_map import load_account_map
 from server.finance.beancount import beancount_text, read_checks
+from server.finance.cli import app
+from server.rules import ProgrammeStore
+from server.storage import writer_pool
 from tests.support.commands import member
 from tests.support.history import BOOKS, History, any_grant, cells, open_history, random_history
 
@@ -217,3 +223,37 @@ async def test_any_history_with_partners_adds_up(history: History, seed: int) ->
         assert (await roll_forward(history.conn, Query(programme=query.programme, by="total"))).rows[0][-1] == members
     await history.close_month(history.clock.now.date().replace(day=1) - timedelta(days=1))
     assert await verify_closes(history.conn, history.unit.number) == []
+
+
+PROGRAMME = """
+programme: bonus-card
+name: Bonus Card
+effective_from: 2024-01-01
+currency: UAH
+point: {unit: bonus, precision: 2, pays: 0.10}
+earning: {base_percent: 1}
+units: [{unit: gift, name: Gift points, precision: 0, pays: 1.00}]
+partners: [{code: pharmacy, name: City Pharmacy, base_percent: 2}]
+"""
+
+
+async def test_the_commands_answer_for_partners_and_further_units(history: History) -> None:
+    """And each unit is closed for itself, under a name of its own."""
+    await a_quarter(history)
+    async with writer_pool(history.dsn, "test") as pool:
+        await ProgrammeStore(pool).publish(PROGRAMME, "bonus.yaml", utc_now())
+
+    async def run(*words: str) -> str:
+        result = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--dsn", history.dsn])
+        assert result.exit_code == 0, (result.output, result.exception)
+        return " ".join(result.stdout.split())
+
+    assert "2026-02 pharmacy 60.00 0.00 25.00 35.00 6.00 0.00 2.50 3.50" in await run("partners")
+    assert "2026-02 pharmacy 0 2 3 -1 0.00 2.00 3.00 -1.00" in await run("partners", "--unit", "gift")
+    assert "partner:pharmacy 2 3 1" in await run("trial-balance", "--unit", "gift")
+    assert "Closes of gift" in await run("close", "month", "2026-02", "--unit", "gift", "--yes")
+    assert "2026-02 pharmacy 0 2 3 -1" in await run("partners", "--unit", "gift", "--as-of", "1")
+    assert "Closes of bonus" in await run("close", "month", "2026-02", "--yes")
+    assert "Assets:Partners:Pharmacy" in await run("general-ledger", "--unit", "gift", "--as-of", "1")
+    closed = await history.conn.fetch("SELECT programme_code, close_number FROM ledger.close ORDER BY 1")
+    assert [tuple(row) for row in closed] == [("bonus-card", 1), ("bonus-card/gift", 1)]

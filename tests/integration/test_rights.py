@@ -29,7 +29,16 @@ from server.rights.coupon_desk import CouponDesk, Loaded
 from server.rights.coupons import MOST_USABLE, CouponReader, CouponRecord
 from server.rights.people import MemberFinder, Person
 from server.rights.showing import RightsViewer
-from tests.integration.back_office import BOOKS, HASHES, NOW, OLENA, READER, BackOffice, back_office_over, connect_writer
+from tests.integration.back_office import (
+    BOOKS,
+    HASHES,
+    NOW,
+    OLENA,
+    READER,
+    BackOffice,
+    back_office_over,
+    connect_writer,
+)
 from tests.support.commands import BONUS, checkout, hold, promoted, purchase
 
 TODAY = NOW.date()
@@ -167,7 +176,7 @@ async def test_loaded_coupons_are_found_as_they_may_be_typed(rights: Rights, ole
         coupon("MINE-1", BY_PHONE, uses=3, valid_from=TODAY.isoformat(), valid_until=TOMORROW.isoformat()),
     )
     assert loaded == (2, 0, {})
-    assert await rights.reader.look_up(["Bearer1", " mine-1 ", "unheard"]) == {
+    assert await rights.reader.look_up(["Bearer1", " mine-1 ", "unheard", "zero\x00byte"]) == {
         "BEARER1": CouponRecord("BEARER1", "spring", None, 1, None, None, False),
         "MINE-1": CouponRecord("MINE-1", "spring", olena, 3, TODAY, TOMORROW, False),
     }
@@ -292,6 +301,14 @@ async def test_blocked_codes_and_series_say_so_until_they_are_good_again(rights:
     assert await blocked() == []
 
 
+async def test_code_that_cannot_be_one_is_unknown(rights: Rights) -> None:
+    for text in ("zero\x00byte", "  "):
+        with pytest.raises(Refused) as refused:
+            await rights.viewer.coupon(text)
+        assert refused.value.reason_name == "COUPON_UNKNOWN"
+        assert reasons((await rights.coupons.block([text], "Iryna", NOW))[1]) == {0: "COUPON_UNKNOWN"}
+
+
 async def test_mistyped_code_of_ours_is_named_as_such(rights: Rights) -> None:
     request = generation(1)
     [code] = await rights.coupons.generate(UUID(request.request_id), request, "Iryna", NOW)
@@ -320,8 +337,8 @@ async def test_member_can_use_own_coupons_of_the_day_those_that_lapse_first(
     await rights.load(coupon("SERIES", BY_CARD), series="withdrawn")
     await rights.coupons.block(["STOPPED"], "Iryna", NOW)
     await rights.coupons.block_series("withdrawn", "Iryna", NOW)
-    both = await asyncio.gather(rights.usable(olena), rights.usable(anna))
-    assert both == [["ENDING", "LATER", "LASTING"], ["ANNAS"]]
+    olenas, annas = await asyncio.gather(rights.usable(olena), rights.usable(anna))
+    assert (olenas, annas) == (["ENDING", "LATER", "LASTING"], ["ANNAS"])
     assert await rights.usable(olena, TOMORROW) == ["LATER", "EARLY", "LASTING"]
 
 

@@ -53,7 +53,10 @@ def test_member_gets_rights_and_they_are_listed(
     row = rights_pb2.CouponRow(code=code.lower(), member=shopper, valid_until="2030-01-31")
     load = rights_pb2.LoadCouponsRequest(series=series, coupons=[row, rights_pb2.CouponRow(code="")])
     loaded = crm.call(stub.LoadCoupons, load)
-    assert (loaded.added, [(one.index, one.refusal.violations[0].field) for one in loaded.refused]) == (1, [(1, "code")])
+    assert (loaded.added, [(one.index, one.refusal.violations[0].field) for one in loaded.refused]) == (
+        1,
+        [(1, "code")],
+    )
     put = rights_pb2.PutSegmentRequest(segment=segment, action=rights_pb2.SEGMENT_ACTION_ADD, members=[shopper])
     assert crm.call(stub.PutSegment, put).changed == 1
     offer = rights_pb2.OfferAssignment(promotion_id="cakes", member=shopper, valid_from="2029-12-01")
@@ -204,7 +207,7 @@ def test_hotline_gives_a_coupon_to_a_member(tallypoint: RunningServer, shopper: 
 
 def test_generated_codes_are_written_to_a_new_file(tallypoint: RunningServer, tmp_path: Path) -> None:
     file = tmp_path / "codes.csv"
-    command = ("coupons", "generate", "--series", unique("print"), "--count", "6000", "--out", str(file))
+    command = ("coupons", "generate", "--series", unique("print"), "--count", "6000", "--output", str(file))
     done = run(tallypoint, *command)
     assert done.returncode == 0, done.stderr
     head, *codes = file.read_text().split()
@@ -294,9 +297,7 @@ def test_catalogue_is_loaded_from_a_file(tallypoint: RunningServer, tmp_path: Pa
         pytest.param("uses\n1\n", "column 'code' is missing", id="without codes"),
     ],
 )
-def test_file_that_is_none_is_refused(
-    tallypoint: RunningServer, tmp_path: Path, text: str, message: str
-) -> None:
+def test_file_that_is_none_is_refused(tallypoint: RunningServer, tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "coupons.csv"
     file.write_text(text)
     done = run(tallypoint, "coupons", "load", str(file), "--series", "s")

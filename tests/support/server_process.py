@@ -1,4 +1,4 @@
-"""A real `tallypoint serve` in a process of its own, for tests and benchmarks."""
+"""A real `tallypoint serve` in a process of its own, and commands beside it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from typer.testing import CliRunner
+
+from server.cli import app
 
 START_TIMEOUT_SECONDS = 240
 
@@ -82,6 +87,33 @@ class RunningServer:
         finally:
             self._reader.join(5)
         return exit_code
+
+
+def run_command(
+    *arguments: str, environment: Mapping[str, str], own_process: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `tallypoint` with these variables and none of the caller's TALLYPOINT_*; nobody can be asked anything.
+
+    In this process, because its start takes longer than most commands, unless the process is what a test is about.
+    """
+    if own_process:
+        command = [sys.executable, "-m", "server.cli", *arguments]
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
+        return subprocess.run(
+            command,
+            env={**clean, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    none: dict[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("TALLYPOINT_"))
+    with ThreadPoolExecutor(1) as thread:  # a test's own event loop may be running in this one
+        ran = thread.submit(
+            CliRunner().invoke, app, arguments, env={**none, **environment}, catch_exceptions=False
+        ).result()
+    return subprocess.CompletedProcess(arguments, ran.exit_code, ran.stdout, ran.stderr)
 
 
 def start_server(

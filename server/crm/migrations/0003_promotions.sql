@@ -10,6 +10,18 @@ COMMENT ON COLUMN crm.points_movement.unit IS 'The point unit, as the ledger num
 COMMENT ON COLUMN crm.points_movement.debit IS 'The account that gives: the member''s available, pending, held or debt, the programme''s issued, redeemed, expired, adjusted or clearing, or partner: and a coalition partner''s code.';
 COMMENT ON COLUMN crm.points_movement.credit IS 'The account that takes, as debit.';
 
+-- Which points each promotion granted, and at whose expense.
+CREATE OR REPLACE VIEW crm.line_promotion AS
+SELECT l.book, l.number, l.line_number, p.ordinal, p.part ->> 'promotion_id' AS promotion_id,
+       coalesce((p.part ->> 'discount_minor')::bigint, 0) AS discount_minor,
+       coalesce((p.part ->> 'base_minor')::bigint, 0) AS base_minor,
+       coalesce((p.part ->> 'points_minor')::bigint, 0) AS points_minor,
+       p.part ->> 'unit' AS further_unit, p.part ->> 'partner' AS partner
+FROM crm.receipt_line l
+CROSS JOIN LATERAL jsonb_array_elements(l.promotions) WITH ORDINALITY AS p (part, ordinal);
+COMMENT ON COLUMN crm.line_promotion.further_unit IS 'The unit of the points; NULL for the programme''s own. Add up points of one unit only.';
+COMMENT ON COLUMN crm.line_promotion.partner IS 'The coalition partner at whose expense they are; NULL for the programme itself.';
+
 CREATE TABLE crm.point_unit (
     unit             smallint PRIMARY KEY,
     code             text NOT NULL,

@@ -18,11 +18,11 @@ MAX_ERRORS = 500
 MAX_FAULTS = 5 * MAX_ERRORS
 """Faults looked for before the rest of them is left for the next try."""
 MAX_SHOWN = 40
+MAX_PLACES = 3
 
 _PLAIN_WORDS = {
     "missing": ("is missing", "add it"),
-    "model_type": ("has to be a mapping of fields", "write `field: value` lines below it, indented"),
-    "dict_type": ("has to be a mapping", "write `audience: text` lines below it, indented"),
+    "dict_type": ("has to be a mapping", "write `name: value` lines below it, indented"),
     "list_type": ("has to be a list", "write one `- item` a line below it"),
     "too_short": ("is empty", "name something, or leave the field out"),
 }
@@ -115,10 +115,12 @@ def _location(detail: ErrorDetails) -> Path:
 def _add_detail(model: type[BaseModel], path: Path, location: Path, detail: ErrorDetails, faults: Faults) -> None:
     kind = detail["type"]
     if kind == "extra_forbidden":
-        known = _fields_at(model, location[:-1])
         name = str(location[-1])
-        hint = closest(name, known, f"known here: {', '.join(known)}")
+        hint = _hint_for_field(name, _section_at(model, location[:-1]))
         faults.add(path + location, f"`{name[:MAX_SHOWN]}` is no field known here", hint)
+    elif kind == "model_type":
+        known = ", ".join(_fields(_section_at(model, location)))
+        faults.add(path + location, "has to be a mapping of fields", f"write `field: value` lines below it: {known}")
     elif kind == "programme_value":
         faults.add(path + location, str(detail["msg"]), str(detail["ctx"]["hint"]))
     elif kind == "too_long":
@@ -138,15 +140,31 @@ def _add_choice(path: Path, detail: ErrorDetails, faults: Faults) -> None:
     faults.add(path, f"`{given}` is none of {', '.join(choices)}", closest(given, choices, "use one of these"))
 
 
-def _fields_at(model: type[BaseModel], location: Path) -> list[str]:
-    """Names of the fields that the schema has at a location."""
+def _hint_for_field(name: str, section: type[BaseModel]) -> str:
+    """Where a field belongs that is not known in a section: one level deeper, or under a similar name."""
+    deeper = [
+        field
+        for field, annotation in _fields(section).items()
+        if any(name in _fields(inner) for inner in _models_in(annotation))
+    ]
+    if deeper:
+        return f"it stands inside {' or '.join(f'`{field}`' for field in deeper[:MAX_PLACES])}"
+    known = list(_fields(section))
+    return closest(name, known, f"known here: {', '.join(known)}")
+
+
+def _section_at(model: type[BaseModel], location: Path) -> type[BaseModel]:
+    """The section that the schema has at a location."""
     current = model
     for step in location:
-        if isinstance(step, int):
-            continue
-        found = {info.alias or name: info.annotation for name, info in current.model_fields.items()}.get(step)
-        current = next(_models_in(found), current)
-    return [info.alias or name for name, info in current.model_fields.items()]
+        if isinstance(step, str):
+            current = next(_models_in(_fields(current).get(step)), current)
+    return current
+
+
+def _fields(section: type[BaseModel]) -> dict[str, object]:
+    """The fields of a section by their names in the file, with what they hold."""
+    return {info.alias or name: info.annotation for name, info in section.model_fields.items()}
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

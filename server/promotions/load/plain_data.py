@@ -39,9 +39,11 @@ class _Reader:
             raise self._stop((), f"has more than {MAX_VALUES} values", "split the programme")
         if len(path) > MAX_DEPTH:
             raise self._stop(path, f"nested deeper than {MAX_DEPTH} levels", "flatten this part")
+        if isinstance(value, str) or value is None:
+            return value
         if isinstance(value, Mapping):
             return {self._key(key, path): self.read(inner, (*path, str(key))) for key, inner in value.items()}
-        if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if isinstance(value, Sequence) and not isinstance(value, bytes):
             return [self.read(inner, (*path, number)) for number, inner in enumerate(value)]
         return self._scalar(value, path)
 
@@ -51,8 +53,6 @@ class _Reader:
         return str(key)
 
     def _scalar(self, value: object, path: Path) -> str | None:
-        if value is None or isinstance(value, str):
-            return value
         if isinstance(value, bool):
             return "true" if value else "false"
         if isinstance(value, int):

@@ -10,7 +10,7 @@ from server.promotions.load.context import Context, share_of
 from server.promotions.load.faults import closest
 from server.promotions.load.goods import dates
 from server.promotions.load.settings import limits
-from server.promotions.load.together import DEALS, DISCOUNTS, OTHER_EFFECTS, check_measure, effects_of
+from server.promotions.load.together import ALTERNATIVES, DISCOUNTS, OTHER_EFFECTS, check_measure, effects_of
 from server.promotions.messages import PLACEHOLDERS, unknown_placeholders
 from server.promotions.model import (
     Audience,
@@ -34,10 +34,11 @@ def promotion(section: PromotionSection, path: Path, context: Context) -> Promot
     given = effects_of(section)
     if not given:
         context.faults.add(path, "has no effect", f"add {', '.join((*DISCOUNTS, *OTHER_EFFECTS[:-1]))} or club")
-    deals = [name for name in given if name in DEALS]
-    if len(deals) > 1:
-        hint = "make it two promotions, perhaps in one `group`"
-        context.faults.add((*path, deals[1]), f"stands beside `{deals[0]}`", hint)
+    for names in ALTERNATIVES:
+        both = [name for name in given if name in names]
+        if len(both) > 1:
+            hint = "make it two promotions, perhaps in one `group`"
+            context.faults.add((*path, both[1]), f"stands beside `{both[0]}`", hint)
     if section.campaign is not None:
         known = context.known.campaigns
         context.refer(section.campaign, known, (*path, "campaign"), "campaign", "under `campaigns`")
@@ -146,7 +147,7 @@ def _near_miss(section: PromotionSection, when: Condition | None, path: Path, co
 def _check_threshold(near: NearMissSection, thresholds: tuple[bool, bool], path: Path, context: Context) -> None:
     amount, quantity = thresholds
     if near.within_amount is not None and not amount:
-        hint = "add a receipt_total, scope_total or basket amount with at_least, or steps by amount"
+        hint = "add a receipt_total, scope_total or basket amount with at_least, steps by amount, or points in steps"
         context.faults.add((*path, "within_amount"), "the promotion has no threshold of money", hint)
     if near.within_quantity is not None and not quantity:
         hint = "add a basket quantity with at_least, or units, set, gift with for_every, or steps by quantity"
@@ -155,7 +156,9 @@ def _check_threshold(near: NearMissSection, thresholds: tuple[bool, bool], path:
 
 def _thresholds(section: PromotionSection, when: Condition | None) -> tuple[bool, bool]:
     """Whether a promotion can be missed by money, and by pieces (or categories)."""
-    amount = section.steps is not None and section.steps.by == "amount"
+    amount = (section.steps is not None and section.steps.by == "amount") or (
+        section.points is not None and section.points.steps is not None
+    )
     quantity = (
         section.units is not None
         or section.together is not None

@@ -11,7 +11,8 @@ from server.promotions.schema.sections import CampaignSection, PromotionSection
 from server.promotions.yaml_text import Path
 
 DISCOUNTS = ("line_discount", "basket_discount", "units", "set", "gift", "steps")
-DEALS = ("units", "set", "gift", "steps")
+ALTERNATIVES = (("units", "set", "gift", "steps"), ("basket_discount", "steps"))
+"""Effects of which a promotion has one."""
 OTHER_EFFECTS = ("points", "tier_points", "issue_coupon", "draw", "club")
 
 _FIELDS = {"set": "together"}

@@ -194,7 +194,7 @@ def _category(value: object) -> str:
 
 
 def _coupon_code(value: object) -> str:
-    code = str(_short_text(value)).upper()
+    code = "".join(str(_short_text(value)).split()).upper()  # as coupons are compared when they are presented
     if len(code) > MAX_CODE:
         raise wrong("is too long", f"a code has at most {MAX_CODE} characters")
     return code

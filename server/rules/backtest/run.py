@@ -10,13 +10,14 @@ import asyncio
 import importlib
 import multiprocessing
 import queue
+import threading
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from multiprocessing.context import SpawnProcess
-from typing import Any, Final, NamedTuple
+from multiprocessing.context import ForkServerProcess
+from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
@@ -75,6 +76,16 @@ class _Done(NamedTuple):
     entries: int
 
 
+class _Queue(Protocol):
+    """A queue within a process, or between processes."""
+
+    def put(self, item: Any) -> None:  # noqa: ANN401 - any answer
+        """Add an answer."""
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ANN401 - as above
+        """Take an answer; raises queue.Empty after `timeout` seconds."""
+
+
 _Say = Callable[[_Done | _Total], None]
 ShowProgress = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 """Given how many entries there are, opens what is told how many more were passed."""
@@ -86,18 +97,33 @@ def run(plan: Plan, show: ShowProgress) -> Tally:
     Raises:
         BacktestError: a process failed.
     """
-    context = multiprocessing.get_context("spawn")
-    answers: multiprocessing.Queue[Any] = context.Queue()
-    workers = [context.Process(target=_work, args=(plan, part, answers), daemon=True) for part in range(plan.processes)]
-    for worker in workers:
-        worker.start()
-    try:
-        said = _answers(workers, answers)
+    with _workers(plan) as (workers, answers):
+        said = _answers(plan.processes, workers, answers)
         total = next(said)
         if not isinstance(total, _Total):
             raise BacktestError(str(total))
         with show(total.entries) as advance:
             return _gather(plan, said, advance)
+
+
+@contextmanager
+def _workers(plan: Plan) -> Iterator[tuple[list[ForkServerProcess], _Queue]]:
+    """Start the processes, which end with the block; a part that is the whole needs none, but a thread."""
+    if plan.processes == 1:
+        here: _Queue = queue.Queue()
+        thread = threading.Thread(target=_work, args=(plan, 0, here), daemon=True)
+        thread.start()
+        yield [], here
+        thread.join()
+        return
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    answers: _Queue = context.Queue()
+    workers = [context.Process(target=_work, args=(plan, part, answers), daemon=True) for part in range(plan.processes)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield workers, answers
     finally:
         for worker in workers:
             if worker.is_alive():
@@ -125,9 +151,8 @@ def _gather(plan: Plan, said: Iterator[Any], advance: Callable[[int], None]) -> 
     return total
 
 
-def _answers(workers: list[SpawnProcess], answers: multiprocessing.Queue[Any]) -> Iterator[Any]:
+def _answers(left: int, workers: list[ForkServerProcess], answers: _Queue) -> Iterator[Any]:
     """Yield what processes say, until each has given its sums or an error."""
-    left = len(workers)
     while left:
         try:
             answer = answers.get(timeout=1.0)
@@ -139,7 +164,7 @@ def _answers(workers: list[SpawnProcess], answers: multiprocessing.Queue[Any]) -
         yield answer
 
 
-def _work(plan: Plan, part: int, answers: multiprocessing.Queue[Any]) -> None:
+def _work(plan: Plan, part: int, answers: _Queue) -> None:
     """Do one process's part; what goes wrong is an answer too."""
     try:
         answers.put(asyncio.run(_part(plan, part, answers.put)))

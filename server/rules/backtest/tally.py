@@ -9,8 +9,9 @@ from fractions import Fraction
 from hashlib import blake2b
 from typing import NamedTuple
 
-from server.promotions import Effects, LineEffects
+from server.promotions import Effects
 from server.rules.backtest.simulation import Case
+from server.rules.comparing import differing_lines
 
 TOP = 20
 """Receipts with the greatest differences that are kept."""
@@ -35,10 +36,6 @@ class PromotionCost(NamedTuple):
     points_minor: int = 0
     further_points_minor: int = 0
 
-    def plus(self, other: PromotionCost) -> PromotionCost:
-        """Return both added up."""
-        return PromotionCost(*map(sum, zip(self, other, strict=True)))
-
 
 class Different(NamedTuple):
     """A receipt on which the two differ; `weight` is by how much, in minor units of money."""
@@ -50,6 +47,10 @@ class Different(NamedTuple):
 
 
 _NOTHING = Cost()
+
+
+_Sums = dict[str, list[int]]
+"""The numbers of a `PromotionCost` by promotion; lists, since every line of every receipt adds to them."""
 
 
 @dataclass(slots=True)
@@ -66,9 +67,19 @@ class Tally:
     draft: Cost = _NOTHING
     members: set[int] = field(default_factory=set)
     skus: set[str] = field(default_factory=set)
-    live_promotions: dict[str, PromotionCost] = field(default_factory=dict)
-    draft_promotions: dict[str, PromotionCost] = field(default_factory=dict)
+    live_sums: _Sums = field(default_factory=dict)
+    draft_sums: _Sums = field(default_factory=dict)
     top: list[Different] = field(default_factory=list)
+
+    @property
+    def live_promotions(self) -> dict[str, PromotionCost]:
+        """Return what each promotion gives now."""
+        return {name: PromotionCost(*sums) for name, sums in self.live_sums.items()}
+
+    @property
+    def draft_promotions(self) -> dict[str, PromotionCost]:
+        """Return what each promotion of the draft gives."""
+        return {name: PromotionCost(*sums) for name, sums in self.draft_sums.items()}
 
     def leave_out(self, why: str) -> None:
         """Count a receipt that could not be judged."""
@@ -82,9 +93,9 @@ class Tally:
         self.with_member += earns
         self.booked = self.booked.plus(Cost(case.discount_minor, case.points_minor))
         self.live, self.draft = self.live.plus(before), self.draft.plus(after)
-        _add_promotions(self.live_promotions, live, earns=earns)
-        _add_promotions(self.draft_promotions, draft, earns=earns)
-        differing = _differing_lines(live, draft, earns=earns)
+        _add_promotions(self.live_sums, live, earns=earns)
+        _add_promotions(self.draft_sums, draft, earns=earns)
+        differing = differing_lines(live, draft, earns=earns)
         if not differing:
             return
         self.affected += 1
@@ -105,8 +116,8 @@ class Tally:
         self.live, self.draft = self.live.plus(other.live), self.draft.plus(other.draft)
         self.members |= other.members
         self.skus |= other.skus
-        _merge(self.live_promotions, other.live_promotions)
-        _merge(self.draft_promotions, other.draft_promotions)
+        _merge(self.live_sums, other.live_sums)
+        _merge(self.draft_sums, other.draft_sums)
         for one in other.top:
             self._keep(one)
 
@@ -128,41 +139,30 @@ def _cost(effects: Effects, *, earns: bool) -> Cost:
     return Cost(effects.discount_minor, effects.accrual_points_minor if earns else 0)
 
 
-def _differing_lines(live: Effects, draft: Effects, *, earns: bool) -> list[int]:
-    pairs = zip(live.lines, draft.lines, strict=True)
-    return [
-        was.line_number
-        for was, now in pairs
-        if was.payable_minor != now.payable_minor or (earns and _points(was) != _points(now))
-    ]
-
-
-def _points(line: LineEffects) -> dict[str, int]:
-    points: dict[str, int] = {}
-    for accrual in line.accruals:
-        points[accrual.unit] = points.get(accrual.unit, 0) + accrual.points_minor
-    return points
-
-
-def _add_promotions(costs: dict[str, PromotionCost], effects: Effects, *, earns: bool) -> None:
-    found: dict[str, PromotionCost] = {}
+def _add_promotions(sums: _Sums, effects: Effects, *, earns: bool) -> None:
+    seen: set[str] = set()
     for line in effects.lines:
         for promotion_id, amount_minor in line.discounts:
-            found[promotion_id] = found.get(promotion_id, _ONCE).plus(PromotionCost(0, amount_minor))
-        for accrual in line.accruals if earns else ():
-            further = accrual.points_minor if accrual.unit else 0
-            one = PromotionCost(0, 0, accrual.points_minor - further, further)
-            found[accrual.promotion_id] = found.get(accrual.promotion_id, _ONCE).plus(one)
-    _merge(costs, found)
+            _of(sums, promotion_id, seen)[1] += amount_minor
+        for promotion_id, _, points_minor, unit, _ in line.accruals if earns else ():
+            _of(sums, promotion_id, seen)[3 if unit else 2] += points_minor
 
 
-_ONCE = PromotionCost(1)
+def _of(sums: _Sums, promotion_id: str, seen: set[str]) -> list[int]:
+    """Return a promotion's numbers; a receipt counts once."""
+    numbers = sums.get(promotion_id)
+    if numbers is None:
+        numbers = sums[promotion_id] = [0, 0, 0, 0]
+    if promotion_id not in seen:
+        seen.add(promotion_id)
+        numbers[0] += 1
+    return numbers
 
 
-def _merge(costs: dict[str, PromotionCost], more: dict[str, PromotionCost]) -> None:
-    for promotion_id, cost in more.items():
-        before = costs.get(promotion_id)
-        costs[promotion_id] = cost if before is None else before.plus(cost)
+def _merge(sums: _Sums, more: _Sums) -> None:
+    for promotion_id, numbers in more.items():
+        before = sums.get(promotion_id, [0, 0, 0, 0])
+        sums[promotion_id] = [one + other for one, other in zip(before, numbers, strict=True)]
 
 
 def _short(name: str) -> int:

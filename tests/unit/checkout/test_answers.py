@@ -11,6 +11,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 from ledger.lookups import CheckoutHold, HeldPoints
 from ledger.model import Booked, Unit
 from server.checkout.holding import HoldContext, cancel_command, cancel_response, hold_command
+from server.checkout.presenting import NOTHING
 from server.checkout.quoting import (
     held_elsewhere,
     held_elsewhere_notice,
@@ -103,7 +104,7 @@ def hold_of(**changes: object) -> tuple[bytes, tuple[bytes, ...]]:
     programme = rules()
     facts: ReceiptFacts = receipt(10_000)
     sale = Sale(programme, STORE_ZONE, facts, [])
-    context = HoldContext(sale, BONUS, MEMBER, None, quote(programme, facts, None, 100))
+    context = HoldContext(sale, BONUS, MEMBER, None, quote(programme, facts, None, 100), NOTHING)
     command = hold_command(request, context, books=4)
     return command.content_hash, command.same_contents
 

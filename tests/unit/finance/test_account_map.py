@@ -73,3 +73,35 @@ def test_commodities_are_named_after_units(unit_code: str, commodity: str) -> No
 def test_the_map_names_commodities(tmp_path: Path) -> None:
     own = load_account_map(written(tmp_path, '[commodities]\nbonus = "BALY"'))
     assert (own.commodity("bonus"), own.commodity("other")) == ("BALY", "OTHER")
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        pytest.param("pharmacy", "Assets:Partners:Pharmacy", id="a capital in front"),
+        pytest.param("city pharmacy/7", "Assets:Partners:City-pharmacy-7", id="what a name cannot have is a dash"),
+        pytest.param("7-eleven", "Assets:Partners:7-eleven", id="a digit in front"),
+        pytest.param("аптека", "Assets:Partners:0", id="nothing that a name can have"),
+    ],
+)
+def test_every_partner_has_an_account_of_its_own(code: str, name: str) -> None:
+    account = load_account_map().account(f"partner:{code}")
+    assert (account.number, account.name) == ("1420", name)
+
+
+def test_a_file_names_accounts_of_partners(tmp_path: Path) -> None:
+    own = load_account_map(
+        written(
+            tmp_path,
+            '[accounts]\npartner = {number = "14-<code>", name = "Assets:Coalition:P<code>"}\n'
+            '[partners]\nfuel = {number = "99", name = "Liabilities:Fuel"}\n',
+        )
+    )
+    assert own.account("partner:pharmacy").number == "14-pharmacy"
+    assert own.account("partner:pharmacy").name == "Assets:Coalition:PPharmacy"
+    assert (own.account("partner:fuel").number, own.account("partner:fuel").name) == ("99", "Liabilities:Fuel")
+
+
+def test_a_partner_s_name_must_be_a_name(tmp_path: Path) -> None:
+    with pytest.raises(AccountMapError, match=r"accounts\.partner\.name"):
+        load_account_map(written(tmp_path, '[accounts]\npartner = {name = "assets:<code>"}\n'))

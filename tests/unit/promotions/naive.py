@@ -184,7 +184,9 @@ class Naive:
                     return False
         return True
 
-    def holds(self, condition: Condition, promotion: Promotion, scope: list[int], start: list[int]) -> bool:
+    def holds(  # noqa: C901, PLR0911 -- one case a condition, as plain as can be
+        self, condition: Condition, promotion: Promotion, scope: list[int], start: list[int]
+    ) -> bool:
         match condition:
             case AllOf(parts):
                 return all(self.holds(part, promotion, scope, start) for part in parts)
@@ -218,7 +220,9 @@ class Naive:
                 return self.in_window(condition)
         return self.member is not None and self.member_holds(condition, promotion, self.member)
 
-    def member_holds(self, condition: Condition, promotion: Promotion, member: MemberFacts) -> bool:
+    def member_holds(  # noqa: PLR0911 -- one case a condition
+        self, condition: Condition, promotion: Promotion, member: MemberFacts
+    ) -> bool:
         counters = self.usage.member
         match condition:
             case BirthdayWindow(before, after):
@@ -323,7 +327,7 @@ class Naive:
         if effect is not None:
             for i in scope:
                 self.line_discount(promotion, i)
-        if deal is not None and not isinstance(deal, Steps):
+        if scope and deal is not None and not isinstance(deal, Steps):
             self.deal(promotion, deal, scope)
 
     def line_discount(self, promotion: Promotion, i: int) -> None:
@@ -393,9 +397,8 @@ class Naive:
         if not self.once(promotion):
             return
         taken = 0
-        for i, part in zip(scope, spread(min(total, sum(weights)), weights), strict=True):
-            part = min(part, max(0, self.left[i] - self.lines[i].floor_amount_minor))
-            part = self.take(promotion, i, part)
+        for i, wanted in zip(scope, spread(min(total, sum(weights)), weights), strict=True):
+            part = self.take(promotion, i, min(wanted, max(0, self.left[i] - self.lines[i].floor_amount_minor)))
             self.use(promotion, money=part)
             taken += part
         if taken and promotion.id not in self.applied:

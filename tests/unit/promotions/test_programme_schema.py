@@ -36,11 +36,12 @@ IGNORED = {"description", "default", "$schema", "$defs", "title", "format"}
 def _numbers(rule: str, limit: Any, value: Any) -> bool:
     if not TYPES["number"](value):
         return True
-    return {
+    kept: dict[str, bool] = {
         "minimum": value >= limit,
         "maximum": value <= limit,
         "exclusiveMinimum": value > limit,
-    }[rule]
+    }
+    return kept[rule]
 
 
 def faults(value: Any, schema: dict[str, Any], at: str = "") -> Iterator[str]:

@@ -323,8 +323,29 @@ def test_units_that_are_missing() -> None:
     assert units_to_next_set(SetDeal(parts(1, 2), FREE), goods(500, 400), [{0}, {1}]) == 1
     assert units_to_next_set(SetDeal(parts(1, 1), FREE), goods(500, 400), [{0, 1}, {0, 1}]) == 2
     assert units_to_next_set(SetDeal(parts(1, 1), FREE, most_deals=1), goods(500, 400), [{0}, {1}]) is None
-    assert units_to_next_gift(Gift(ANY, per_units=3), goods(500, 400)) == 1
-    assert units_to_next_gift(Gift(ANY), goods(500, 400)) is None
+
+
+COFFEE = [LineUnits(0, 2500, 5)]
+
+
+@pytest.mark.parametrize(
+    ("deal", "gifts", "bought", "missing"),
+    [
+        pytest.param(Gift(ANY), [], COFFEE, 1, id="the gift is not there"),
+        pytest.param(Gift(ANY), COFFEE, COFFEE, None, id="the gift is there"),
+        pytest.param(Gift(ANY, 2, per_units=2), [LineUnits(1, 600, 3)], COFFEE, 1, id="four gifts are earned"),
+        pytest.param(Gift(ANY, per_units=3), [LineUnits(1, 600, 3)], COFFEE, 1, id="one more coffee"),
+        pytest.param(
+            Gift(ANY, per_units=3), [LineUnits(0, 900, 3)], [LineUnits(0, 900, 3)], 1, id="the fourth is free"
+        ),
+        pytest.param(Gift(ANY, per_units=3), COFFEE, COFFEE, 3, id="five, the eighth is the second free one"),
+        pytest.param(Gift(ANY, 2, per_units=3), COFFEE, COFFEE, 4, id="three and two, then three more and one"),
+    ],
+)
+def test_units_missing_to_a_gift(
+    deal: Gift, gifts: list[LineUnits], bought: list[LineUnits], missing: int | None
+) -> None:
+    assert units_to_next_gift(deal, gifts, bought) == missing
 
 
 # --- what always holds ------------------------------------------------------------------------------------
@@ -466,6 +487,18 @@ def test_gifts_never_count_as_bought(
         given_units = sum(count for _, count in made.units) - made.deals * per_units
         assert (made.deals - 1) * quantity < given_units <= made.deals * quantity
         assert given_units + made.deals * per_units <= len(_prices(basket))
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 30))
+def test_the_units_that_are_missing_bring_one_more_gift(quantity: int, per_units: int, units: int) -> None:
+    deal = Gift(ANY, quantity, per_units=per_units)
+
+    def free(count: int) -> int:
+        return gift(deal, goods((100 * count, count)), goods((100 * count, count))).discount_minor // 100
+
+    missing = units_to_next_gift(deal, goods((100 * units, units)), goods((100 * units, units)))
+    assert missing is not None
+    assert (free(units + missing - 1), free(units + missing)) == (free(units), free(units) + 1)
 
 
 @given(

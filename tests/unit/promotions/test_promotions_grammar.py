@@ -423,6 +423,10 @@ def test_other_effects(fields: str, name: str, expected: object) -> None:
             "gift: stands beside `units` (make it two promotions, perhaps in one `group`)",
         ),
         (
+            "basket_discount: {amount: 1}, steps: {by: amount, steps: [{at_least: 5, percent: 1}]}",
+            "steps: stands beside `basket_discount` (make it two promotions, perhaps in one `group`)",
+        ),
+        (
             "steps: {by: amount, steps: [{at_least: 5, percent: 1}, {at_least: 5, percent: 2}]}",
             "steps.steps[1].at_least: is not above the one before (order them lowest first, each once)",
         ),
@@ -552,11 +556,40 @@ def test_a_near_miss() -> None:
     assert built.near_miss == NearMiss((MessageText(Audience.VOICE, {"": "{missing} more"}),), 520, 1)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "when: {receipt_total: {at_least: 5}}, line_discount: {percent: 5}",
+        "when: {any: [{all: [{scope_total: {at_least: 5}}]}]}, line_discount: {percent: 5}",
+        "when: {basket: {amount: {at_least: 5}}}, line_discount: {percent: 5}",
+        "steps: {by: amount, steps: [{at_least: 5, percent: 1}]}",
+        "points: {steps: [{at_least: 5, points: 1}]}",
+    ],
+)
+def test_what_is_missed_by_money(fields: str) -> None:
+    assert read(f"{fields}, {NEAR}").near_miss
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        "when: {basket: {quantity: {at_least: 5}}}, line_discount: {percent: 5}",
+        "when: {basket: {categories: {at_least: 5}}}, line_discount: {percent: 5}",
+        "units: {every: 2, percent: 5}",
+        "set: {parts: [{skus: [a]}, {skus: [b]}], price: 1}",
+        "gift: {skus: [a], for_every: 2}",
+        "steps: {by: quantity, steps: [{at_least: 5, percent: 1}]}",
+    ],
+)
+def test_what_is_missed_by_pieces(fields: str) -> None:
+    assert read(f"{fields}, {NEAR_PIECES}").near_miss
+
+
 NEAR = "near_miss: {within_amount: 5, messages: {voice: v}}"
 NEAR_PIECES = "near_miss: {within_quantity: 1, messages: {voice: v}}"
 NO_MONEY = (
     "near_miss.within_amount: the promotion has no threshold of money"
-    " (add a receipt_total, scope_total or basket amount with at_least, or steps by amount)"
+    " (add a receipt_total, scope_total or basket amount with at_least, steps by amount, or points in steps)"
 )
 NO_PIECES = (
     "near_miss.within_quantity: the promotion has no threshold of pieces"
@@ -694,8 +727,8 @@ def test_levels(tiers: str, expected: Tiers) -> None:
         (
             promotions(f"id: p, name: P, group: g, {OFF}", f"id: q, name: Q, group: g, when: {{offer: true}}, {OFF}"),
             (
-                "promotions[1].group: group `g` mixes line discounts (`p`) and line discounts of coupons and offers (`q`)"
-                " (a group chooses among promotions of one kind: split the group or the promotion)"
+                "promotions[1].group: group `g` mixes line discounts (`p`) and line discounts of coupons and offers"
+                " (`q`) (a group chooses among promotions of one kind: split the group or the promotion)"
             ),
         ),
         (

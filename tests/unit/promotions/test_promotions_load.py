@@ -10,8 +10,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import server.promotions
 from server.promotions import Clawback, OfflineAction, Programme, ProgrammeError, json_schema, load_programme
@@ -171,7 +169,8 @@ OFF = "line_discount: {percent: 5}"
         ),
         pytest.param(
             "earning: 5",
-            "6:1 earning has to be a mapping of fields (write `field: value` lines below it, indented)",
+            "6:1 earning has to be a mapping of fields (write `field: value` lines below it: base_percent, base_group,"
+            " rounding, earn_on_points_paid, pending_days, expiry)",
         ),
         pytest.param("name: Again", "6:1  `name` stands twice, first in line 2 (keep one of them)"),
         pytest.param(
@@ -205,7 +204,8 @@ OFF = "line_discount: {percent: 5}"
         ),
         pytest.param(
             "exclusions: {no_earning: {}}",
-            "6:14 exclusions.no_earning names no goods (leave it out, or give skus, categories, brands, suppliers or tags)",
+            "6:14 exclusions.no_earning names no goods"
+            " (leave it out, or give skus, categories, brands, suppliers or tags)",
         ),
         pytest.param("promotions: {}", "6:1 promotions has to be a list (write one `- item` a line below it)"),
         pytest.param("x: &a 1", "6:4  anchors (`&name`) are not supported (write the value out where it is used)"),
@@ -257,6 +257,29 @@ def test_faults_of_settings(body: str, expected: str) -> None:
         pytest.param(
             "id: p, name: P, line_discount: {percent: 101}",
             "7:38 promotions[0].line_discount.percent should be less than or equal to 100 (correct the value)",
+        ),
+        pytest.param(
+            "id: p, name: P, percent: 10, " + OFF,
+            "7:22 promotions[0].percent `percent` is no field known here"
+            " (it stands inside `line_discount` or `basket_discount` or `units`)",
+        ),
+        pytest.param(
+            "id: p, name: P, when: {weekdays: [mon], birthday: {}}, " + OFF,
+            "7:29 promotions[0].when.weekdays `weekdays` is no field known here (it stands inside `time`)",
+        ),
+        pytest.param(
+            "id: p, name: P, when: {coupon: SALE}, " + OFF,
+            "7:29 promotions[0].when.coupon has to be a mapping of fields"
+            " (write `field: value` lines below it: series, codes)",
+        ),
+        pytest.param(
+            "id: p, name: P, limits: {at_most: 1, for: all}, " + OFF,
+            "7:22 promotions[0].limits has to be a list (write one `- item` a line below it)",
+        ),
+        pytest.param(
+            "id: p, name: P, line_discount: {prices: 5}",
+            "7:38 promotions[0].line_discount.prices has to be a mapping"
+            " (write `name: value` lines below it, indented)",
         ),
         pytest.param(
             "id: p, name: P, points: {percent: 5, per: unit}",
@@ -385,65 +408,3 @@ def test_the_schema_is_json_and_knows_the_fields_by_their_names_in_the_file() ->
     schema = json.loads(json.dumps(json_schema()))
     assert {"programme", "point", "promotions"} <= set(schema["properties"])
     assert {"from", "until"} == set(schema["$defs"]["DatesSection"]["properties"])
-
-
-def _works_or_is_explained(text: str | bytes) -> bool:
-    """Say whether a text is a programme that compiles, or has errors that all say where, what and what to do."""
-    loaded = load_programme(text)
-    if isinstance(loaded, Programme):
-        return server.promotions.compile_rules(loaded, 1).version == 1
-    return bool(loaded) and all(e.line >= 1 and e.column >= 1 and e.message and e.hint for e in loaded)
-
-
-_yamlish = st.text(st.sampled_from("ab:-[]{}?!&*#|>'\"%@, \n\t0129.~\\é"), max_size=60)
-
-
-@given(st.text(max_size=80) | _yamlish | _yamlish.map(lambda tail: HEAD + POINT + tail) | st.binary(max_size=60))
-def test_random_text_gives_errors_or_a_programme(text: str | bytes) -> None:
-    assert _works_or_is_explained(text)
-
-
-NOVUS = (EXAMPLES / "novus.yaml").read_text()
-
-
-@given(st.integers(0, len(NOVUS)), st.integers(0, 40), _yamlish)
-def test_mutated_files_give_errors_or_a_programme(start: int, length: int, patch: str) -> None:
-    assert _works_or_is_explained(NOVUS[:start] + patch + NOVUS[start + length :])
-
-
-_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=6,
-)
-_FIELDS = [
-    "scope",
-    "when",
-    "valid",
-    "line_discount",
-    "points",
-    "messages",
-    "priority",
-    "group",
-    "exclusive",
-    "id",
-]
-_SECTIONS = [
-    "point",
-    "earning",
-    "spending",
-    "returns",
-    "exclusions",
-    "offline",
-    "promotions",
-    "currency",
-    "effective_from",
-]
-
-
-@given(st.dictionaries(st.sampled_from(_SECTIONS), _values), st.dictionaries(st.sampled_from(_FIELDS), _values))
-def test_any_value_in_any_field_gives_errors_or_a_programme(
-    sections: dict[str, object], fields: dict[str, object]
-) -> None:
-    whole = {"programme": "x", "name": "X", "promotions": [{"id": "p", "name": "P", **fields}], **sections}
-    assert _works_or_is_explained(json.dumps(whole))

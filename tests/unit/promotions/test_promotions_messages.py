@@ -94,6 +94,11 @@ def test_texts_are_written(text: str, written: str) -> None:
     assert render(text, message_values(HRYVNIA, facts)) == written
 
 
+def test_points_of_another_unit_have_their_own_decimals() -> None:
+    values = message_values(HRYVNIA, MessageFacts(points_minor=40, point_precision=0))
+    assert values["points"] == "40"
+
+
 def test_every_placeholder_has_a_value() -> None:
     assert message_values(HRYVNIA, MessageFacts()).keys() == PLACEHOLDERS.keys()
 
@@ -239,8 +244,8 @@ MENU = SetDeal((SetPart(Selector(), 1), SetPart(Selector(), 1)), FREE)
         pytest.param(UnitDeal(3, 1, FREE), 0, None, id="none in the basket"),
         pytest.param(UnitDeal(3, 1, FREE, most_deals=1), 3, None, id="no more deals"),
         pytest.param(MENU, 1, Missing(quantity=1), id="the other half of a menu"),
-        pytest.param(Gift(Selector(), per_units=3), 4, Missing(quantity=2), id="to the next gift"),
-        pytest.param(Gift(Selector()), 4, None, id="a gift once"),
+        pytest.param(Gift(Selector(), per_units=3), 5, Missing(quantity=1), id="the gift that was earned"),
+        pytest.param(Gift(Selector()), 4, Missing(quantity=1), id="a gift that was not taken"),
     ],
 )
 def test_missing_for_a_deal(deal: UnitDeal | SetDeal | Gift, units: int, missing: Missing | None) -> None:

@@ -332,9 +332,9 @@ def test_where_points_of_the_pharmacy_pay(partner: str, most: int) -> None:
 
 
 OIL = goods(320_00, "oil", sku="oil-5l")
-HORECA = {"member": MEMBER._replace(segments=frozenset({"horeca"}))}
-TRADERS = {"member": MEMBER._replace(segments=frozenset({"traders"}))}
-OFFICES = {"member": MEMBER._replace(segments=frozenset({"offices"}))}
+HORECA: dict[str, Any] = {"member": MEMBER._replace(segments=frozenset({"horeca"}))}
+TRADERS: dict[str, Any] = {"member": MEMBER._replace(segments=frozenset({"traders"}))}
+OFFICES: dict[str, Any] = {"member": MEMBER._replace(segments=frozenset({"offices"}))}
 
 
 def voucher(series: str, **facts: Any) -> dict[str, Any]:

@@ -1,0 +1,118 @@
+"""`tallypoint rules` as people type it, against a running service."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from server.cli import app
+from tests.support.server_process import RunningServer
+
+PROGRAMME = """\
+programme: rules-demo
+name: Test programme
+effective_from: 2020-01-01
+currency: UAH
+point: {unit: rules-bonus, precision: 2, pays: 1}
+earning: {base_percent: 1}
+promotions:
+  - {id: cakes, name: Cakes, scope: {categories: [bakery]}, line_discount: {percent: 10}}
+"""
+DRAFT = PROGRAMME.replace("percent: 10", "percent: 15")
+RECEIPT = """\
+time_zone: Europe/Kyiv
+member: {birthday: 1990-05-17}
+receipt:
+  event_at: 2026-03-12T10:15:00Z
+  currency_code: UAH
+  lines:
+    - {line_number: 1, sku: cake, category: bakery/cakes, quantity_milli: 1000, list_amount_minor: 12000}
+"""
+
+
+def run(server: RunningServer | None, *arguments: str) -> Result:
+    """Run `tallypoint rules`, beside a server if there is one."""
+    environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TALLYPOINT_")}
+    if server is not None:
+        key = json.loads((server.data_dir / "development-keys.json").read_text())["admin"]
+        environment |= {"TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address, "TALLYPOINT_ADMIN_KEY": key}
+    return CliRunner().invoke(app, ["rules", *arguments], env=environment)
+
+
+def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path: Path) -> None:
+    file, draft = tmp_path / "programme.yaml", tmp_path / "draft.yaml"
+    file.write_text(PROGRAMME)
+    draft.write_text(DRAFT)
+
+    def said(*arguments: str) -> str:
+        done = run(tallypoint, *arguments)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    first = _version(said("publish", str(file)))
+    assert "line_discount.percent: 10 → 15" in said("diff", "live", str(draft))
+    published = said("publish", str(draft), "--share", "10%", "--by", "stores")
+    second = _version(published)
+    assert "for 10 % of stores" in published
+    assert "counts for 25 % of receipts" in said("publish", str(second), "--share", "25%", "--by", "receipts")
+    assert "counts for everybody" in said("publish", str(second), "--share", "100%")
+    versions = json.loads(said("list", "--json"))["versions"]
+    assert [one["version"] for one in versions if one.get("in_effect")] == [second]
+    back = said("rollback", "--yes")
+    assert f"Version {second} no longer counts." in back
+    assert f"Version {first} counts for everybody" in back
+    assert "in effect now" in said("list")
+    assert said("show", str(second)) == DRAFT
+    assert "compared as a shadow" in said("publish", str(second), "--shadow")
+    assert f"Version {second} as a shadow" in said("shadow", str(second))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        pytest.param(("publish", "{file}", "--share", "10%"), 2, "--by stores or --by receipts", id="a share of what"),
+        pytest.param(("publish", "{file}", "--share", "lots"), 2, "is no share", id="no share"),
+        pytest.param(("publish", "{file}", "--share", "101%"), 2, "between 0% and 100%", id="more than all"),
+        pytest.param(("publish", "{file}", "--shadow", "--share", "5%"), 2, "either --shadow or --share", id="both"),
+        pytest.param(("publish", "7"), 2, "say for whom", id="a version for whom"),
+        pytest.param(("publish", "nowhere.yaml"), 2, "is no file", id="no file"),
+        pytest.param(("rollback",), 2, "give --yes", id="nobody to ask"),
+        pytest.param(("explain", "receipt-17"), 2, "names no receipt", id="no receipt"),
+        pytest.param(("explain", "s", "t", "2026-02-30", "1"), 2, "no day of the calendar", id="no day"),
+        pytest.param(("check", "{wrong}"), 1, "line_discount.percent", id="a wrong file"),
+        pytest.param(("preview", "{file}", "--receipt", "{wrong}"), 2, "Field required", id="a wrong receipt"),
+        pytest.param(("backtest", "{file}", "--dataset", "2017-01"), 2, "--against FILE", id="against nothing"),
+        pytest.param(("backtest", "{file}", "--from", "monday"), 2, "no day such as", id="no date"),
+    ],
+)
+def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...], code: int, words: str) -> None:
+    file, wrong = tmp_path / "programme.yaml", tmp_path / "wrong.yaml"
+    file.write_text(PROGRAMME)
+    wrong.write_text(PROGRAMME.replace("percent: 10", "percent: lots"))
+    done = run(None, *(one.format(file=file, wrong=wrong) for one in arguments))
+    assert (done.exit_code, words in " ".join(done.stderr.split())) == (code, True), done.output
+
+
+def test_a_draft_is_tried_on_a_receipt_without_a_server(tmp_path: Path) -> None:
+    draft, receipt = tmp_path / "draft.yaml", tmp_path / "receipt.yaml"
+    draft.write_text(DRAFT)
+    receipt.write_text(RECEIPT)
+    done = run(None, "preview", str(draft), "--receipt", str(receipt))
+    assert done.exit_code == 0, done.output
+    assert "102.00 UAH to pay after 18.00 UAH of discounts; 1.02 rules-bonus earned" in done.stdout
+    assert "cakes (Cakes) [applied]: 18.00 UAH off, line 1" in done.stdout
+    as_json = run(None, "preview", str(draft), "--receipt", str(receipt), "--json")
+    assert json.loads(as_json.stdout)["discount_minor"] == 1800
+
+
+def test_schema_is_for_editors() -> None:
+    done = run(None, "schema")
+    assert "promotions" in json.loads(done.stdout)["properties"]
+
+
+def _version(text: str) -> int:
+    return int(text.split("version ", 2)[1].split(maxsplit=1)[0])
