@@ -19,7 +19,7 @@ from server.checkout.convert import (
     notices_of,
     variance_messages,
 )
-from server.checkout.facts import facts_of
+from server.checkout.facts import facts_of, without_member
 from server.checkout.presenting import Presented
 from server.checkout.promising import (
     capped_messages,
@@ -88,7 +88,7 @@ class Settler:
     def _effects(self, presented: Presented, usage: Usage) -> Effects:
         facts = self.context.facts._replace(coupons=presented.usable)
         if self.context.found is None:
-            return _effects_without_member(self.request, self.context, facts)
+            return _effects_without_member(self.request, self.context, facts, usage)
         return _effects_as_paid(self.request, self.context, facts, usage)
 
     def _settled(self, effects: Effects, presented: Presented, usage: Usage) -> Purchase:
@@ -191,13 +191,11 @@ def _effects_as_paid(
 
 
 def _effects_without_member(
-    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts
+    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts, usage: Usage
 ) -> Effects:
     """Evaluate for the discounts and variances only: nobody is there to earn."""
     paid = [PaidLine(line.line_number, line.discount_minor) for line in request.receipt.lines if line.quantity_milli]
-    effects = earn_as_paid(context.rules, facts, None, paid)
-    lines = tuple(line._replace(accruals=()) for line in effects.lines)
-    return effects._replace(lines=lines, accrual_points_minor=0)
+    return without_member(earn_as_paid(context.rules, facts, None, paid, usage))
 
 
 class _Record(NamedTuple):

@@ -59,7 +59,19 @@ _NOTHING_USED = Usage()
 class Facts:
     """What conditions may know of one receipt and its member; `consulted` notes the counters that were looked at."""
 
-    __slots__ = ("_selected", "_tier", "codes", "consulted", "day", "lines", "member", "receipt", "series", "usage")
+    __slots__ = (
+        "_birthdays",
+        "_selected",
+        "_tier",
+        "codes",
+        "consulted",
+        "day",
+        "lines",
+        "member",
+        "receipt",
+        "series",
+        "usage",
+    )
 
     def __init__(
         self, receipt: ReceiptFacts, lines: Sequence[ReceiptLine], member: MemberFacts | None, usage: Usage | None
@@ -74,6 +86,7 @@ class Facts:
         self.codes = frozenset(coupon.code for coupon in receipt.coupons)
         self.consulted: set[str] = set()
         self._tier: str | None = None
+        self._birthdays: dict[tuple[int, int], bool] = {}
         self._selected: dict[int, tuple[Selector, list[int]]] = {}
 
     def get(self, key: str, default: Counter = _NOTHING) -> Counter:
@@ -94,6 +107,22 @@ class Facts:
                 given = standing(tiers, Consulting(self), self.day).tier if tiers is not None else ""
             self._tier = given
         return self._tier
+
+    def has_birthday(self, days_before: int, days_after: int) -> bool:
+        """Whether the day is in a window around the member's birthday."""
+        window = (days_before, days_after)
+        answer = self._birthdays.get(window)
+        if answer is None:
+            answer = self._birthdays[window] = self._is_in_window(window)
+        return answer
+
+    def _is_in_window(self, window: tuple[int, int]) -> bool:
+        member = self.member
+        if member is None:
+            return False
+        if member.birthday_windows is not None:
+            return window in member.birthday_windows
+        return member.birthday is not None and in_birthday_window(member.birthday, self.day, *window)
 
     def selected(self, goods: Selector) -> Sequence[int]:
         """The positions of the lines that a selector means; looked for once."""
@@ -250,16 +279,7 @@ def _check_measured(leaf: Condition, asked: Asked) -> bool:
 
 
 def _check_birthday(leaf: BirthdayWindow, asked: Asked) -> bool:
-    return has_birthday(asked.moment.facts.member, asked.moment.facts.day, leaf.days_before, leaf.days_after)
-
-
-def has_birthday(member: MemberFacts | None, day: date, days_before: int, days_after: int) -> bool:
-    """Whether a day is in the window around a member's birthday."""
-    if member is None:
-        return False
-    if member.birthday_windows is not None:
-        return (days_before, days_after) in member.birthday_windows
-    return member.birthday is not None and in_birthday_window(member.birthday, day, days_before, days_after)
+    return asked.moment.facts.has_birthday(leaf.days_before, leaf.days_after)
 
 
 def _check_stores(leaf: InStores, asked: Asked) -> bool:
@@ -419,7 +439,7 @@ def present_keys(facts: Facts, tiers: Tiers | None, gates: Mapping[str, Iterable
     }
     if member is not None:
         known |= {
-            "birthday": lambda: [window for window in gates["birthday"] if has_birthday(member, facts.day, *window)],
+            "birthday": lambda: [window for window in gates["birthday"] if facts.has_birthday(*window)],
             "segment": lambda: member.segments,
             "tier": lambda: [facts.tier(tiers)],
             "club": lambda: [club for club in gates["club"] if facts.get(club_key(club)).until is not None],
@@ -441,18 +461,6 @@ def near_total(condition: Condition | None, near_miss: NearMiss | None) -> int:
     """The same, lowered by what a near miss may lack."""
     total = needed_total(condition)
     return total if near_miss is None else max(0, total - (near_miss.within_minor or 0))
-
-
-def is_static(condition: Condition | None) -> bool:
-    """Whether the answer depends on the receipt's head and the member alone: it is the same in every step."""
-    match condition:
-        case ReceiptTotal() | ScopeTotal() | BasketCount():
-            return False
-        case AllOf(parts) | AnyOf(parts):
-            return all(map(is_static, parts))
-        case NotThat(part):
-            return is_static(part)
-    return True
 
 
 def is_right(condition: Condition | None) -> bool:

@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from server.promotions.arithmetic import UNIT_MILLI, half_up_div
-from server.promotions.conditions import GateKey, gate_keys, is_right, is_static, near_total, needs_right
+from server.promotions.conditions import GateKey, gate_keys, is_right, near_total, needs_right
 from server.promotions.limits import BoundLimit, bound_limits, control_salts
 from server.promotions.model import (
     BASE_ID,
@@ -164,7 +164,6 @@ class CompiledPromotion:
         "is_indexed",
         "is_managed",
         "is_right",
-        "is_static",
         "limits",
         "line",
         "near_miss",
@@ -183,7 +182,6 @@ class CompiledPromotion:
         self.rank, self.id, self.promotion = rank, promotion.id, promotion
         self.condition = promotion.when
         self.scopes = effective_scopes(promotion)
-        self.is_static = is_static(self.condition)
         self.is_right = is_right(self.condition)
         self.needs_right = needs_right(self.condition)
         self.gate: frozenset[GateKey] | None = gate_keys(self.condition)

@@ -30,6 +30,7 @@ class Work:
     """
 
     __slots__ = (
+        "_by_rank",
         "_facts",
         "_meter",
         "_positions",
@@ -76,6 +77,7 @@ class Work:
         self.cuts = [0] * len(self.lines)
         self.locked: set[int] = set()
         self._facts: Facts | None = None
+        self._by_rank: dict[int, list[int]] | None = None
         self._meter: Meter | None = None
         self._positions: dict[tuple[int, str], list[int]] = {}
         self.withheld: set[int] = set()
@@ -156,8 +158,7 @@ class Work:
             if owner.scopes is None:
                 found = list(range(len(candidates)))
             elif owner.is_indexed:
-                rank = owner.rank
-                found = [i for i, one in enumerate(candidates) if rank in one.ranks]
+                found = self._lines_by_rank().get(owner.rank, [])
             else:
                 found = [i for i, line in enumerate(self.lines) if owner.covers(line)]
             if why == "discount":
@@ -166,6 +167,15 @@ class Work:
                 found = [i for i in found if not candidates[i].no_earning]
             self._positions[key] = found
         return found
+
+    def _lines_by_rank(self) -> dict[int, list[int]]:
+        """Positions of the lines that the product index found for each promotion."""
+        if self._by_rank is None:
+            self._by_rank = {}
+            for i, candidates in enumerate(self.candidates):
+                for rank in candidates.ranks:
+                    self._by_rank.setdefault(rank, []).append(i)
+        return self._by_rank
 
     # --- steps ---
 

@@ -23,7 +23,7 @@ from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back
 from server.clock import utc_now
 from server.command import Yes, confirm, fail, load_settings
 from server.finance.terminal import report_console
-from server.promotions import Programme, json_schema, load_programme
+from server.promotions import Programme, json_schema_text, load_programme
 from server.promotions.yaml_text import read_yaml
 from server.rules import preview_cli
 from server.rules.advice import warnings_of
@@ -117,7 +117,7 @@ def check(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of programme files, for editors."""
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    typer.echo(json_schema_text(), nl=False)
 
 
 @app.command("diff")

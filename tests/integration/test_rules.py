@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from math import sqrt
 from pathlib import Path
+from random import Random
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 from ledger.balances import BalanceAt, read_balances
 from ledger.committer import Committer
+from server import promotions
 from server.backoffice.programme_servicer import ProgrammeServicer
 from server.catalogue import Catalogue
 from server.checkout.budgets import Budgets
@@ -38,6 +40,7 @@ from tests.integration.back_office import BOOKS, NOW, BackOffice, back_office_ov
 
 ADMIN = Caller(Role.ADMIN, "anna", "", "", None)
 LANE = Caller(Role.TERMINAL, "lane 1", "12", "1", None)
+SHOWCASE = (Path(promotions.__file__).parent / "examples" / "showcase.yaml").read_text(encoding="utf-8")
 STORES = [f"store-{number}" for number in range(400)]
 SHOPPERS = [f"member-{number}|2026-11-22" for number in range(2000)]
 
@@ -114,17 +117,36 @@ class Chain:
         self, shopper: common_pb2.Identifier | None = None, *amounts: int, discount: int | None = None
     ) -> checkout_pb2.CommitRequest:
         """Quote a receipt of bread and cake, and commit it as quoted (or with another discount on its first line)."""
-        receipt = common_pb2.Receipt(currency_code="UAH")
-        receipt.event_at.FromDatetime(self.now[0])
-        for number, amount in enumerate(amounts or (12_345, 999), start=1):
-            receipt.lines.add(
+        lines = [
+            common_pb2.ReceiptLine(
                 line_number=number,
                 sku=f"sku-{number}",
                 category="bakery" if number == 1 else "dairy",
                 quantity_milli=1000,
                 list_amount_minor=amount,
             )
-        quoted = await self.till.quote(checkout_pb2.QuoteRequest(identifier=shopper, receipt=receipt), LANE)
+            for number, amount in enumerate(amounts or (12_345, 999), start=1)
+        ]
+        return await self.buy_lines(shopper, lines, discount=discount)
+
+    async def buy_lines(
+        self,
+        shopper: common_pb2.Identifier | None,
+        lines: Sequence[common_pb2.ReceiptLine],
+        *,
+        coupons: Sequence[str] = (),
+        discount: int | None = None,
+        spend: int = 0,
+    ) -> checkout_pb2.CommitRequest:
+        """Quote lines, and commit them as quoted (or with another discount on the first)."""
+        receipt = common_pb2.Receipt(currency_code="UAH", lines=lines)
+        receipt.event_at.FromDatetime(self.now[0])
+        quoted = await self.till.quote(
+            checkout_pb2.QuoteRequest(
+                identifier=shopper, receipt=receipt, coupon_codes=coupons, spend_points_minor=spend
+            ),
+            LANE,
+        )
         for line, effects in zip(receipt.lines, quoted.lines, strict=True):
             line.discount_minor = sum(part.amount_minor for part in effects.discounts)
         if discount is not None:
@@ -133,7 +155,12 @@ class Chain:
             store_id="12", terminal_id="1", business_date="2026-11-22", receipt_number=next(self.numbers)
         )
         request = checkout_pb2.CommitRequest(
-            message_id=str(uuid.uuid4()), receipt_key=key, identifier=shopper, receipt=receipt
+            message_id=str(uuid.uuid4()),
+            receipt_key=key,
+            identifier=shopper,
+            receipt=receipt,
+            coupon_codes=coupons,
+            spend_points_minor=quoted.spend_points_minor,
         )
         await self.till.commit(request, LANE)
         return request
@@ -263,6 +290,20 @@ async def test_a_document_is_published_like_its_text(chain: Chain) -> None:
     assert rules.programme.earning.base_share.limit_denominator() * 1000 == 15
 
 
+async def test_further_units_and_partners_get_their_numbers_in_the_books(chain: Chain) -> None:
+    await chain.publish(SHOWCASE)
+    units = [chain.rules.unit_named(code) for code in ("bonus", "gift", "deposit")]
+    assert [(unit.code, unit.precision) for unit in units] == [("bonus", 2), ("gift", 0), ("deposit", 2)]
+    assert len({unit.number for unit in units}) == 3
+    assert chain.rules.partner_account("fuel") == 1001
+    finer = SHOWCASE.replace(
+        "unit: gift, name: Gift points, precision: 0", "unit: gift, name: Gift points, precision: 1"
+    )
+    with pytest.raises(Refused) as refused:
+        await chain.publish(finer)
+    assert refused.value.violations[0][0] == "units[0].precision"
+
+
 async def test_check_warns_of_what_is_probably_not_meant(chain: Chain) -> None:
     over = "  - {id: over, name: Over, valid: {until: 2026-02-01}, line_discount: {percent: 5}}"
     checked = await chain.desk.check_programme(pb.CheckProgrammeRequest(text=programme(more=over)), ADMIN)
@@ -369,6 +410,75 @@ async def test_a_booked_receipt_is_explained_bit_by_bit_whatever_came_later(chai
     place = answers[0].entry
     by_place = pb.ExplainReceiptRequest(entry=pb.EntryPlace(book=place.book, number=place.number))
     assert await chain.desk.explain_receipt(by_place, ADMIN) == answers[0]
+
+
+GOODS = [
+    ("yoghurt", "dairy/yoghurt", 2300, ()),
+    ("milk", "dairy/milk", 4150, ()),
+    ("cheese", "dairy/cheese", 9999, ()),
+    ("bread", "bakery/bread", 2750, ()),
+    ("egg-10", "eggs", 6500, ()),
+    ("coffee-250", "coffee", 12_990, ()),
+    ("spaghetti", "pasta", 3300, ()),
+    ("pesto", "sauce", 8750, ()),
+    ("bar", "sweets/bars", 1999, ()),
+    ("tea", "tea", 7000, ()),
+    ("cup-1", "home", 4500, ()),
+    ("water", "water", 1490, ()),
+    ("drill", "diy", 60_000, ()),
+    ("cod", "fish", 15_000, ()),
+    ("club-card", "cards", 9900, ()),
+    ("4820000000024", "dairy/milk", 2500, ()),
+    ("cigarettes", "tobacco", 9000, ("tobacco",)),
+]
+
+
+def basket(random: Random) -> list[common_pb2.ReceiptLine]:
+    """Return some goods that the example's promotions look at."""
+    lines = []
+    for number, (sku, category, price, tags) in enumerate(random.sample(GOODS, random.randint(1, 7)), start=1):
+        units = random.choice((1, 1, 2, 3, 7))
+        lines.append(
+            common_pb2.ReceiptLine(
+                line_number=number,
+                sku=sku,
+                category=category,
+                brand="Own",
+                tags=tags,
+                quantity_milli=1000 * units,
+                list_amount_minor=price * units,
+            )
+        )
+    return lines
+
+
+async def test_receipts_of_the_whole_vocabulary_are_explained_bit_by_bit(chain: Chain) -> None:
+    chain.now[0] = datetime(2026, 3, 2, 9, tzinfo=UTC)
+    await chain.publish(SHOWCASE)
+    random, coupons = Random(11), list[str]()
+    shoppers = [await chain.shopper() for _ in range(4)]
+    seen: set[str] = set()
+    for _ in range(40):
+        chain.now[0] += timedelta(hours=random.choice((1, 2, 30)))
+        shopper = random.choice((None, *shoppers))
+        shown = random.choice(((), ("WELCOME10",), tuple(coupons[-1:])))
+        bought = await chain.buy_lines(shopper, basket(random), coupons=shown, spend=random.choice((0, 0, 500)))
+        answer = await chain.explain(bought)
+        assert answer.difference == "", bought
+        async with connection(chain.office.pool) as conn:
+            payload = await conn.fetchval(
+                "SELECT payload FROM ledger.entry WHERE book = $1 AND number = $2",
+                answer.entry.book,
+                answer.entry.number,
+            )
+        purchase = journal_pb2.Event.FromString(payload).purchase
+        coupons += [coupon.code for coupon in purchase.issued_coupons]
+        seen |= {one.promotion_id for one in answer.promotions if one.verdict == "applied"}
+        for what in ("capped", "withheld", "issued_coupons", "draws", "tier_change"):
+            value = getattr(purchase, what)
+            seen |= {what} if (value.ByteSize() if what == "tier_change" else len(value)) else set()
+    assert {"issued_coupons", "draws"} <= seen
+    assert len(seen) > 8, "much of what the programme has was there"
 
 
 async def test_what_was_tampered_with_is_named(chain: Chain) -> None:

@@ -13,7 +13,7 @@ from hashlib import sha256
 from math import floor
 
 from server.promotions.arithmetic import in_birthday_window
-from server.promotions.deals import LineUnits, gift, set_deal, steps_discount_minor, unit_deal
+from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
 from server.promotions.model import (
     AllOf,
     AmountOff,
@@ -333,6 +333,7 @@ class Naive:
     def line_discount(self, promotion: Promotion, i: int) -> None:
         effect, line = promotion.line_discount, self.lines[i]
         assert effect is not None
+        amount = 0
         units = units_of(line)
         some = self.cut(promotion, Measure.COUNT, units)
         if not some:
@@ -347,9 +348,9 @@ class Naive:
                 amount = half_up(amount_minor * quantity)
             case FixedPrice(unit_price_minor):
                 amount = max(0, half_up(self.left[i] * part) - half_up(unit_price_minor * quantity))
+            case PriceList(prices) if line.sku not in prices:
+                return
             case PriceList(prices):
-                if line.sku not in prices:
-                    return
                 amount = max(0, half_up(self.left[i] * part) - half_up(prices[line.sku] * quantity))
         taken = self.take(promotion, i, amount)
         self.use(promotion, count=some if taken else 0, money=taken)
@@ -358,6 +359,7 @@ class Naive:
         most = self.cut(promotion, Measure.COUNT, 10**6)
         goods = [LineUnits(i, self.left[i], units_of(self.lines[i])) for i in scope]
         everything = self.scope(Promotion("all", "All"), self.programme.exclusions.no_discount)
+        outcome = DealOutcome()
         match deal:
             case UnitDeal():
                 outcome = unit_deal(deal, goods, most)
@@ -388,6 +390,7 @@ class Naive:
         if not self.applies(promotion, scope, start):
             return
         weights = [self.left[i] for i in scope]
+        total = 0
         if isinstance(deal, Steps):
             total = steps_discount_minor(deal, self.count(deal.what, 0, scope, self.left), sum(weights))
         elif effect is not None:

@@ -115,7 +115,7 @@ def test_a_promotion_that_does_not_apply_changes_nothing(
     more = dataclasses.replace(programme, promotions=(*programme.promotions, *others))
     found = [quote(compile_rules(one, 1), receipt, member, wish, usage) for one in (programme, more)]
     without, beside = (  # which visits are counted is a matter of what conditions mention
-        one._replace(consulted=frozenset(), counts=[c for c in one.counts if not c.key.startswith("visit/")])
+        one._replace(consulted=frozenset(), counts=tuple(c for c in one.counts if not c.key.startswith("visit/")))
         for one in found
     )
     assert beside == without

@@ -60,6 +60,7 @@ from server.promotions import (
     Period,
     Points,
     PointsFixed,
+    PointsKind,
     PointsMultiplier,
     PointsPerAmount,
     PointsPercent,
@@ -186,11 +187,11 @@ CONDITIONS = [None, *_pool(
 
 
 def _off() -> PercentOff | AmountOff:
-    return _pick([PercentOff(_share()), AmountOff(_int(1, 900))])
+    return PercentOff(_share()) if _int(0, 1) else AmountOff(_int(1, 900))
 
 
 def _any_off() -> PercentOff | AmountOff | FixedPrice:
-    return _pick([_off(), FixedPrice(_int(0, 500))])
+    return _off() if _int(0, 1) else FixedPrice(_int(0, 500))
 
 
 def _line_discount() -> dict[str, Any]:
@@ -226,19 +227,17 @@ def _steps() -> dict[str, Any]:
 
 def _points() -> dict[str, Any]:
     starts = sorted(_random.sample(range(5000), _int(1, 3)))
-    kind = _pick(
-        [
-            PointsPercent(_share()),
-            PointsMultiplier(Fraction(_int(11, 90), 10)),
-            PointsFixed(_int(1, 999), _pick(["unit", "line", "receipt"])),
-            PointsPerAmount(_int(1, 50), _int(100, 900), _pick(["line", "receipt"])),
-            PointsSteps(
-                tuple(PointsStep(start, _int(0, 500), _pick([Fraction(0), _share()])) for start in starts),
-                _pick([False, True]),
-            ),
-        ]
-    )
-    return {"points": Points(kind, None, _pick([None, None, "gift"]), _pick([None, None, "fuel"]))}
+    kinds: list[PointsKind] = [
+        PointsPercent(_share()),
+        PointsMultiplier(Fraction(_int(11, 90), 10)),
+        PointsFixed(_int(1, 999), _pick(["unit", "line", "receipt"])),
+        PointsPerAmount(_int(1, 50), _int(100, 900), _pick(["line", "receipt"])),
+        PointsSteps(
+            tuple(PointsStep(start, _int(0, 500), _pick([Fraction(0), _share()])) for start in starts),
+            _pick([False, True]),
+        ),
+    ]
+    return {"points": Points(_pick(kinds), None, _pick([None, None, "gift"]), _pick([None, None, "fuel"]))}
 
 
 def _further() -> dict[str, Any]:
@@ -365,10 +364,15 @@ PRODUCTS = _pool(
         tuple(_random.sample(TAGS, _pick([0, 0, 1, 2]))),
     )
 )
+
+
+def _line(number: int, product: Any, quantity: tuple[int, bool], amount_minor: int, floor_minor: int) -> ReceiptLine:
+    quantity_milli, is_weighed = quantity
+    return ReceiptLine(number, *product, quantity_milli, amount_minor, floor_minor, is_weighed)
+
+
 _lines = st.builds(
-    lambda number, product, quantity, amount, floor: ReceiptLine(
-        number, *product, *quantity[:1], amount, floor, quantity[1]
-    ),
+    _line,
     st.integers(1, 20),
     st.sampled_from(PRODUCTS),
     st.sampled_from([(1000, False), (2000, False), (3000, False), (350, True), (1500, False), (2000, True)]),
