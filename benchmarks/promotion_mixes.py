@@ -309,14 +309,12 @@ class JourneyMix:
     def rules(self, promotions: int) -> Rules:
         """The replay's programme with so many promotions in all."""
         base = load_programme((Path(__file__).parent / "replay" / "programme.yaml").read_bytes())
-        if not isinstance(base, Programme):
-            raise ValueError(f"the replay's programme has faults: {base}")
+        if isinstance(base, list):
+            raise ValueError(f"the replay's programme has faults: {base}")  # noqa: TRY004 - of a text, not a type
         random = Random(promotions)  # noqa: S311 -- reproducible on purpose
         coupons = iter(self._coupon_promotions())
-        in_turn = (
-            each
-            for number in range(promotions)
-            for each in chain(islice(coupons, 1), [_promotion_like_the_examples(number, random, shelves)])
+        in_turn = chain.from_iterable(
+            (*islice(coupons, 1), _promotion_like_the_examples(number, random, self._shelves)) for number in count()
         )
         made = tuple(islice(chain(base.promotions, in_turn), promotions))
         return compile_rules(replace(base, promotions=made), 1)
@@ -348,23 +346,17 @@ class JourneyMix:
         return receipt, member
 
     def _lines_from(self, index: int) -> Iterator[ReceiptLine]:
-        """The lines of a basket and of those after it, numbered from 1."""
+        """The lines of a basket and of those after it that sell something, numbered from 1."""
         number = 0
         while True:
             for line in self._dataset.basket(index % len(self._dataset)).lines:
+                if line.quantity_milli == 0:
+                    continue
                 number += 1
-                product = self._catalogue[line.sku]
-                yield ReceiptLine(
-                    number,
-                    line.sku,
-                    product.category,
-                    product.brand,
-                    "",
-                    product.tags,
-                    line.quantity_milli,
-                    line.list_amount_minor,
-                    is_weighed=line.weighed,
-                )
+                known = self._catalogue.get(line.sku)
+                marks = (known.category, known.brand, "", known.tags) if known else ("", "", "", ())
+                amounts = (line.quantity_milli, line.list_amount_minor)
+                yield ReceiptLine(number, line.sku, *marks, *amounts, is_weighed=line.weighed)
             index += 1
 
     def _coupon_promotions(self) -> list[Promotion]:

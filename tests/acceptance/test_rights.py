@@ -104,7 +104,7 @@ class Desk:
     """Marketing's desk in the back office."""
 
     till: Till
-    rights: rights_pb2_grpc.RightsServiceStub
+    rights: rights_pb2_grpc.RightsServiceAsyncStub
 
     async def load_coupon(self, **terms: object) -> str:
         """Store a coupon of the series `sorry`; return its code."""

@@ -43,10 +43,16 @@ earning: {{base_percent: 1, expiry: {{after_days: 30}}}}
 
 
 class Stores:
-    """Every store is in Kyiv."""
+    """Every store is in Kyiv, the chain's own, and in no group."""
 
     def time_zone(self, store_id: str) -> ZoneInfo:
         return ZoneInfo("Europe/Kyiv")
+
+    def groups(self, store_id: str) -> frozenset[str]:
+        return frozenset()
+
+    def partner(self, store_id: str) -> str:
+        return ""
 
 
 @dataclass

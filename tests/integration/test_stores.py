@@ -49,7 +49,7 @@ async def test_put_store_is_listed_and_changed(stores: StoreRegistry, office: Ba
     async with connection(office.pool) as conn:
         await in_memory.load(conn)
     assert str(in_memory.time_zone("almaty-1")) == "Asia/Almaty"
-    assert (in_memory.groups("almaty-1"), in_memory.partner("almaty-1")) == ({"south", "hyper"}, "pharmacy")
+    assert (in_memory.groups("almaty-1"), in_memory.partner("almaty-1")) == (frozenset({"south", "hyper"}), "pharmacy")
     assert (in_memory.groups("kyiv-1"), in_memory.partner("kyiv-1")) == (frozenset(), "")
     assert in_memory.time_zone("nowhere") is None
     assert (in_memory.groups("nowhere"), in_memory.partner("nowhere")) == (frozenset(), "")

@@ -355,7 +355,8 @@ def programmes(*, is_plain: bool) -> st.SearchStrategy[Programme]:
 
 # --- receipts, members, usage -----------------------------------------------------------------------------
 
-PRODUCTS = _pool(
+Product = tuple[str, str, str, str, tuple[str, ...]]
+PRODUCTS: list[Product] = _pool(
     lambda: (
         _pick(SKUS),
         _pick(CATEGORIES),
@@ -366,7 +367,9 @@ PRODUCTS = _pool(
 )
 
 
-def _line(number: int, product: Any, quantity: tuple[int, bool], amount_minor: int, floor_minor: int) -> ReceiptLine:
+def _line(
+    number: int, product: Product, quantity: tuple[int, bool], amount_minor: int, floor_minor: int
+) -> ReceiptLine:
     quantity_milli, is_weighed = quantity
     return ReceiptLine(number, *product, quantity_milli, amount_minor, floor_minor, is_weighed)
 
