@@ -66,8 +66,9 @@ ARTICLES: Final = 30_000
 EVENT_AT: Final = datetime(2026, 3, 2, 12, tzinfo=UTC)
 MEMBER: Final = MemberFacts("member-1", birthday=date(1990, 6, 15), registered_on=date(2024, 1, 1))
 _KINDS: Final = 3
-_SEGMENTS: Final = 100
-_STORES: Final = 50
+_STORES: Final = 457
+_PROMOTIONS_PER_SEGMENT: Final = 10
+"""Who runs more promotions for segments has more segments."""
 _COUPON_EVERY: Final = 4
 """Of so many receipts one is of a basket at which a coupon was really redeemed."""
 
@@ -217,14 +218,14 @@ class Shelves(NamedTuple):
     makers: Sequence[Selector]
 
 
-def _promotion_like_the_examples(number: int, random: Random, shelves: Shelves) -> Promotion:
+def _promotion_like_the_examples(number: int, random: Random, shelves: Shelves, segments: int) -> Promotion:
     """A promotion of a kind that the example files have; kinds take turns, so that every size has the same mix."""
     articles = Selector(skus=frozenset(random.choices(shelves.skus, k=20)))
     category = Selector(categories=frozenset([random.choice(shelves.categories)]))
     other = Selector(categories=frozenset([random.choice(shelves.categories)]))
     maker = random.choice(shelves.makers)
     total = ReceiptTotal(at_least_minor=random.randint(50, 300) * 100)
-    segment = InSegments(frozenset([f"segment-{random.randrange(_SEGMENTS)}"]))
+    segment = InSegments(frozenset([f"segment-{random.randrange(segments)}"]))
     ten_percent = LineDiscount(PercentOff(Fraction(1, 10)))
     once_a_day = (Limit(Measure.COUNT, LimitScope.MEMBER, 1, Period.DAY),)
     plain = Promotion(f"p-{number}", f"Promotion {number}", priority=random.choice((50, 100)))
@@ -249,11 +250,16 @@ def _promotion_like_the_examples(number: int, random: Random, shelves: Shelves) 
     return kinds[number % len(kinds)]
 
 
+def _segments(promotions: int) -> int:
+    """How many segments there are."""
+    return max(promotions // _PROMOTIONS_PER_SEGMENT, 10)
+
+
 def _rights(random: Random, rules: int) -> tuple[list[CouponFact], frozenset[str], frozenset[str]]:
     """Two coupons, three offers and three segments; of the coupons and offers few are of a live promotion."""
     coupons = [CouponFact(f"code-{n}", f"series-{n}") for n in random.sample(range(rules), 2)]
     offers = frozenset(f"offer-{n}" for n in random.sample(range(rules), 3))
-    return coupons, offers, frozenset(f"segment-{n}" for n in random.sample(range(_SEGMENTS), 3))
+    return coupons, offers, frozenset(f"segment-{n}" for n in random.sample(range(_segments(rules)), 3))
 
 
 class MadeUpMix:
@@ -271,7 +277,7 @@ class MadeUpMix:
             [f"grocery/section-{n}" for n in range(families.by_category)],
             [Selector(brands=frozenset([f"brand-{n}"])) for n in range(families.by_brand)],
         )
-        made = [_promotion_like_the_examples(n, random, shelves) for n in range(promotions)]
+        made = [_promotion_like_the_examples(n, random, shelves, _segments(promotions)) for n in range(promotions)]
         return compile_rules(_programme(made), 1)
 
     def checkouts(self, lines: int, promotions: int) -> Iterator[Checkout]:
@@ -314,7 +320,8 @@ class JourneyMix:
         random = Random(promotions)  # noqa: S311 -- reproducible on purpose
         coupons = iter(self._coupon_promotions())
         in_turn = chain.from_iterable(
-            (*islice(coupons, 1), _promotion_like_the_examples(number, random, self._shelves)) for number in count()
+            (*islice(coupons, 1), _promotion_like_the_examples(number, random, self._shelves, _segments(promotions)))
+            for number in count()
         )
         made = tuple(islice(chain(base.promotions, in_turn), promotions))
         return compile_rules(replace(base, promotions=made), 1)

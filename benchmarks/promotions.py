@@ -109,14 +109,14 @@ def _turn(case: Case, milliseconds: int) -> list[int]:
 
 
 def _table(mix: str, cells: dict[tuple[object, object], dict[str, object]]) -> Table:
-    title = f"{mix}: microseconds a quote, median / 99th percentile"
+    title = f"{mix}: microseconds a quote under so many promotions, median / 99th percentile"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("lines", justify="right")
     for promotions in PROMOTIONS:
-        table.add_column(f"{promotions:,} promotions", justify="right")
+        table.add_column(f"{promotions:,}", justify="right")
     for lines in LINES:
         row = [cells[lines, promotions] for promotions in PROMOTIONS]
-        table.add_row(f"{lines:,}", *(f"{cell['median_us']:,} / {cell['p99_us']:,}" for cell in row))
+        table.add_row(f"{lines:,}", *(f"{cell['median_us']:,.0f} / {cell['p99_us']:,.0f}" for cell in row))
     return table
 
 

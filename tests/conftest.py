@@ -70,9 +70,11 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 
 @pytest.fixture(scope="session")
-def databases(postgres: EmbeddedPostgres) -> DatabaseFactory:
+def databases(postgres: EmbeddedPostgres) -> Iterator[DatabaseFactory]:
     """Make databases of any migration sets: ``with databases.fresh(LEDGER_MIGRATIONS) as dsn``."""
-    return DatabaseFactory(postgres)
+    factory = DatabaseFactory(postgres)
+    yield factory
+    factory.close()
 
 
 @pytest.fixture

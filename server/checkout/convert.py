@@ -14,7 +14,7 @@ from ledger.balances import BalanceAt
 from ledger.model import ISSUED, Grant, Unit
 from server.errors import Refused
 from server.promotions import Effects, LotGrant, Message, ReceiptLine
-from server.promotions.model import Audience
+from server.promotions.kinds import Audience
 
 MAX_RECEIPT_MINOR = 10**13
 """The most that the lines of a receipt may come to, in minor units: a hundred billion of any currency."""

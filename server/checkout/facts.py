@@ -21,16 +21,9 @@ from tallypoint.v1 import common_pb2, journal_pb2
 from server.checkout.convert import add_line_effects, lines_of, variance_messages
 from server.promotions import Effects, MemberFacts, PaidLine, Programme, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
 from server.promotions.arithmetic import in_birthday_window
-from server.promotions.model import (
-    BirthdayWindow,
-    Counter,
-    CouponFact,
-    InSegments,
-    TenderFact,
-    TenderKind,
-    TerminalKind,
-    Usage,
-)
+from server.promotions.criteria import BirthdayWindow, InSegments
+from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
+from server.promotions.kinds import TenderKind, TerminalKind
 from server.promotions.walk import leaves_of
 
 UNKNOWN_AGE: Final = -1

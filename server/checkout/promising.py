@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from server.promotions import Effects, Standing
-from server.promotions.model import Measure, TierMeasure
+from server.promotions.kinds import Measure, TierMeasure
 
 _MEASURES: Final[Mapping[Measure, common_pb2.LimitMeasure]] = {
     Measure.COUNT: common_pb2.LIMIT_MEASURE_COUNT,

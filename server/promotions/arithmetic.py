@@ -6,7 +6,8 @@ import calendar
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from server.promotions.model import Expiry, Period
+from server.promotions.kinds import Period
+from server.promotions.model import Expiry
 
 MONTHS_PER_YEAR = 12
 MONTHS_IN_PERIOD = {Period.MONTH: 1, Period.QUARTER: 3, Period.HALF_YEAR: 6, Period.YEAR: 12}

@@ -17,6 +17,8 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from server.promotions.conditions import Facts, GateKey, present_keys, right_keys
+from server.promotions.criteria import BirthdayWindow, CouponShown, InSegments, Selector, SpendSoFar, VisitNumber
+from server.promotions.facts import ReceiptLine
 from server.promotions.formulas import (
     BasketRule,
     CompiledPromotion,
@@ -29,20 +31,8 @@ from server.promotions.formulas import (
     ReceiptPointsRule,
     earning_base,
 )
-from server.promotions.model import (
-    BirthdayWindow,
-    CouponShown,
-    InSegments,
-    LotTerms,
-    Period,
-    Programme,
-    Promotion,
-    ReceiptLine,
-    Selector,
-    SpendSoFar,
-    TierMeasure,
-    VisitNumber,
-)
+from server.promotions.kinds import Period, TierMeasure
+from server.promotions.model import LotTerms, Programme, Promotion
 from server.promotions.scope import ScopeIndex, selects
 from server.promotions.usage import kept_until, visit_key
 from server.promotions.walk import leaves_of
@@ -254,6 +244,8 @@ class LiveSet:
         self._gated = Gated(c for c in unscoped if not c.is_indexed or acts_beyond_lines(c))
         self.has_free_rights = any(c.is_right and not c.needs_right for c in found)
         self.has_more = any(c.has_more or c.near_miss for c in found)
+        self.has_receipt_points = any(c.receipt_points for c in found)
+        self.has_baskets = any(c.basket for c in found)
         self.has_deals_or_limits = any(c.deal or c.limits for c in found)
         self._visit_keys: tuple[date | None, list[tuple[str, date | None]]] = (None, [])
         self.memory: dict[ProductKey, Candidates] = {}

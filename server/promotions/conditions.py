@@ -12,37 +12,32 @@ from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from server.promotions.arithmetic import counted_units, in_birthday_window
-from server.promotions.model import (
+from server.promotions.criteria import (
     AllOf,
     AnyOf,
     AtTerminals,
     BasketCount,
     BirthdayWindow,
     Condition,
-    Counter,
     CouponShown,
     InClub,
     InSegments,
     InStores,
     InTiers,
     MemberAge,
-    MemberFacts,
-    NearMiss,
     NotThat,
     OfferMade,
     OnChannels,
     PaidBy,
-    ReceiptFacts,
-    ReceiptLine,
     ReceiptTotal,
     ScopeTotal,
     Selector,
     SpendSoFar,
-    Tiers,
     TimeWindow,
-    Usage,
     VisitNumber,
 )
+from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
+from server.promotions.model import NearMiss, Tiers
 from server.promotions.scope import category_prefixes, selects
 from server.promotions.tiers import standing
 from server.promotions.usage import club_key, visit_key

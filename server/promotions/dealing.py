@@ -15,10 +15,12 @@ from typing import NamedTuple
 from server.promotions.arithmetic import counted_units
 from server.promotions.compile import are_contested
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, unit_deal
+from server.promotions.facts import Discount
 from server.promotions.formulas import DealRule, LineRule
+from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
 from server.promotions.line_stacks import choose_stack, stack_rules
-from server.promotions.model import Discount, Gift, Measure, SetDeal, UnitDeal
+from server.promotions.model import Gift, SetDeal, UnitDeal
 from server.promotions.stacking import are_rivals
 from server.promotions.work import Work
 

@@ -18,17 +18,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from server.promotions.arithmetic import half_up_div, spread_largest_remainder
-from server.promotions.model import (
-    AmountOff,
-    Choice,
-    FallsOn,
-    FixedPrice,
-    Gift,
-    PercentOff,
-    SetDeal,
-    Steps,
-    UnitDeal,
-)
+from server.promotions.model import AmountOff, Choice, FallsOn, FixedPrice, Gift, PercentOff, SetDeal, Steps, UnitDeal
 
 MAX_SET_PARTS = 6
 """The most parts of a set: choosing units costs up to 2^parts steps for each line. The loader refuses more."""

@@ -9,10 +9,11 @@ from server.promotions.compile import Candidates, rules_for_article
 from server.promotions.conditions import count_goods
 from server.promotions.dealing import settle_by_rank
 from server.promotions.deals import steps_discount_minor
+from server.promotions.facts import Discount
 from server.promotions.formulas import BasketRule, CompiledPromotion, DealRule, LineFormula, LineRule
+from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
 from server.promotions.line_stacks import ReadyRules, choose_stack, ready_rules, stack_formulas
-from server.promotions.model import Discount, Measure
 from server.promotions.stacking import alternatives, resolve_group
 from server.promotions.work import BASKET, LINES, RIGHTS, RIGHTS_BASKET, Work
 
@@ -22,7 +23,8 @@ def discount_all(work: Work) -> None:
     work.begin(LINES)
     _discount_lines(work)
     work.begin(BASKET)
-    _discount_basket(work, BASKET, _basket_rules(work))
+    if work.live.has_baskets:
+        _discount_basket(work, BASKET, _basket_rules(work))
     if not work.rights:
         return
     work.begin(RIGHTS)

@@ -7,6 +7,7 @@ from fractions import Fraction
 
 from server.promotions.arithmetic import counted_units, spread_largest_remainder
 from server.promotions.compile import are_contested
+from server.promotions.facts import Accrual, ReceiptLine
 from server.promotions.formulas import (
     BASE_RANK,
     MONEY_PAID,
@@ -19,7 +20,7 @@ from server.promotions.formulas import (
     ReceiptPointsRule,
     rate_terms,
 )
-from server.promotions.model import Accrual, Measure, ReceiptLine
+from server.promotions.kinds import Measure
 from server.promotions.stacking import alternatives, resolve_group
 from server.promotions.work import EARNING, Work
 
@@ -62,7 +63,8 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
         accruals.append(found.accruals(work, base, line))
     if any(found.is_metered for found in ready.values()):
         accruals = _cut_to_limits(work, accruals)
-    _earn_once(work, bases, accruals)
+    if work.live.has_receipt_points:
+        _earn_once(work, bases, accruals)
     return accruals
 
 

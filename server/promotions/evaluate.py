@@ -13,13 +13,11 @@ from server.promotions.arithmetic import add_days, expiry_date, spread_largest_r
 from server.promotions.compile import Rules
 from server.promotions.discounts import discount_all
 from server.promotions.earning import earn, earning_bases
-from server.promotions.model import (
-    AS_CHARGED_ID,
+from server.promotions.facts import (
     Discount,
     Effects,
     LotDates,
     LotGrant,
-    LotTerms,
     MemberFacts,
     PaidLine,
     ReceiptError,
@@ -27,6 +25,7 @@ from server.promotions.model import (
     Usage,
     Variance,
 )
+from server.promotions.model import AS_CHARGED_ID, LotTerms
 from server.promotions.outcome import Payment, effects_of, give_more
 from server.promotions.work import Work
 

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple
 
 from server.promotions.arithmetic import UNIT_MILLI, half_up_div
 from server.promotions.conditions import GateKey, gate_keys, is_right, near_total, needs_right
+from server.promotions.criteria import Selector
+from server.promotions.facts import ReceiptLine
+from server.promotions.kinds import Base, Rounding
 from server.promotions.limits import BoundLimit, bound_limits, control_salts
 from server.promotions.model import (
     BASE_ID,
     AmountOff,
-    Base,
     BasketDiscount,
     Deal,
     FixedPrice,
@@ -31,9 +33,6 @@ from server.promotions.model import (
     PriceList,
     Programme,
     Promotion,
-    ReceiptLine,
-    Rounding,
-    Selector,
     SetDeal,
     Steps,
 )

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from server.promotions.conditions import check, count_goods, measured
 from server.promotions.dealing import deal_lines, line_units, set_fits
 from server.promotions.formulas import CompiledPromotion
+from server.promotions.kinds import Measure
 from server.promotions.messages import Missing, is_near, missing_for_condition, missing_for_deal, missing_for_steps
-from server.promotions.model import Gift, Measure, PointsSteps, SetDeal, UnitDeal
+from server.promotions.model import Gift, PointsSteps, SetDeal, UnitDeal
 from server.promotions.work import BASKET, EARNING, LINES, RIGHTS, RIGHTS_BASKET, Step, Work
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import counted_units, half_up_div
 from server.promotions.compile import are_contested
+from server.promotions.facts import Discount, ReceiptLine
 from server.promotions.formulas import LIST_PRICE, PRICE_LEFT, LineFormula, LineRule
+from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
-from server.promotions.model import Discount, Measure, ReceiptLine
 from server.promotions.stacking import alternatives, resolve_group
 
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays

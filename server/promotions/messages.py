@@ -11,25 +11,11 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from server.promotions.criteria import AllOf, AnyOf, BasketCount, Condition, NotThat, ReceiptTotal, ScopeTotal
 from server.promotions.deals import LineUnits, units_to_next_deal, units_to_next_gift, units_to_next_set
-from server.promotions.model import (
-    AllOf,
-    AnyOf,
-    BasketCount,
-    Condition,
-    Gift,
-    Message,
-    MessageText,
-    NearMiss,
-    NotThat,
-    Programme,
-    ReceiptTotal,
-    ScopeTotal,
-    SetDeal,
-    Steps,
-    TierMeasure,
-    UnitDeal,
-)
+from server.promotions.facts import Message
+from server.promotions.kinds import TierMeasure
+from server.promotions.model import Gift, MessageText, NearMiss, Programme, SetDeal, Steps, UnitDeal
 from server.promotions.tiers import Standing
 
 PLACEHOLDERS: Mapping[str, str] = {

@@ -7,10 +7,7 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import add_days, counted_units
 from server.promotions.conditions import Consulting
-from server.promotions.formulas import MONEY_PAID, ONCE, UNITS, CompiledPromotion, PointsRule
-from server.promotions.hints import near_misses
-from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
-from server.promotions.model import (
+from server.promotions.facts import (
     Accrual,
     Count,
     Counter,
@@ -20,12 +17,15 @@ from server.promotions.model import (
     IssuedCoupon,
     LineEffects,
     Message,
-    MessageText,
-    Period,
     Usage,
     Variance,
     Withheld,
 )
+from server.promotions.formulas import MONEY_PAID, ONCE, UNITS, CompiledPromotion, PointsRule
+from server.promotions.hints import near_misses
+from server.promotions.kinds import Period
+from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
+from server.promotions.model import MessageText
 from server.promotions.tiers import Standing, standing, standing_changes
 from server.promotions.usage import club_key, draw_key, kept_until, tier_key
 from server.promotions.work import EARNING, Work
@@ -187,13 +187,17 @@ def effects_of(
         counts=counts,
         shared=work.meter.shared_uses() if work.is_metered else (),
         capped=work.meter.capped() if work.is_metered else (),
-        withheld=tuple(Withheld(rules.promotions[rank].id, "control") for rank in sorted(work.withheld)),
+        withheld=_withheld(work) if work.withheld else (),
         coupons=told.coupons() if told is not None and work.receipt.coupons else (),
         issued=tuple(more.issued),
         draws=tuple(more.draws),
         tier_points_minor=more.tier_points,
         consulted=work.consulted,
     )
+
+
+def _withheld(work: Work) -> tuple[Withheld, ...]:
+    return tuple(Withheld(work.rules.promotions[rank].id, "control") for rank in sorted(work.withheld))
 
 
 def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tuple[Count, ...]:

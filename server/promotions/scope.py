@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from server.promotions.model import ReceiptLine, Selector
+from server.promotions.criteria import Selector
+from server.promotions.facts import ReceiptLine
 
 
 def category_prefixes(category: str) -> list[str]:

@@ -20,7 +20,9 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 from server.promotions.arithmetic import add_days, end_of_period
-from server.promotions.model import Count, Counter, Limit, LimitScope, Period
+from server.promotions.facts import Count, Counter
+from server.promotions.kinds import LimitScope, Period
+from server.promotions.model import Limit
 
 KEPT_DAYS = 400
 """For how long after its period a counter is kept: rolling windows of 12 months look back at it, returns too."""

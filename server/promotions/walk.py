@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from server.promotions.model import AllOf, AnyOf, Condition, NotThat
+from server.promotions.criteria import AllOf, AnyOf, Condition, NotThat
 
 
 def leaves_of(condition: Condition | None) -> Iterator[Condition]:

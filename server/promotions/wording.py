@@ -9,8 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from server.promotions.conditions import Moment, Positions, bounds, check, measured
-from server.promotions.messages import Style, decimal_text
-from server.promotions.model import (
+from server.promotions.criteria import (
     AllOf,
     AnyOf,
     AtTerminals,
@@ -34,6 +33,7 @@ from server.promotions.model import (
     TimeWindow,
     VisitNumber,
 )
+from server.promotions.messages import Style, decimal_text
 
 SHOWN_NAMES = 5
 """So many names of a list are told, then how many more there are."""

@@ -7,9 +7,9 @@ from operator import itemgetter
 
 from server.promotions.compile import Candidates, Rules
 from server.promotions.conditions import Facts, Moment, check, coupons_behind
+from server.promotions.facts import Discount, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.formulas import BASE_RANK, CompiledPromotion
 from server.promotions.limits import Meter, is_in_control
-from server.promotions.model import Discount, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.stacking import Ranked
 
 LINES, BASKET, RIGHTS, RIGHTS_BASKET, EARNING = "lines", "basket", "rights", "rights_basket", "earning"

@@ -10,7 +10,9 @@ from collections.abc import Collection, Iterator
 from datetime import date
 
 from server.promotions import Programme, ProgrammeError
-from server.promotions.model import Campaign, Limit, LimitScope, Measure, Promotion, Selector, TimeWindow
+from server.promotions.criteria import Selector, TimeWindow
+from server.promotions.kinds import LimitScope, Measure
+from server.promotions.model import Campaign, Limit, Promotion
 from server.promotions.walk import leaves_of
 from server.promotions.yaml_text import Path, read_yaml
 

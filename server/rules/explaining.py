@@ -8,7 +8,7 @@ from tallypoint.v1 import programme_pb2 as pb
 
 from server.promotions import MemberFacts, PaidLine, ReceiptFacts, Rules
 from server.promotions.explain import PromotionAnswer, explain
-from server.promotions.model import Usage
+from server.promotions.facts import Usage
 from server.promotions.wording import ConditionAnswer
 
 

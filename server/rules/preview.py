@@ -26,7 +26,7 @@ from tallypoint.v1 import common_pb2
 
 from server.checkout.facts import receipt_facts
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine
-from server.promotions.model import Counter, CouponFact, Usage
+from server.promotions.facts import Counter, CouponFact, Usage
 
 
 class PreviewError(ValueError):

@@ -18,7 +18,7 @@ import structlog
 
 from server.database import connection
 from server.promotions import MemberFacts, ReceiptError, ReceiptFacts, Rules, quote
-from server.promotions.model import Usage
+from server.promotions.facts import Usage
 from server.rules.book import RulesBook
 from server.rules.comparing import differing_lines
 

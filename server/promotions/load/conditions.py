@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from server.promotions.load.context import WITHOUT_TIER, Context
-from server.promotions.load.goods import dates, goods
-from server.promotions.model import (
+from server.promotions.criteria import (
     AllOf,
     AnyOf,
     AtTerminals,
@@ -26,10 +24,12 @@ from server.promotions.model import (
     ReceiptTotal,
     ScopeTotal,
     SpendSoFar,
-    TenderKind,
     TimeWindow,
     VisitNumber,
 )
+from server.promotions.kinds import TenderKind
+from server.promotions.load.context import WITHOUT_TIER, Context
+from server.promotions.load.goods import dates, goods
 from server.promotions.schema.conditions import (
     BasketSection,
     PaidBySection,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+from server.promotions.criteria import Selector
+from server.promotions.kinds import Base
 from server.promotions.load.context import Context, share_of
 from server.promotions.load.goods import goods, lot_terms
 from server.promotions.model import (
     AmountOff,
-    Base,
     BasketDiscount,
     ClubJoin,
     CouponIssue,
@@ -27,7 +28,6 @@ from server.promotions.model import (
     PointsStep,
     PointsSteps,
     PriceList,
-    Selector,
     SetDeal,
     SetPart,
     Step,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import date
 
+from server.promotions.criteria import Selector
 from server.promotions.load.context import Context
-from server.promotions.model import Expiry, LotTerms, Selector
+from server.promotions.model import Expiry, LotTerms
 from server.promotions.schema.goods import DatesSection, ExpirySection, GoodsSection, ScopeSection
 from server.promotions.yaml_text import Path
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from server.promotions.criteria import BasketCount, Condition, ReceiptTotal, ScopeTotal
+from server.promotions.kinds import Audience
 from server.promotions.load import effects
 from server.promotions.load.conditions import condition, leaves
 from server.promotions.load.context import Context, share_of
@@ -12,17 +14,7 @@ from server.promotions.load.goods import dates
 from server.promotions.load.settings import limits
 from server.promotions.load.together import ALTERNATIVES, DISCOUNTS, OTHER_EFFECTS, check_measure, effects_of
 from server.promotions.messages import PLACEHOLDERS, unknown_placeholders
-from server.promotions.model import (
-    Audience,
-    BasketCount,
-    Condition,
-    Deal,
-    MessageText,
-    NearMiss,
-    Promotion,
-    ReceiptTotal,
-    ScopeTotal,
-)
+from server.promotions.model import Deal, MessageText, NearMiss, Promotion
 from server.promotions.schema.sections import DEFAULT_LANGUAGE, NearMissSection, PromotionSection
 from server.promotions.yaml_text import Path
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from server.promotions.kinds import LimitScope, Measure, OfflineAction, Period, TierMeasure
 from server.promotions.load.context import Context, share_of
 from server.promotions.load.goods import goods, lot_terms
 from server.promotions.model import (
@@ -12,17 +13,12 @@ from server.promotions.model import (
     Exclusions,
     FurtherUnit,
     Limit,
-    LimitScope,
-    Measure,
     Offline,
-    OfflineAction,
     Partner,
-    Period,
     PointUnit,
     Returns,
     Spending,
     Tier,
-    TierMeasure,
     Tiers,
 )
 from server.promotions.schema.sections import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from server.promotions.kinds import Measure
 from server.promotions.load.context import Context
-from server.promotions.model import BASE_ID, Measure
+from server.promotions.model import BASE_ID
 from server.promotions.schema.conditions import WhenSection
 from server.promotions.schema.sections import CampaignSection, PromotionSection
 from server.promotions.yaml_text import Path

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from server.promotions.model import Period, TenderKind, TerminalKind
+from server.promotions.kinds import Period, TenderKind, TerminalKind
 from server.promotions.schema.goods import (
     AmountSection,
     CountSection,

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from server.promotions.deals import MAX_SET_PARTS
-from server.promotions.model import Base, Choice, FallsOn
+from server.promotions.kinds import Base
+from server.promotions.model import Choice, FallsOn
 from server.promotions.schema.goods import ExpirySection, ScopeSection, Section
 from server.promotions.schema.values import (
     MAX_GOODS,

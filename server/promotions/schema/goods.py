@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from server.promotions.model import Period
+from server.promotions.kinds import Period
 from server.promotions.schema.values import Categories, Count, Day, Positive, Whole, Words, wholes
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from server.promotions.model import Audience, Clawback, LimitScope, Measure, Period, Rounding, TierMeasure
+from server.promotions.kinds import Audience, Clawback, LimitScope, Measure, Period, Rounding, TierMeasure
 from server.promotions.schema.conditions import WhenSection
 from server.promotions.schema.effects import (
     BasketDiscountSection,

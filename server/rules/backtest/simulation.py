@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from server.promotions import Effects, MemberFacts, ReceiptFacts, Rules, quote
-from server.promotions.model import Counter, Usage
+from server.promotions.facts import Counter, Usage
 from server.promotions.tiers import standing_changes
 from server.promotions.usage import counted
 

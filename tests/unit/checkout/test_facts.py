@@ -21,7 +21,7 @@ from server.checkout.facts import (
     without_member,
 )
 from server.promotions import Effects, MemberFacts, Rules, earn_as_paid, quote
-from server.promotions.model import Counter, CouponFact, PaidLine, Usage
+from server.promotions.facts import Counter, CouponFact, PaidLine, Usage
 from tests.unit.promotions.builders import ONE_PERCENT, promotions, rules
 
 ZONE = ZoneInfo("Europe/Kyiv")

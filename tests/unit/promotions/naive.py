@@ -13,33 +13,38 @@ from hashlib import sha256
 from math import floor
 
 from server.promotions.arithmetic import in_birthday_window
-from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
-from server.promotions.model import (
+from server.promotions.criteria import (
     AllOf,
-    AmountOff,
     AnyOf,
     AtTerminals,
-    Base,
     BasketCount,
     BirthdayWindow,
     Condition,
-    Counter,
     CouponShown,
-    FixedPrice,
-    Gift,
     InClub,
     InSegments,
     InStores,
     InTiers,
-    Limit,
-    LimitScope,
-    Measure,
     MemberAge,
-    MemberFacts,
     NotThat,
     OfferMade,
     OnChannels,
     PaidBy,
+    ReceiptTotal,
+    ScopeTotal,
+    Selector,
+    SpendSoFar,
+    TimeWindow,
+    VisitNumber,
+)
+from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
+from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
+from server.promotions.kinds import Base, LimitScope, Measure
+from server.promotions.model import (
+    AmountOff,
+    FixedPrice,
+    Gift,
+    Limit,
     PercentOff,
     PointsFixed,
     PointsMultiplier,
@@ -49,18 +54,9 @@ from server.promotions.model import (
     PriceList,
     Programme,
     Promotion,
-    ReceiptFacts,
-    ReceiptLine,
-    ReceiptTotal,
-    ScopeTotal,
-    Selector,
     SetDeal,
-    SpendSoFar,
     Steps,
-    TimeWindow,
     UnitDeal,
-    Usage,
-    VisitNumber,
 )
 from server.promotions.usage import club_key, shared_key, use_key, visit_key
 

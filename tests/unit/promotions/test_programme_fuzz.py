@@ -27,8 +27,9 @@ from server.promotions import (
     load_programme_struct,
     quote,
 )
+from server.promotions.facts import CouponFact, TenderFact
+from server.promotions.kinds import TenderKind, TerminalKind
 from server.promotions.load.plain_data import MAX_VALUES
-from server.promotions.model import CouponFact, TenderFact, TenderKind, TerminalKind
 from server.promotions.yaml_text import MAX_BYTES
 from tests.unit.promotions.builders import HEAD, POINT
 

@@ -15,7 +15,8 @@ from server.promotions.arithmetic import (
     in_birthday_window,
     spread_largest_remainder,
 )
-from server.promotions.model import Expiry, Period
+from server.promotions.kinds import Period
+from server.promotions.model import Expiry
 
 
 @pytest.mark.parametrize(

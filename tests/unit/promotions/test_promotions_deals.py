@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.promotions.criteria import Selector
 from server.promotions.deals import (
     MAX_SET_PARTS,
     DealOutcome,
@@ -28,7 +29,6 @@ from server.promotions.model import (
     FixedPrice,
     Gift,
     PercentOff,
-    Selector,
     SetDeal,
     SetPart,
     Step,

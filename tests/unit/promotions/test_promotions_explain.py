@@ -22,13 +22,9 @@ from server.promotions import (
     quote,
 )
 from server.promotions.explain import LineAmounts, PromotionAnswer, Status, explain
-from server.promotions.model import (
-    BASE_ID,
-    Counter,
-    CouponFact,
-    Period,
-    Usage,
-)
+from server.promotions.facts import Counter, CouponFact, Usage
+from server.promotions.kinds import Period
+from server.promotions.model import BASE_ID
 from server.promotions.usage import use_key
 from tests.unit.promotions.builders import MONDAY, SHOPPER, STORE_ZONE, line, promotions, receipt, rules
 

@@ -13,19 +13,9 @@ import pytest
 
 import server.promotions
 from server.promotions import Clawback, OfflineAction, Programme, ProgrammeError, json_schema, load_programme
-from server.promotions.model import (
-    AllOf,
-    Audience,
-    BirthdayWindow,
-    Expiry,
-    FixedPrice,
-    LotTerms,
-    MessageText,
-    Period,
-    ReceiptTotal,
-    Returns,
-    Rounding,
-)
+from server.promotions.criteria import AllOf, BirthdayWindow, ReceiptTotal
+from server.promotions.kinds import Audience, Period, Rounding
+from server.promotions.model import Expiry, FixedPrice, LotTerms, MessageText, Returns
 from server.promotions.yaml_text import MAX_BYTES
 from tests.unit.promotions.builders import HEAD, POINT, programme, promotions
 

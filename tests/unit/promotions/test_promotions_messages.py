@@ -9,7 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.promotions.criteria import (
+    AllOf,
+    AnyOf,
+    BasketCount,
+    Condition,
+    InStores,
+    NotThat,
+    ReceiptTotal,
+    ScopeTotal,
+    Selector,
+)
 from server.promotions.deals import LineUnits
+from server.promotions.facts import Message
+from server.promotions.kinds import Audience, TierMeasure
 from server.promotions.messages import (
     PLACEHOLDERS,
     MessageFacts,
@@ -28,27 +41,15 @@ from server.promotions.messages import (
     write_messages,
 )
 from server.promotions.model import (
-    AllOf,
     AmountOff,
-    AnyOf,
-    Audience,
-    BasketCount,
-    Condition,
     Gift,
-    InStores,
-    Message,
     MessageText,
     NearMiss,
-    NotThat,
     PercentOff,
-    ReceiptTotal,
-    ScopeTotal,
-    Selector,
     SetDeal,
     SetPart,
     Step,
     Steps,
-    TierMeasure,
     UnitDeal,
 )
 from server.promotions.tiers import Standing

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.promotions.model import Count, Counter, Period, Tier, TierMeasure, Tiers
+from server.promotions.facts import Count, Counter
+from server.promotions.kinds import Period, TierMeasure
+from server.promotions.model import Tier, Tiers
 from server.promotions.tiers import Standing, TierChange, standing, standing_changes, window_keys
 from server.promotions.usage import tier_key, visit_key
 

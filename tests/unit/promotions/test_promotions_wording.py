@@ -8,15 +8,12 @@ import pytest
 
 from server.promotions import MemberFacts
 from server.promotions.conditions import Facts, Moment
-from server.promotions.messages import Style
-from server.promotions.model import (
+from server.promotions.criteria import (
     AnyOf,
     AtTerminals,
     BasketCount,
     BirthdayWindow,
     Condition,
-    Counter,
-    CouponFact,
     CouponShown,
     InClub,
     InSegments,
@@ -27,18 +24,16 @@ from server.promotions.model import (
     OfferMade,
     OnChannels,
     PaidBy,
-    Period,
     ReceiptTotal,
     ScopeTotal,
     Selector,
     SpendSoFar,
-    TenderFact,
-    TenderKind,
-    TerminalKind,
     TimeWindow,
-    Usage,
     VisitNumber,
 )
+from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
+from server.promotions.kinds import Period, TenderKind, TerminalKind
+from server.promotions.messages import Style
 from server.promotions.wording import Asked, answer, goods_text
 from tests.unit.promotions.builders import MONDAY, SHOPPER, line, receipt
 

@@ -26,7 +26,8 @@ from server.promotions import (
     load_programme,
     quote,
 )
-from server.promotions.model import Counter, CouponFact, Period, Usage
+from server.promotions.facts import Counter, CouponFact, Usage
+from server.promotions.kinds import Period
 from server.promotions.usage import club_key, use_key, visit_key
 from tests.unit.promotions.builders import discounts, points
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine, Rules
-from server.promotions.model import Counter
+from server.promotions.facts import Counter
 from server.rules.backtest.simulation import Case, Simulation
 from server.rules.backtest.tally import TOP, Tally
 from tests.unit.promotions.builders import ONE_PERCENT, promotions, rules

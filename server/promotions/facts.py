@@ -1,0 +1,283 @@
+"""The plain data of one evaluation: the receipt and what is known of its shopper, and what the rules make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import NamedTuple
+
+from server.promotions.kinds import Audience, Measure, TenderKind, TerminalKind
+
+
+class Message(NamedTuple):
+    """A text for one audience, from a promotion that had an effect or nearly had one."""
+
+    audience: Audience
+    promotion_id: str
+    text: str
+
+
+class ReceiptLine(NamedTuple):
+    """One line of a receipt.
+
+    `category` is a path such as "grocery/frozen/ice". `list_amount_minor` is the list price of the whole
+    line, `floor_amount_minor` the lowest permitted price of the whole line.
+    """
+
+    line_number: int
+    sku: str
+    category: str
+    brand: str
+    supplier: str
+    tags: tuple[str, ...]
+    quantity_milli: int
+    list_amount_minor: int
+    floor_amount_minor: int = 0
+    is_weighed: bool = False
+
+
+class TenderFact(NamedTuple):
+    """One payment; `card_bin` is the first digits of a bank card, if they are known."""
+
+    kind: TenderKind
+    amount_minor: int
+    card_bin: str = ""
+
+
+class CouponFact(NamedTuple):
+    """A coupon that was presented and can be used: `series` is empty for a generic one."""
+
+    code: str
+    series: str = ""
+
+
+class ReceiptFacts(NamedTuple):
+    """A receipt at its store; `local_at` is aware and in the store's time zone. Lines in any order.
+
+    `partner` is the coalition partner whose store it is; empty for the chain's own.
+    """
+
+    store_id: str
+    local_at: datetime
+    lines: Sequence[ReceiptLine]
+    store_groups: frozenset[str] = frozenset()
+    channel: str = ""
+    terminal_kind: TerminalKind | None = None
+    tenders: Sequence[TenderFact] = ()
+    coupons: Sequence[CouponFact] = ()
+    partner: str = ""
+
+
+class MemberFacts(NamedTuple):
+    """What promotions may know of a member.
+
+    `offers` are the promotions assigned to the member that count on the receipt's day. When a past receipt is
+    explained, `birthday_windows` (days before and after) stand in the place of the birthday, `tier` in the place of
+    the one that the counters give, and `age_days` in the place of `registered_on`.
+    """
+
+    member_id: str
+    birthday: date | None = None
+    can_earn: bool = True
+    can_spend: bool = True
+    registered_on: date | None = None
+    segments: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset()
+    language: str = ""
+    birthday_windows: frozenset[tuple[int, int]] | None = None
+    tier: str | None = None
+    age_days: int | None = None
+
+
+class Counter(NamedTuple):
+    """What was counted for a member under one key: how often, money and points in minor units, until when it counts."""
+
+    times: int = 0
+    money_minor: int = 0
+    points_minor: int = 0
+    until: date | None = None
+
+
+class Usage(NamedTuple):
+    """What was used before this receipt.
+
+    `member` has the member's counters by key (see usage.py); a key that is missing counts zero. `shared` has what is
+    left of shared limits by key; a key that is missing is not known, and counts as untouched.
+    """
+
+    member: Mapping[str, Counter] = {}
+    shared: Mapping[str, int] = {}
+
+
+class PaidLine(NamedTuple):
+    """What the register really charged: the line's whole discount, and the part paid with points."""
+
+    line_number: int
+    discount_minor: int
+    points_money_minor: int = 0
+
+
+class Discount(NamedTuple):
+    """Money that one promotion took off one line."""
+
+    promotion_id: str
+    amount_minor: int
+
+
+class Accrual(NamedTuple):
+    """Points that one promotion grants for one line, and the money they were computed from.
+
+    `unit` is empty for the programme's own point, `partner` for points at its own expense.
+    """
+
+    promotion_id: str
+    base_minor: int
+    points_minor: int
+    unit: str = ""
+    partner: str = ""
+
+
+class LineEffects(NamedTuple):
+    """What happens to one line.
+
+    `payable_minor` is the price after discounts, before points pay. `spendable_minor` is the most of it that
+    points could pay, `points_money_minor` what they do pay. `floor_cut_minor` is the discount that the lowest
+    permitted price cut off.
+    """
+
+    line_number: int
+    discounts: tuple[Discount, ...]
+    floor_cut_minor: int
+    payable_minor: int
+    spendable_minor: int
+    points_money_minor: int
+    accruals: tuple[Accrual, ...]
+
+
+class Variance(NamedTuple):
+    """A line on which the register charged another discount than the rules give."""
+
+    line_number: int
+    expected_discount_minor: int
+    charged_discount_minor: int
+
+
+class Count(NamedTuple):
+    """What a receipt adds to one of the member's counters; `until` sets the day until which it is worth keeping."""
+
+    key: str
+    times: int = 0
+    money_minor: int = 0
+    points_minor: int = 0
+    until: date | None = None
+
+
+class SharedUse(NamedTuple):
+    """What a receipt uses of a limit that members share: `at_most` is the whole of it."""
+
+    key: str
+    amount: int
+    at_most: int
+
+
+class Capped(NamedTuple):
+    """A limit cut what a promotion gives; `limit` says it in words."""
+
+    promotion_id: str
+    measure: Measure
+    wanted: int
+    granted: int
+    limit: str
+
+
+class Withheld(NamedTuple):
+    """A promotion whose conditions held and that was not applied: `reason` is `control`."""
+
+    promotion_id: str
+    reason: str
+
+
+class CouponUse(NamedTuple):
+    """A coupon because of which promotions applied."""
+
+    code: str
+    promotion_ids: tuple[str, ...]
+
+
+class IssuedCoupon(NamedTuple):
+    """Coupons that a promotion gives for later."""
+
+    promotion_id: str
+    series: str
+    quantity: int
+    valid_from: date
+    valid_until: date | None
+
+
+class Drawn(NamedTuple):
+    """Entries into a prize draw."""
+
+    promotion_id: str
+    draw: str
+    entries: int
+
+
+class Effects(NamedTuple):
+    """What the rules make of a receipt; lines in the order of their numbers.
+
+    `max_spend_*` is the programme's limit for this receipt; the member's balance is not known here and may
+    be lower. `settings` are the named settings that shaped the result. `accrual_points_minor` counts the programme's
+    own points only. `counts` are what the receipt adds to the member's counters, `shared` what it uses of limits that
+    members share; `consulted` names the counters and shared limits that were looked at: with other values of
+    theirs the result may differ, with equal ones it cannot.
+    """
+
+    programme_version: int
+    lines: tuple[LineEffects, ...]
+    discount_minor: int
+    payable_minor: int
+    max_spend_points_minor: int
+    max_spend_money_minor: int
+    spent_points_minor: int
+    spent_money_minor: int
+    accrual_points_minor: int
+    messages: tuple[Message, ...]
+    settings: tuple[tuple[str, str], ...]
+    variances: tuple[Variance, ...] = ()
+    counts: tuple[Count, ...] = ()
+    shared: tuple[SharedUse, ...] = ()
+    capped: tuple[Capped, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    coupons: tuple[CouponUse, ...] = ()
+    issued: tuple[IssuedCoupon, ...] = ()
+    draws: tuple[Drawn, ...] = ()
+    tier_points_minor: int = 0
+    consulted: frozenset[str] = frozenset()
+
+
+class LotDates(NamedTuple):
+    """When a lot becomes available (None: at once), and its last good day (None: it never expires)."""
+
+    active_from: date | None
+    expires_on: date | None
+
+
+class LotGrant(NamedTuple):
+    """Points of one receipt that share their dates, unit and partner: one lot for the ledger."""
+
+    points_minor: int
+    active_from: date | None
+    expires_on: date | None
+    promotion_ids: tuple[str, ...]
+    unit: str = ""
+    partner: str = ""
+
+
+class ReceiptError(ValueError):
+    """A receipt that can't be evaluated: `field` and `line_number` say where, the text says why."""
+
+    def __init__(self, message: str, field: str, line_number: int | None = None) -> None:
+        """Name the offending field and, if there is one, the line."""
+        super().__init__(message)
+        self.field = field
+        self.line_number = line_number
