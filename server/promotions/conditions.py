@@ -38,7 +38,7 @@ from server.promotions.criteria import (
 )
 from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.model import NearMiss, Tiers
-from server.promotions.scope import category_prefixes, selects
+from server.promotions.scope import LinesByName, category_prefixes
 from server.promotions.tiers import standing
 from server.promotions.usage import club_key, visit_key
 
@@ -56,6 +56,7 @@ class Facts:
 
     __slots__ = (
         "_birthdays",
+        "_by_name",
         "_selected",
         "_tier",
         "codes",
@@ -82,6 +83,7 @@ class Facts:
         self.consulted: set[str] = set()
         self._tier: str | None = None
         self._birthdays: dict[tuple[int, int], bool] = {}
+        self._by_name: LinesByName | None = None
         self._selected: dict[int, tuple[Selector, list[int]]] = {}
 
     def get(self, key: str, default: Counter = _NOTHING) -> Counter:
@@ -123,7 +125,9 @@ class Facts:
         """The positions of the lines that a selector means; looked for once."""
         found = self._selected.get(id(goods))
         if found is None:
-            found = (goods, [i for i, line in enumerate(self.lines) if selects(goods, line)])
+            if self._by_name is None:
+                self._by_name = LinesByName(self.lines)
+            found = (goods, self._by_name.positions(goods))
             self._selected[id(goods)] = found
         return found[1]
 

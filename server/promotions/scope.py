@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from server.promotions.criteria import Selector
 from server.promotions.facts import ReceiptLine
 
+CATEGORIES_REMEMBERED = 20_000
+"""Categories whose path is taken apart once; a chain has some thousand."""
 
-def category_prefixes(category: str) -> list[str]:
+
+@lru_cache(maxsize=CATEGORIES_REMEMBERED)
+def category_prefixes(category: str) -> tuple[str, ...]:
     """A category and all above it: "a/b/c" gives "a", "a/b" and "a/b/c"."""
     parts = category.split("/")
-    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+    return tuple("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def selects(selector: Selector, line: ReceiptLine) -> bool:
@@ -30,6 +35,49 @@ def selects(selector: Selector, line: ReceiptLine) -> bool:
         answers.append(not selector.tags.isdisjoint(line.tags))
     named = not answers or (all(answers) if selector.match_all else any(answers))
     return named and not (selector.but_not is not None and selects(selector.but_not, line))
+
+
+class LinesByName:
+    """The lines of a receipt by what they are called: a selector looks its names up and tries no line."""
+
+    def __init__(self, lines: Sequence[ReceiptLine]) -> None:
+        """File every line under its SKU, brand, supplier, tags and all categories above it."""
+        self._everything = range(len(lines))
+        self._skus: defaultdict[str, list[int]] = defaultdict(list)
+        self._categories: defaultdict[str, list[int]] = defaultdict(list)
+        self._brands: defaultdict[str, list[int]] = defaultdict(list)
+        self._suppliers: defaultdict[str, list[int]] = defaultdict(list)
+        self._tags: defaultdict[str, list[int]] = defaultdict(list)
+        for position, line in enumerate(lines):
+            self._skus[line.sku].append(position)
+            self._brands[line.brand].append(position)
+            self._suppliers[line.supplier].append(position)
+            for prefix in category_prefixes(line.category):
+                self._categories[prefix].append(position)
+            for tag in line.tags:
+                self._tags[tag].append(position)
+
+    def positions(self, selector: Selector) -> list[int]:
+        """The positions of the lines that `selects` would choose one by one, ascending."""
+        shelves = (
+            (self._skus, selector.skus),
+            (self._categories, selector.categories),
+            (self._brands, selector.brands),
+            (self._suppliers, selector.suppliers),
+            (self._tags, selector.tags),
+        )
+        found = [_named(shelf, names) for shelf, names in shelves if names]
+        if not found:
+            chosen = set(self._everything)
+        else:
+            chosen = set.intersection(*found) if selector.match_all else set.union(*found)
+        if selector.but_not is not None:
+            chosen.difference_update(self.positions(selector.but_not))
+        return sorted(chosen)
+
+
+def _named(shelf: Mapping[str, list[int]], names: frozenset[str]) -> set[int]:
+    return {position for name in shelf.keys() & names for position in shelf[name]}
 
 
 class ScopeIndex:
