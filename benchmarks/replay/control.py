@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ENTRIES_PER_PAGE: Final = 500
+ACCEPTED: Final = "accepted"
 MAX_SHOWN_DIFFERENCES: Final = 5
 
 
@@ -81,7 +82,7 @@ class Books:
     clawback_points_minor: int = 0
     """Points taken back, those that became a debt among them."""
     coupons: Counter[str] = field(default_factory=Counter)
-    """What became of the coupons presented: `used`, or the reason why not."""
+    """What became of the coupons presented: `ACCEPTED`, or the reason why not."""
     coupon_discount_minor: int = 0
     """What promotions took off because of a coupon."""
 
@@ -235,8 +236,8 @@ def _add(books: Books, event: journal_pb2.Event, keys: Keys, seen: set[int]) -> 
 def _add_coupons(books: Books, purchase: journal_pb2.Purchase) -> None:
     given = set[str]()
     for coupon in purchase.coupons:
-        reason = common_pb2.RefusalReason.Name(coupon.reason).removeprefix("REFUSAL_REASON_COUPON_")
-        books.coupons["used" if coupon.used else reason.lower().replace("_", " ")] += 1
+        reason = common_pb2.RefusalReason.Name(coupon.reason).removeprefix("REFUSAL_REASON_")
+        books.coupons[ACCEPTED if coupon.used else reason] += 1
         given.update(coupon.promotion_ids)
     books.coupon_discount_minor += sum(
         part.amount_minor for line in purchase.effects for part in line.discounts if part.promotion_id in given
