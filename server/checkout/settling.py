@@ -93,7 +93,7 @@ class Settler:
 
     def _settled(self, effects: Effects, presented: Presented, usage: Usage) -> Purchase:
         context = self.context
-        counts, before, change, after = _with_standing(context, effects.counts, usage.member)
+        before, change, after = _levels(context, effects.counts, usage.member)
         key = self.unsettled.business_key
         assert key is not None, "a receipt has a key"
         issued = issued_coupons(effects, key) if context.found else ()
@@ -104,7 +104,7 @@ class Settler:
             event=_event(self.request, context, record),
             grants=grants_of((*lots, *self.deposits), context.zone, context.books),
             claims=presented.claims,
-            counts=tuple(CounterChange(*count) for count in counts),
+            counts=tuple(CounterChange(*count) for count in effects.counts),
             coupons=tuple(claim.code for claim in presented.used_claims(effects)),
             budgets=tuple((use.key, use.amount) for use in effects.shared),
             issued=tuple(NewCoupon(one.code, one.series, one.valid_from, one.valid_until) for one in issued),
@@ -123,17 +123,16 @@ class _OnlyKnown(dict[str, int]):
         return default
 
 
-def _with_standing(
+def _levels(
     context: CommitContext, counts: tuple[Count, ...], before: Mapping[str, Counter]
-) -> tuple[tuple[Count, ...], str, TierChange | None, Standing | None]:
-    """Return the counts with what they do to the member's level, the level before, its change, and that after."""
+) -> tuple[str, TierChange | None, Standing | None]:
+    """Return the member's level before the receipt, whether the receipt raises it, and the level after it."""
     tiers = context.rules.programme.tiers
     if tiers is None or context.found is None:
-        return counts, "", None, None
-    tier_before = standing(tiers, before, context.day).tier
-    changes, change = standing_changes(tiers, before, counts, context.day)
-    counts = (*counts, *changes)
-    return counts, tier_before, change, standing(tiers, counted(before, counts), context.day)
+        return "", None, None
+    _, change = standing_changes(tiers, before, counts, context.day)
+    after = standing(tiers, counted(before, counts), context.day)
+    return standing(tiers, before, context.day).tier, change, after
 
 
 class Issued(NamedTuple):

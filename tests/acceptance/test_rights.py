@@ -466,8 +466,9 @@ async def test_every_answer_says_the_level_and_what_is_missing(till: Till, desk:
     booked = await till.commit(paid(till, [("bread", 5_000)], shopper))
     assert said(booked.standing) == ("silver", "gold", 80_000)
     assert booked.standing.good_until == "2025-12-31"
-    change = (await entry_of(till, booked.entry)).event.purchase.tier_change
-    assert (change.before, change.after) == ("", "silver")
+    event = (await entry_of(till, booked.entry)).event
+    assert (event.purchase.tier_change.before, event.purchase.tier_change.after) == ("", "silver")
+    assert [one.times for one in event.counter_changes if one.key == "standing/silver"] == [1]
     identify = checkout_pb2.IdentifyRequest(identifier=shopper)
     identify.event_at.FromDatetime(NOON)
     known = await till.pos.Identify(identify, metadata=till.auth)
