@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,17 @@ from typer.testing import CliRunner, Result
 from server.cli import app
 from tests.support.server_process import RunningServer
 
-PROGRAMME = """\
+PROGRAMME = f"""\
 programme: rules-demo
 name: Test programme
-effective_from: 2020-01-01
+effective_from: {datetime.now(UTC):%Y-%m-%d}
 currency: UAH
-point: {unit: rules-bonus, precision: 2, pays: 1}
-earning: {base_percent: 1}
+point: {{unit: rules-bonus, precision: 2, pays: 1}}
+earning: {{base_percent: 1}}
 promotions:
-  - {id: cakes, name: Cakes, scope: {categories: [bakery]}, line_discount: {percent: 10}}
+  - {{id: cakes, name: Cakes, scope: {{categories: [bakery]}}, line_discount: {{percent: 10}}}}
 """
+"""In effect from today on, so that no other test's programme is the live one."""
 DRAFT = PROGRAMME.replace("percent: 10", "percent: 15")
 RECEIPT = """\
 time_zone: Europe/Kyiv
@@ -69,6 +71,7 @@ def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path:
     assert said("show", str(second)) == DRAFT
     assert "compared as a shadow" in said("publish", str(second), "--shadow")
     assert f"Version {second} as a shadow" in said("shadow", str(second))
+    assert "counts for nobody" in said("publish", str(first), "--share", "0%")  # other tests' programme is live again
 
 
 @pytest.mark.parametrize(
