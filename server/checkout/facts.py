@@ -11,20 +11,18 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, date
-from typing import Final, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from google.protobuf import text_format
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from server.checkout.convert import add_line_effects, lines_of, variance_messages
-from server.promotions import Effects, MemberFacts, PaidLine, Programme, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
+from server.promotions import Effects, MemberFacts, PaidLine, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
 from server.promotions.arithmetic import in_birthday_window
-from server.promotions.criteria import BirthdayWindow, InSegments
 from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
 from server.promotions.kinds import TenderKind, TerminalKind
-from server.promotions.walk import leaves_of
+from server.promotions.usage import SHARED_PREFIX
 
 UNKNOWN_AGE: Final = -1
 """`PurchaseFacts.member_age_days` of a member whose first day is not known."""
@@ -40,32 +38,6 @@ TENDERS: Final[Mapping[int, TenderKind]] = {
     common_pb2.TENDER_KIND_OTHER: TenderKind.OTHER,
     common_pb2.TENDER_KIND_POINTS: TenderKind.POINTS,
 }
-
-
-class AskedFor(NamedTuple):
-    """What a programme's conditions ask of a member that an entry must not keep whole."""
-
-    birthday_windows: frozenset[tuple[int, int]]
-    segments: frozenset[str]
-
-
-_asked: WeakKeyDictionary[Rules, AskedFor] = WeakKeyDictionary()
-
-
-def asked_for(rules: Rules) -> AskedFor:
-    """Return the birthday windows and segments that rules ask for; worked out once a version."""
-    known = _asked.get(rules)
-    if known is None:
-        known = _asked[rules] = _asked_by(rules.programme)
-    return known
-
-
-def _asked_by(programme: Programme) -> AskedFor:
-    leaves = [leaf for promotion in programme.promotions for leaf in leaves_of(promotion.when)]
-    return AskedFor(
-        frozenset((leaf.days_before, leaf.days_after) for leaf in leaves if isinstance(leaf, BirthdayWindow)),
-        frozenset(name for leaf in leaves if isinstance(leaf, InSegments) for name in leaf.segments),
-    )
 
 
 # --- into the entry -----------------------------------------------------------------------------------------------
@@ -118,6 +90,11 @@ def facts_of(
 
 def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozenset[str]) -> None:
     for key in sorted(consulted):
+        if key.startswith(SHARED_PREFIX):
+            left = usage.shared.get(key, 0 if usage.only_shared_known else None)
+            if left is not None:
+                facts.budgets.add(key=key, amount=left)
+            continue
         counter = usage.member.get(key)
         if counter is not None:
             facts.counters.add(
@@ -127,15 +104,11 @@ def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozen
                 points_minor=counter.points_minor,
                 until="" if counter.until is None else counter.until.isoformat(),
             )
-        left = usage.shared.get(key)
-        if left is not None:
-            facts.budgets.add(key=key, amount=left)
 
 
 def _add_member(facts: journal_pb2.PurchaseFacts, rules: Rules, member: MemberFacts, day: date, tier: str) -> None:
-    asked = asked_for(rules)
     facts.tier = tier if member.tier is None else member.tier
-    facts.segments.extend(sorted(member.segments & asked.segments))
+    facts.segments.extend(sorted(member.segments & rules.segments))
     facts.offers.extend(sorted(member.offers))
     facts.member_age_days = age_days(member, day)
     facts.birthday_windows.extend(f"{before}:{after}" for before, after in sorted(open_windows(rules, member, day)))
@@ -146,7 +119,7 @@ def _add_member(facts: journal_pb2.PurchaseFacts, rules: Rules, member: MemberFa
 
 def open_windows(rules: Rules, member: MemberFacts, day: date) -> frozenset[tuple[int, int]]:
     """Return the birthday windows of the rules, as days before and after, that a member's birthday opens on a day."""
-    wanted = asked_for(rules).birthday_windows
+    wanted = rules.birthday_windows
     if member.birthday_windows is not None:
         return wanted & member.birthday_windows
     if member.birthday is None:

@@ -156,7 +156,10 @@ class CheckoutServicer:
         for coupon in await self._coupons.usable_of(
             found.member.book, found.member.member_id, local_at.date(), found.member.merged_from
         ):
-            usable = response.coupons.add(code=coupon.code, title=rules.coupon_titles(coupon.series) or coupon.series)
+            title = rules.coupon_titles(coupon.series)
+            if not title:  # no promotion asks for it
+                continue
+            usable = response.coupons.add(code=coupon.code, title=title)
             if coupon.valid_until is not None:
                 end = datetime.combine(coupon.valid_until + timedelta(days=1), time(), local_at.tzinfo)
                 usable.expires_at.FromDatetime(end.astimezone(UTC))

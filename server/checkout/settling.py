@@ -45,7 +45,7 @@ from server.promotions import (
     standing_changes,
 )
 from server.promotions.arithmetic import spread_largest_remainder
-from server.promotions.usage import MEMBER_PREFIXES, counted
+from server.promotions.usage import counted
 from server.rights.codes import code_of
 
 
@@ -81,7 +81,7 @@ class Settler:
         return Commitment(command, effects.shared)
 
     def _plan(self, found: LedgerUsage) -> Purchase:
-        usage = Usage(counters_of(found.counters), _OnlyKnown(found.budgets))
+        usage = Usage(counters_of(found.counters), found.budgets, only_shared_known=True)
         presented = self.context.presented.without(found.coupons)
         return self._settled(self._effects(presented, usage), presented, usage)
 
@@ -109,18 +109,6 @@ class Settler:
             budgets=tuple((use.key, use.amount) for use in effects.shared),
             issued=tuple(NewCoupon(one.code, one.series, one.valid_from, one.valid_until) for one in issued),
         )
-
-
-class _OnlyKnown(dict[str, int]):
-    """What is left of shared limits, under the fence: of one that was not read nothing is.
-
-    The evaluator and the record of what it looked at ask by `get`; the member's own counters are not asked for here.
-    """
-
-    def get(self, key: str, default: int | None = None) -> int | None:  # type: ignore[override]  # of one kind only
-        if key in self or not key.startswith(MEMBER_PREFIXES):
-            return super().get(key, 0)
-        return default
 
 
 def _levels(

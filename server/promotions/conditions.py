@@ -94,7 +94,7 @@ class Facts:
     def shared_left(self, key: str, whole: int) -> int:
         """What is left of a limit that members share."""
         self.consulted.add(key)
-        return self.usage.shared.get(key, whole)
+        return self.usage.shared.get(key, 0 if self.usage.only_shared_known else whole)
 
     def tier(self, tiers: Tiers | None) -> str:
         """The member's level; empty without one."""

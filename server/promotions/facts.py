@@ -102,11 +102,12 @@ class Usage(NamedTuple):
     """What was used before this receipt.
 
     `member` has the member's counters by key (see usage.py); a key that is missing counts zero. `shared` has what is
-    left of shared limits by key; a key that is missing is not known, and counts as untouched.
+    left of shared limits by key; of a key that is missing everything is left, or nothing with `only_shared_known`.
     """
 
     member: Mapping[str, Counter] = {}
     shared: Mapping[str, int] = {}
+    only_shared_known: bool = False
 
 
 class PaidLine(NamedTuple):

@@ -10,14 +10,12 @@ from server.promotions.conditions import Consulting
 from server.promotions.facts import (
     Accrual,
     Count,
-    Counter,
     CouponUse,
     Drawn,
     Effects,
     IssuedCoupon,
     LineEffects,
     Message,
-    Usage,
     Variance,
     Withheld,
 )
@@ -27,7 +25,7 @@ from server.promotions.kinds import Period
 from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
 from server.promotions.model import MessageText
 from server.promotions.tiers import Standing, standing, standing_changes
-from server.promotions.usage import club_key, draw_key, kept_until, tier_key
+from server.promotions.usage import club_key, counted, draw_key, kept_until, tier_key
 from server.promotions.work import EARNING, Work
 
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
@@ -300,15 +298,4 @@ class _Told:
         work, tiers = self._work, self._work.rules.programme.tiers
         if tiers is None or work.member is None:
             return None
-        return standing(tiers, _after(work.usage or Usage(), self._counts), work.facts.day)
-
-
-def _after(usage: Usage, counts: Iterable[Count]) -> dict[str, Counter]:
-    """The member's counters with what a receipt adds to them."""
-    counters = dict(usage.member)
-    for key, times, money_minor, points_minor, until in counts:
-        old = counters.get(key, Counter())
-        counters[key] = Counter(
-            old.times + times, old.money_minor + money_minor, old.points_minor + points_minor, until or old.until
-        )
-    return counters
+        return standing(tiers, counted(work.usage.member if work.usage else {}, self._counts), work.facts.day)

@@ -11,7 +11,7 @@ A member's counters (one row a member in the books) are named
 * `standing/<tier>`: the level that a member has, whose `until` is the last day on which it is certain.
 
 Limits that members share (of a store, or of all) are named
-`<owner>/<measure>[/store/<store id>][/<period>/<first day>]`.
+`shared/<owner>/<measure>[/store/<store id>][/<period>/<first day>]`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ KEPT_DAYS = 400
 KEPT_DAYS_SHORT = 35
 """The same for days and weeks, of which there are many."""
 
-MEMBER_PREFIXES = ("visit/", "tier/", "use/", "draw/", "club/", "standing/")
-"""How the names of a member's counters begin."""
+SHARED_PREFIX = "shared/"
+"""How the names of limits begin that members share; no member's counter begins so."""
 
 MONTHS = {Period.MONTH: 1, Period.QUARTER: 3, Period.HALF_YEAR: 6, Period.YEAR: 12}
 
@@ -78,7 +78,7 @@ def club_key(club: str) -> str:
 
 def shared_key(owner: str, limit: Limit, store_id: str, day: date) -> str:
     """The name of a limit of a store or of all, in the period that `day` lies in."""
-    key = f"{owner}/{limit.measure.value}"
+    key = f"{SHARED_PREFIX}{owner}/{limit.measure.value}"
     if limit.scope is LimitScope.STORE:
         key += f"/store/{store_id}"
     return key if limit.period is None else period_key(key, limit.period, day)

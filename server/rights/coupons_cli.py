@@ -119,7 +119,7 @@ def generate(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
             output.open("x", encoding="utf-8", newline="") as file,
             progress("Making coupons", count, "codes") as advance,
         ):
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")  # for shells: a code is a line
             writer.writerow(["code"])
             for codes in batches:
                 writer.writerows([code] for code in codes)

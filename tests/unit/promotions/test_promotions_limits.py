@@ -172,19 +172,22 @@ def test_the_base_percent_is_never_cut() -> None:
             900,
             id="last year",
         ),
-        pytest.param(Limit(MONEY, ALL, 10000), Usage(shared={"p/money": 700}), 700, id="what is left of a budget"),
-        pytest.param(Limit(MONEY, ALL, 10000), Usage(shared={"p/money": 0}), 0, id="the budget is used up"),
+        pytest.param(Limit(MONEY, ALL, 10000), Usage(shared={"shared/p/money": 700}), 700, id="what is left"),
+        pytest.param(Limit(MONEY, ALL, 10000), Usage(shared={"shared/p/money": 0}), 0, id="the budget is used up"),
         pytest.param(Limit(MONEY, ALL, 1000), Usage(), 1000, id="an untouched budget"),
         pytest.param(
+            Limit(MONEY, ALL, 1000), Usage(only_shared_known=True), 0, id="a budget of which the book has none"
+        ),
+        pytest.param(
             Limit(MONEY, STORE, 1000, Period.DAY),
-            Usage(shared={"p/money/store/store-1/day/2026-03-02": 300}),
+            Usage(shared={"shared/p/money/store/store-1/day/2026-03-02": 300}),
             300,
             id="what is left in the store today",
         ),
         pytest.param(
-            Limit(MONEY, STORE, 1000), Usage(shared={"p/money/store/store-2": 300}), 1000, id="another store's"
+            Limit(MONEY, STORE, 1000), Usage(shared={"shared/p/money/store/store-2": 300}), 1000, id="another store's"
         ),
-        pytest.param(Limit(COUNT, ALL, 10), Usage(shared={"p/count": 3}), 1500, id="units left of all"),
+        pytest.param(Limit(COUNT, ALL, 10), Usage(shared={"shared/p/count": 3}), 1500, id="units left of all"),
     ],
 )
 def test_what_was_used_before_is_gone(limit: Limit, usage: Usage | None, taken: int) -> None:
@@ -197,7 +200,7 @@ def test_without_a_member_there_is_no_member_limit_and_nothing_is_counted() -> N
     effects = quote(rules, receipt(FIVE), None, usage=Usage({"use/p/ever": Counter(9)}))
     assert effects.discount_minor == 2000
     assert effects.counts == ()
-    assert effects.shared == (SharedUse("p/money", 2000, 2000),)
+    assert effects.shared == (SharedUse("shared/p/money", 2000, 2000),)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +265,8 @@ def test_a_campaign_shares_its_limits() -> None:
     effects = quote(rules, receipt(FIVE, THREE), SHOPPER)
     assert by_promotion(effects) == {"a": 2500, "b": 500}
     assert uses(effects) == {"use/@spring/month/2026-03-01": (8, 3000, 0)}
-    assert effects.shared == (SharedUse("@spring/count", 8, 100),)
-    assert effects.consulted == {"use/@spring/month/2026-03-01", "@spring/count"}
+    assert effects.shared == (SharedUse("shared/@spring/count", 8, 100),)
+    assert effects.consulted == {"use/@spring/month/2026-03-01", "shared/@spring/count"}
 
 
 def test_the_promotion_and_its_campaign_both_cut() -> None:
@@ -288,7 +291,7 @@ def test_what_the_register_did_not_apply_does_not_count() -> None:
     paid = [PaidLine(1, 2500), PaidLine(2, 1)]
     effects = earn_as_paid(rules, receipt(FIVE, THREE), SHOPPER, paid)
     assert uses(effects) == {"use/p/ever": (5, 2500, 0)}
-    assert effects.shared == (SharedUse("p/money", 2500, 9000),)
+    assert effects.shared == (SharedUse("shared/p/money", 2500, 9000),)
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def voucher(series: str, **facts: Any) -> dict[str, Any]:
                 [goods(3_000_00)],
                 [60_00],
                 [0],
-                voucher("voucher-sum", usage=Usage(shared={"@autumn-vouchers/money": 60_00})),
+                voucher("voucher-sum", usage=Usage(shared={"shared/@autumn-vouchers/money": 60_00})),
             ),
             id="what is left of the campaign's budget",
         ),
@@ -392,7 +392,7 @@ def test_metro(case: Case) -> None:
 
 
 def test_metro_says_which_voucher_was_used_and_what_the_budget_cut() -> None:
-    usage = Usage(shared={"@autumn-vouchers/money": 60_00})
+    usage = Usage(shared={"shared/@autumn-vouchers/money": 60_00})
     found = effects_of("metro", [goods(3_000_00)], usage=usage, **voucher("voucher-sum"))
     assert [(use.code, use.promotion_ids) for use in found.coupons] == [("V-1", ("voucher-sum",))]
     assert [(cap.promotion_id, cap.wanted, cap.granted) for cap in found.capped] == [("voucher-sum", 250_00, 60_00)]

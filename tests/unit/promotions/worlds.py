@@ -425,7 +425,13 @@ COUNTERS = (
     "use/b/day/2026-03-02",
     "use/c/month/2026-03-01",
 )
-SHARED = ("@spring/money", "@spring/count", "a/count", "b/money/store/store-1", "c/points/month/2026-03-01")
+SHARED = (
+    "shared/@spring/money",
+    "shared/@spring/count",
+    "shared/a/count",
+    "shared/b/money/store/store-1",
+    "shared/c/points/month/2026-03-01",
+)
 usages = st.sampled_from([None, Usage(), *_pool(
     lambda: Usage(
         {
