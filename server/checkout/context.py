@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -91,7 +91,30 @@ def cached_usage(found: Found | None) -> Usage:
     """Return what was counted for a member, as last read: enough for a quote; a commit looks again under the fence."""
     if found is None or not found.member.counters:
         return Usage()
-    return Usage(counters_of(parse_counters(found.member.counters)))
+    return Usage(_Unread(found.member.counters))
+
+
+class _Unread(Mapping[str, Counter]):
+    """A member's counters as the books keep them, parsed when the first is looked at: for most receipts none is."""
+
+    def __init__(self, row: bytes) -> None:
+        self._row = row
+        self._read: dict[str, Counter] | None = None
+
+    @property
+    def _counters(self) -> dict[str, Counter]:
+        if self._read is None:
+            self._read = counters_of(parse_counters(self._row))
+        return self._read
+
+    def __getitem__(self, key: str) -> Counter:
+        return self._counters[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counters)
+
+    def __len__(self) -> int:
+        return len(self._counters)
 
 
 def counters_of(found: Mapping[str, tuple[int, int, int, date | None]]) -> dict[str, Counter]:

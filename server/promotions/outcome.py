@@ -243,15 +243,9 @@ class _Told:
     def __init__(self, work: Work, lines: Sequence[LineEffects], more: More, counts: Sequence[Count]) -> None:
         self._work = work
         self._counts = counts
-        self._discounts: dict[str, int] = {}
-        self._points: dict[str, int] = {}
-        for line in lines:
-            for promotion_id, amount in line.discounts:
-                self._discounts[promotion_id] = self._discounts.get(promotion_id, 0) + amount
-            for accrual in line.accruals:
-                found = self._points.get(accrual.promotion_id, 0)
-                self._points[accrual.promotion_id] = found + accrual.points_minor
-        self._ids = {*self._discounts, *self._points, *(owner.id for owner in more.given_by)}
+        self._lines = lines
+        self._ids = {part[0] for line in lines for parts in (line[1], line[6]) for part in parts}
+        self._ids.update(owner.id for owner in more.given_by)
 
     def coupons(self) -> tuple[CouponUse, ...]:
         """The coupons because of which promotions had an effect, in the order in which they were presented."""
@@ -284,8 +278,8 @@ class _Told:
         work = self._work
         facts = MessageFacts(
             name=owner.promotion.name,
-            discount_minor=self._discounts.get(owner.id, 0),
-            points_minor=self._points.get(owner.id, 0),
+            discount_minor=sum(part[1] for line in self._lines for part in line[1] if part[0] == owner.id),
+            points_minor=sum(part[2] for line in self._lines for part in line[6] if part[0] == owner.id),
             missing=missing,
             standing=self._standing() if any("tier}" in one for text in texts for one in text.texts.values()) else None,
             uses_left=work.meter.uses_left(owner.limits) if owner.limits else None,
