@@ -81,5 +81,5 @@ class _ToStructlog(logging.Handler):
         fields: dict[str, Any] = {"logger": record.name}
         if record.exc_info is not None and record.exc_info[1] is not None:
             fields |= describe_error(record.exc_info[1])
-        log = structlog.get_logger()
-        log.log(record.levelno, "library", text=record.msg if isinstance(record.msg, str) else "", **fields)
+        fields["message"] = record.msg if isinstance(record.msg, str) else ""
+        structlog.get_logger().log(record.levelno, "library", **fields)
