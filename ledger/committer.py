@@ -6,6 +6,9 @@ statement that does nothing if another writer appended since. A batch that lost 
 same moment in another book, is decided again under the lock of the book's head; for a while the book's next batches
 then begin under the lock.
 
+Each book may have a preferred writer, which *owns* it: it keeps in memory what it wrote (`ledger.owned`), and then a
+batch is one round trip. Any other process may write the book as well; the fence sees to it that neither errs.
+
 What can go wrong, and what becomes of a command then:
 
 * the queue is full: ``Overloaded``, nothing stored;
@@ -19,18 +22,20 @@ What can go wrong, and what becomes of a command then:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import asyncpg
 
 from ledger.decide import decide
 from ledger.journal import read_payloads
-from ledger.model import Booked, Command, Outcome, Repeat, Verdict
-from ledger.store import lock_head, read_state, write_decision
+from ledger.model import Booked, BookState, Command, Decision, Outcome, Repeat, Verdict
+from ledger.owned import MAX_TAIL, NEVER_READ, OwnedBook
+from ledger.store import lock_head, read_state, read_tail, write_decision
 
 MAX_BATCH = 128
 """Commands in one transaction; beyond this a batch gains little and keeps the first caller waiting."""
@@ -47,6 +52,12 @@ DEFAULT_PATIENCE_SECONDS = 10.0
 CONTENDED_BATCHES = 32
 """After a lost race a book's next batches begin under its lock: two busy writers of one book lose every second race
 otherwise (39 to 59 % measured, 3 % with this), and each costs a read and a decision."""
+
+OPTIMISTIC_ATTEMPTS = 2
+"""How often an owner tries without the lock: a lost race tells it what others appended, and the next try knows it."""
+
+READ_KEYS_BATCHES = 32
+"""After a key turned out to be booked already, the owner's next batches read keys first: a journal is being resent."""
 
 _RETRY_DELAYS_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -88,27 +99,59 @@ class OutcomeUnknown(CommitError):
     """The books could not be reached in time. Sending the same keys again gives the answer."""
 
 
+class MemberChanged(CommitError):
+    """The member has changed since the record was read with which the command was made. Make it again, and submit."""
+
+
 class CommandFailed(CommitError):
     """The command cannot be booked because of a mistake in this service; nothing was stored."""
+
+
+class BatchTimes(NamedTuple):
+    """When a batch was where, in seconds of `time.perf_counter`."""
+
+    begun: float
+    read: float
+    decided: float
+    written: float
+
+
+class Marks(Protocol):
+    """Takes down when a command was where, for the log of slow calls."""
+
+    def mark_at(self, step: str, at: float) -> None:
+        """Note that ``step`` was over at a moment of `time.perf_counter`."""
 
 
 class Observer(Protocol):
     """What the process wants to hear of the committer, for its metrics."""
 
-    def batch(self, book: int, commands: int, seconds: float) -> None:
-        """A batch was committed: its size, and the time from its start to its durability."""
+    def batch(self, book: int, commands: int, waited_seconds: float, times: BatchTimes) -> None:
+        """A batch was committed: its size, how long its first command had waited, and when it was where."""
 
     def retry(self, reason: str) -> None:
-        """A batch runs again: ``race``, ``connection`` or ``bisect``."""
+        """A batch runs again: ``race``, ``key``, ``connection`` or ``bisect``."""
+
+    def fence(self, seconds: float) -> None:
+        """A book's lock was taken; it took so long."""
+
+    def known(self, commands: int, unknown: int) -> None:
+        """An owner knew what some commands of a batch need, and had to read it for others."""
 
 
 class Silent:
     """An observer that does not listen."""
 
-    def batch(self, book: int, commands: int, seconds: float) -> None:
+    def batch(self, book: int, commands: int, waited_seconds: float, times: BatchTimes) -> None:
         """Ignore it."""
 
     def retry(self, reason: str) -> None:
+        """Ignore it."""
+
+    def fence(self, seconds: float) -> None:
+        """Ignore it."""
+
+    def known(self, commands: int, unknown: int) -> None:
         """Ignore it."""
 
 
@@ -117,6 +160,9 @@ class _Waiting:
     command: Command
     deadline: float
     answer: asyncio.Future[Outcome]
+    as_of: int
+    marks: Marks | None
+    since: float
     tried: bool = False
 
 
@@ -128,7 +174,9 @@ class _Lane:
     queue: deque[_Waiting] = field(default_factory=deque)
     conn: asyncpg.Connection | None = None
     task: asyncio.Task[None] | None = None
+    owned: OwnedBook | None = None
     contended_batches: int = 0
+    read_keys_batches: int = 0
 
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
@@ -143,13 +191,15 @@ class Committer:
         books: int,
         clock: Callable[[], datetime],
         *,
+        owned: Collection[int] = (),
         observer: Observer | None = None,
         max_batch: int = MAX_BATCH,
         max_queue: int = MAX_QUEUE,
     ) -> None:
         """Make a committer for a ledger of ``books`` books.
 
-        ``connect`` opens a connection with the writer's rights, ``clock`` tells the time (aware).
+        ``connect`` opens a connection with the writer's rights, ``clock`` tells the time (aware). ``owned`` are the
+        books of which this process is the preferred writer: it may be wrong, which costs time and nothing else.
         """
         self.books = books
         self._connect = connect
@@ -157,31 +207,48 @@ class Committer:
         self._observer = Silent() if observer is None else observer
         self._max_batch = max_batch
         self._max_queue = max_queue
-        self._lanes = [_Lane(book) for book in range(books)]
+        self._lanes = [_Lane(book, owned=OwnedBook(book) if book in owned else None) for book in range(books)]
 
     @property
     def waiting(self) -> int:
         """How many commands wait in all queues."""
         return sum(len(lane.queue) for lane in self._lanes)
 
-    async def submit(self, command: Command, deadline: float | None = None) -> Outcome:
+    def waiting_by_book(self) -> list[int]:
+        """Return how many commands wait for each book."""
+        return [len(lane.queue) for lane in self._lanes]
+
+    def known_number(self, book: int) -> int:
+        """Return as of which entry of a book a member's record counts that is read now; see ``submit``.
+
+        `NEVER_READ` if this process does not follow the book: then records must not be kept.
+        """
+        owned = self._lanes[book].owned
+        return NEVER_READ if owned is None else owned.known_number
+
+    async def submit(
+        self, command: Command, deadline: float | None = None, *, as_of: int = NEVER_READ, marks: Marks | None = None
+    ) -> Outcome:
         """Book a command; return when it is durable, or refused by name, or when there was nothing to do.
 
         ``deadline`` is a value of the running loop's clock. A caller who goes away meanwhile does not stop a batch
-        that is under way.
+        that is under way. ``as_of`` says as of which entry (`known_number`) the member's record is that the command
+        was made with, if it is one that was kept; ``marks`` are told where the time went.
 
         Raises:
             Overloaded, DeadlinePassed, OutcomeUnknown, CommandFailed: see the module's text.
+            MemberChanged: if the member has changed since ``as_of``.
         """
         lane = self._lanes[command.book]
         if len(lane.queue) >= self._max_queue:
             raise Overloaded(retry_after_seconds=0.5)
         loop = asyncio.get_running_loop()
-        waiting = _Waiting(command, deadline or loop.time() + DEFAULT_PATIENCE_SECONDS, loop.create_future())
-        lane.queue.append(waiting)
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        patience = deadline or loop.time() + DEFAULT_PATIENCE_SECONDS
+        lane.queue.append(_Waiting(command, patience, answer, as_of, marks, time.perf_counter()))
         if lane.task is None:
             lane.task = loop.create_task(self._empty(lane), name=f"book {lane.book}")
-        return await waiting.answer
+        return await answer
 
     async def close(self) -> None:
         """Finish what is queued, then close the connections."""
@@ -203,37 +270,69 @@ class Committer:
     async def _settle(self, lane: _Lane, batch: list[_Waiting]) -> None:
         """Bring every command of a batch to its answer."""
         loop = asyncio.get_running_loop()
-        failures, under_lock = 0, lane.contended_batches > 0
+        failures, races, under_lock = 0, 0, lane.contended_batches > 0
         lane.contended_batches = max(0, lane.contended_batches - 1)
-        while batch := self._still_wanted(batch, loop.time()):
-            started = loop.time()
+        lane.read_keys_batches = max(0, lane.read_keys_batches - 1)
+        waited_seconds = time.perf_counter() - batch[0].since
+        while batch := self._still_wanted(lane, batch, loop.time()):
             try:
-                outcomes = await self._attempt(lane, batch, under_lock=under_lock)
+                settled = await self._attempt(lane, batch, under_lock=under_lock)
+            except asyncpg.UniqueViolationError:  # a key that an owner did not look for, or that was booked just now
+                self._forget(lane, batch)
+                self._observer.retry("key")
+                under_lock = under_lock or lane.owned is None or lane.read_keys_batches == READ_KEYS_BATCHES
+                lane.read_keys_batches = READ_KEYS_BATCHES
+                continue
             except _LOST_RACE:
-                outcomes = None
+                settled = None
             except _LOST_CONNECTION:
+                self._forget(lane, batch)
                 await self._drop_connection(lane)
                 self._observer.retry("connection")
                 await asyncio.sleep(_RETRY_DELAYS_SECONDS[min(failures, len(_RETRY_DELAYS_SECONDS) - 1)])
                 failures += 1
                 continue
             except Exception as error:  # noqa: BLE001 - one guilty command must not fail the batch
+                self._reset(lane)
                 await self._drop_connection(lane)
                 if under_lock:
                     await self._isolate(lane, batch, error)
                     return
                 # Without the lock the statements of a read see different moments, and what they give together may
                 # make no sense. Under the lock it does, or the command is at fault.
-                outcomes = None
-            if outcomes is None:
+                settled = None
+            if settled is None:
+                self._forget(lane, batch)
                 self._observer.retry("race")
-                under_lock, lane.contended_batches = True, CONTENDED_BATCHES
+                races += 1
+                if lane.owned is None or races >= OPTIMISTIC_ATTEMPTS:
+                    under_lock, lane.contended_batches = True, CONTENDED_BATCHES
                 continue
-            self._observer.batch(lane.book, len(batch), loop.time() - started)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                if not waiting.answer.done():
-                    waiting.answer.set_result(outcome)
+            self._answer(lane, batch, waited_seconds, settled)
             return
+
+    def _answer(self, lane: _Lane, batch: list[_Waiting], waited_seconds: float, settled: _Settled) -> None:
+        times = settled.times
+        self._observer.batch(lane.book, len(batch), waited_seconds, times)
+        for waiting, outcome in zip(batch, settled.outcomes, strict=True):
+            if waiting.answer.done():
+                continue
+            if waiting.marks is not None:
+                waiting.marks.mark_at("queued", times.begun)
+                waiting.marks.mark_at("read", times.read)
+                waiting.marks.mark_at("decided", times.decided)
+                waiting.marks.mark_at("written", times.written)
+            waiting.answer.set_result(outcome)
+
+    @staticmethod
+    def _forget(lane: _Lane, batch: Sequence[_Waiting]) -> None:
+        if lane.owned is not None:
+            lane.owned.forget(waiting.command for waiting in batch)
+
+    @staticmethod
+    def _reset(lane: _Lane) -> None:
+        if lane.owned is not None:
+            lane.owned.reset()
 
     async def _isolate(self, lane: _Lane, batch: list[_Waiting], error: Exception) -> None:
         """Halve a batch that cannot be booked, so that only the guilty command fails."""
@@ -249,53 +348,113 @@ class Committer:
         await self._settle(lane, batch[middle:])
 
     @staticmethod
-    def _still_wanted(batch: list[_Waiting], now: float) -> list[_Waiting]:
-        """Drop commands that nobody waits for, or whose time is over."""
+    def _still_wanted(lane: _Lane, batch: list[_Waiting], now: float) -> list[_Waiting]:
+        """Drop commands that nobody waits for, whose time is over, or whose member has changed."""
+        owned = lane.owned
         wanted = []
         for waiting in batch:
             if waiting.answer.done() and not waiting.tried:
                 continue
+            error: CommitError | None = None
             if waiting.deadline <= now:
-                error: CommitError = OutcomeUnknown("the books could not be reached in time; send the same keys again")
+                error = OutcomeUnknown("the books could not be reached in time; send the same keys again")
                 if not waiting.tried:
                     error = DeadlinePassed("the deadline passed before anything was stored")
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(error)
-                continue
-            wanted.append(waiting)
+            elif waiting.as_of != NEVER_READ and (owned is None or owned.stale(waiting.command, waiting.as_of)):
+                error = MemberChanged("the member has changed since the record was read")
+            if error is None:
+                wanted.append(waiting)
+            elif not waiting.answer.done():
+                waiting.answer.set_exception(error)
         return wanted
 
-    async def _attempt(self, lane: _Lane, batch: Sequence[_Waiting], *, under_lock: bool) -> list[Outcome] | None:
+    async def _attempt(self, lane: _Lane, batch: Sequence[_Waiting], *, under_lock: bool) -> _Settled | None:
         """Read, decide and write once; None if another writer came first."""
         if lane.conn is None or lane.conn.is_closed():
             lane.conn = await asyncio.wait_for(self._connect(), STATEMENT_TIMEOUT_SECONDS)
+        begun = time.perf_counter()
         for waiting in batch:
             waiting.tried = True
         commands = [waiting.command for waiting in batch]
         if not under_lock:
-            verdicts = await self._decide_and_write(lane.conn, lane.book, commands)
+            work = await self._decide_and_write(lane, lane.conn, commands, read_all=lane.read_keys_batches > 0)
         else:
             async with lane.conn.transaction():
                 await lock_head(lane.conn, lane.book, STATEMENT_TIMEOUT_SECONDS)
-                verdicts = await self._decide_and_write(lane.conn, lane.book, commands)
-        return None if verdicts is None else await _outcomes(lane.conn, verdicts)
+                self._observer.fence(time.perf_counter() - begun)
+                work = await self._decide_and_write(lane, lane.conn, commands, read_all=True)
+        if work is None:
+            return None
+        if lane.owned is not None and work.decision.entries:  # now it is durable, under the lock as well
+            lane.owned.absorb(work.state, work.decision, commands)
+        outcomes = await _outcomes(lane.conn, work.decision.verdicts)
+        return _Settled(outcomes, BatchTimes(begun, work.read_at, work.decided_at, time.perf_counter()))
 
     async def _decide_and_write(
-        self, conn: asyncpg.Connection, book: int, commands: Sequence[Command]
-    ) -> list[Verdict] | None:
+        self, lane: _Lane, conn: asyncpg.Connection, commands: Sequence[Command], *, read_all: bool
+    ) -> _Work | None:
         now = self._clock()
-        state = await read_state(conn, book, commands, now, STATEMENT_TIMEOUT_SECONDS)
-        head = state.head
-        decision = decide(state, commands, now)
-        if decision.entries and not await write_decision(conn, head, state, decision, STATEMENT_TIMEOUT_SECONDS):
+        state = await self._state(lane, conn, commands, now, read_all=read_all)
+        if state is None:
             return None
-        return decision.verdicts
+        read_at, head = time.perf_counter(), state.head
+        decision = decide(state, commands, now)
+        decided_at = time.perf_counter()
+        if decision.entries and not await write_decision(conn, head, state, decision, STATEMENT_TIMEOUT_SECONDS):
+            if lane.owned is not None:
+                await self._catch_up(lane.owned, conn)
+            return None
+        return _Work(state, decision, read_at, decided_at)
+
+    async def _state(
+        self, lane: _Lane, conn: asyncpg.Connection, commands: Sequence[Command], now: datetime, *, read_all: bool
+    ) -> BookState | None:
+        """Return what a batch must know; None if the book has moved on from what its owner knew."""
+        owned = lane.owned
+        if owned is None:
+            return await read_state(conn, lane.book, commands, now, STATEMENT_TIMEOUT_SECONDS)
+        unknown = commands if read_all else owned.unknown(commands, now)
+        self._observer.known(len(commands), len(unknown))
+        if not unknown and owned.head is not None:
+            state = BookState(lane.book, owned.head)
+        else:
+            state = await read_state(conn, lane.book, unknown, now, STATEMENT_TIMEOUT_SECONDS)
+            if owned.head is None:
+                owned.begin(state.head)
+            elif owned.head.number != state.head.number:
+                await self._catch_up(owned, conn)
+                return None
+        owned.complete(state, commands, unknown)
+        return state
+
+    @staticmethod
+    async def _catch_up(owned: OwnedBook, conn: asyncpg.Connection) -> None:
+        """Follow what others appended."""
+        if owned.head is not None:
+            head, tail = await read_tail(conn, owned.book, owned.head.number, MAX_TAIL, STATEMENT_TIMEOUT_SECONDS)
+            owned.follow(head, tail)
 
     @staticmethod
     async def _drop_connection(lane: _Lane) -> None:
         if lane.conn is not None:
             lane.conn.terminate()
             lane.conn = None
+
+
+class _Work(NamedTuple):
+    """A batch that was decided and written, though perhaps not committed yet."""
+
+    state: BookState
+    decision: Decision
+    read_at: float
+    decided_at: float
+
+
+class _Settled(NamedTuple):
+    """What became of a batch, and when."""
+
+    outcomes: list[Outcome]
+    times: BatchTimes
 
 
 async def _outcomes(conn: asyncpg.Connection, verdicts: Sequence[Verdict]) -> list[Outcome]:

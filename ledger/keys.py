@@ -40,11 +40,17 @@ def content_hash(member_id: uuid.UUID | None, *parts: bytes) -> bytes:
     ``parts`` are the command's fields in a fixed order. The member stands for the identifier that was shown: the
     same shopper by card or phone is the same content, and no personal data enters the hash.
     """
-    digest = hashlib.sha256(member_id.bytes if member_id else bytes(16))
-    for part in parts:
-        digest.update(len(part).to_bytes(4, "big"))
-        digest.update(part)
-    return digest.digest()
+    return framed_content_hash(member_id, framed(*parts))
+
+
+def framed(*parts: bytes) -> bytes:
+    """Return the fields of a command one after the other, each after its length: no two commands' are the same."""
+    return b"".join([piece for part in parts for piece in (len(part).to_bytes(4, "big"), part)])
+
+
+def framed_content_hash(member_id: uuid.UUID | None, content: bytes) -> bytes:
+    """Return the `content_hash` of ``framed`` fields: for whom several members may stand, who frame them once."""
+    return hashlib.sha256((member_id.bytes if member_id else bytes(16)) + content).digest()
 
 
 def checkout_key(key: checkout_pb2.CheckoutKey) -> bytes:

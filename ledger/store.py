@@ -44,6 +44,18 @@ READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8, $9
 # Lock the head, alone in its statement, so that what is read afterwards is the newest.
 LOCK_HEAD = "SELECT number FROM ledger.book_head WHERE book = $1 FOR UPDATE"
 
+# Read the head of a book and who was concerned by its entries after one of them: one statement, so one moment.
+READ_TAIL = """
+SELECT h.number AS head_number, h.hash AS head_hash, h.booked_at AS head_booked_at, e.number, e.kind, e.member_id
+FROM ledger.book_head h
+LEFT JOIN LATERAL (
+    SELECT t.number, t.kind, t.member_id FROM ledger.entry t WHERE t.book = $1 AND t.number > $2
+    ORDER BY t.number LIMIT $3
+) e ON true
+WHERE h.book = $1
+ORDER BY e.number
+"""
+
 # Append the batch if the head is still the one that was read.
 WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 58))})"
 
@@ -194,6 +206,24 @@ def _attach_uses(state: BookState, row: asyncpg.Record) -> None:
         state.coupons.setdefault(code, {})[slot] = SlotUse(*use)
     for key, *figures in _columns(row, "slice_keys", "slice_granted", "slice_used"):
         state.budgets[key] = BudgetSlice(*figures)
+
+
+async def read_tail(
+    conn: asyncpg.Connection, book: int, after_number: int, limit: int, timeout_seconds: float = 10.0
+) -> tuple[Head, list[tuple[int, int, uuid.UUID | None]]]:
+    """Read the head of a book, and number, kind and member of its entries after one: what other writers appended.
+
+    At most ``limit`` of them, the oldest first; whoever gets fewer than the head's number promises knows that there
+    are more.
+
+    Raises:
+        LookupError: if the ledger has no such book.
+    """
+    rows = await conn.fetch(READ_TAIL, book, after_number, limit, timeout=timeout_seconds)
+    if not rows:
+        raise LookupError(f"there is no book {book} in this ledger")
+    head = Head(rows[0]["head_number"], rows[0]["head_hash"], rows[0]["head_booked_at"])
+    return head, [(row["number"], row["kind"], row["member_id"]) for row in rows if row["number"] is not None]
 
 
 async def lock_head(conn: asyncpg.Connection, book: int, timeout_seconds: float) -> None:

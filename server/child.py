@@ -9,6 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -29,6 +30,8 @@ class ChildTask:
     dsns: Dsns
     pos_address: str
     backoffice_address: str
+    sockets: Path
+    """A folder for sockets between the workers."""
 
 
 ChildMain = Callable[[ChildTask, Callable[[], None], asyncio.Event], Awaitable[None]]

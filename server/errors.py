@@ -129,3 +129,15 @@ def refusal_message(error: Refused) -> api.Refusal:
     if error.retry_after_seconds is not None:
         refusal.retry_after.CopyFrom(duration_of_seconds(error.retry_after_seconds))
     return refusal
+
+
+def refused_of_message(refusal: api.Refusal) -> Refused:
+    """Return the refusal that a message tells of; the other way round than `refusal_message`."""
+    wait = refusal.retry_after if refusal.HasField("retry_after") else None
+    return Refused(
+        refusal.reason,
+        refusal.message,
+        cashier_text=refusal.cashier_text,
+        violations=[(each.field, each.description) for each in refusal.violations],
+        retry_after_seconds=None if wait is None else wait.seconds + wait.nanos / _NANOSECONDS_PER_SECOND,
+    )

@@ -18,6 +18,8 @@ from server.settings import Settings
 
 KEEPALIVE_MILLISECONDS: Final = 30_000
 """A register whose cable was pulled is noticed within a minute."""
+AGE_GRACE_SECONDS: Final = 30
+"""How much longer than its streams, which end by themselves, a connection that is too old may last."""
 
 
 class Port:
@@ -64,12 +66,15 @@ class Port:
         await self._server.stop(self._grace_seconds)
 
 
-def edge_of(settings: Settings, authenticator: Authenticator) -> Edge:
-    """Return what the calls of a process share, by the settings."""
+def edge_of(settings: Settings, authenticator: Authenticator, group_of: Callable[[str], str] | None = None) -> Edge:
+    """Return what the calls of a process share, by the settings; ``group_of`` says by which group a store counts."""
     return Edge(
         authenticator,
         max_concurrent_calls=settings.max_concurrent_calls,
         default_timeout_seconds=settings.default_timeout_seconds,
+        group_of=group_of,
+        slow_call_milliseconds=settings.slow_call_milliseconds,
+        stream_age_seconds=settings.connection_age_seconds,
     )
 
 
@@ -82,12 +87,23 @@ async def answer_until(stop: asyncio.Event, port: Port, ready: Callable[[], None
 
 
 def server_options(settings: Settings) -> list[tuple[str, int]]:
-    """Return gRPC's options for a port of ours."""
+    """Return gRPC's options for a port of ours.
+
+    A connection stays with the worker that took it. So that lanes spread over the workers, also over one that was
+    started again, each connection ends after a while: gRPC tells the client to open a new one for its next call, and
+    `Edge` ends each stream in order at the same age.
+    """
+    age_milliseconds = settings.connection_age_seconds * 1000
+    aging = [
+        ("grpc.max_connection_age_ms", age_milliseconds),
+        ("grpc.max_connection_age_grace_ms", age_milliseconds + AGE_GRACE_SECONDS * 1000),
+    ]
     return [
         ("grpc.so_reuseport", 1),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MILLISECONDS // 3),
+        *(aging if age_milliseconds else []),
     ]
 
 

@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import asyncpg
 import structlog
 
-if TYPE_CHECKING:
-    from server.database import Connection
-
-    Connect = Callable[[], Awaitable[asyncpg.Connection[asyncpg.Record]]]
-    Loader = Callable[[Connection], Awaitable[None]]
+Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
+Loader = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 
 INTERVAL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 30.0

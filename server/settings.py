@@ -111,6 +111,11 @@ class Settings(BaseSettings):
     max_concurrent_calls: int = Field(2000, ge=1, description="Calls under way in one process; more are refused.")
     default_timeout_seconds: float = Field(3.0, gt=0, description="The deadline of a call that names none.")
     drain_timeout_seconds: float = Field(15.0, ge=0, description="How long calls under way may take at shutdown.")
+    connection_age_seconds: int = Field(
+        300,
+        ge=0,
+        description="Registers are asked to connect anew after this time, which spreads them over workers; 0: never.",
+    )
 
     # The country.
     default_region: str = Field("UA", pattern="^[A-Z]{2}$", description="Whose national phone numbers are read.")
@@ -138,6 +143,15 @@ class Settings(BaseSettings):
     )
     message_key_days: int = Field(
         90, ge=1, description="How long a message sent again gets its stored answer, and an ended hold is known."
+    )
+
+    # Watching.
+    slow_call_milliseconds: int = Field(250, ge=0, description="Calls that take longer are logged; 0: none.")
+    trace_endpoint: str | None = Field(
+        None, pattern="^https?://", description="Where traces go, OTLP over HTTP, such as http://localhost:4318."
+    )
+    trace_share: float = Field(
+        0.01, ge=0, le=1, description="The share of calls that are traced, if their callers' are not."
     )
 
     # Workings.

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -193,7 +194,8 @@ async def _supervise(
     settings: Settings, dsns: Dsns, embedded: EmbeddedPostgres | None, ports: Ports, metrics_address: str
 ) -> None:
     """Keep the children alive until a signal comes, then drain them."""
-    children = _children(settings, dsns, ports)
+    folder = tempfile.TemporaryDirectory(prefix="tallypoint-sockets-")
+    children = _children(settings, dsns, ports, Path(folder.name))
     signalled = _watch_signals(children)
     lives = [asyncio.create_task(child.keep_alive(), name=child.name) for child in children]
     helpers = [
@@ -219,11 +221,12 @@ async def _supervise(
     finally:
         for child in children:
             child.stop(force=True)
+        folder.cleanup()
 
 
-def _children(settings: Settings, dsns: Dsns, ports: Ports) -> list[KeptChild]:
+def _children(settings: Settings, dsns: Dsns, ports: Ports, sockets: Path) -> list[KeptChild]:
     def child(name: str, main_name: str) -> KeptChild:
-        return KeptChild(main_name, ChildTask(name, settings, dsns, ports.pos, ports.backoffice))
+        return KeptChild(main_name, ChildTask(name, settings, dsns, ports.pos, ports.backoffice, sockets))
 
     workers = [child(f"worker-{number}", "server.worker:pos_worker_main") for number in range(1, settings.workers + 1)]
     sweeper = [child("sweeper", "server.sweeper:sweeper_main")] if settings.sweep_interval_seconds else []

@@ -21,11 +21,12 @@ from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.child import ChildTask
 from server.clock import utc_now
 from server.edge import Role, service_handler
+from server.forwarding import Forwarder, owned_books
 from server.gather import Gatherer
 from server.hosting import Port, answer_until, edge_of
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
-from server.reload import Reloader
+from server.reload import Loader, Reloader
 from server.rights.coupons import CouponReader
 from server.rules import RulesBook
 from server.rules.shadow import Shadows
@@ -43,13 +44,23 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         books = await read_books(connect)
         hashes = KeyedHash(settings.secret_bytes)
         keys, stores, catalogue, rules = KeyRing(hashes), Stores(), Catalogue(), RulesBook()
-        loaders = {"stores": (keys.load, stores.load), "products": (catalogue.load,), "programme": (rules.load,)}
+        identifiers = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
+        number = int(task.name.rpartition("-")[2])
+        committer_metrics = metrics.CommitterMetrics()
+        owned = owned_books(number, settings.workers, books)
+        committer = Committer(connect, books, utc_now, owned=owned, observer=committer_metrics)
+        stack.push_async_callback(committer.close)
+        directory = Directory(connect, identifiers, hashes, books, committer.known_number)
+        stack.push_async_callback(directory.close)
+        loaders: dict[str, tuple[Loader, ...]] = {
+            "stores": (keys.load, stores.load),
+            "products": (catalogue.load,),
+            "programme": (rules.load,),
+            "audience": (directory.forget_all,),
+        }
         reloader = Reloader(connect, loaders)
         stack.push_async_callback(reloader.stop)
         await reloader.start()
-        identifiers = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
-        directory = Directory(connect, identifiers, hashes, books)
-        stack.push_async_callback(directory.close)
         balances: BalanceReader = Gatherer("balances", connect, _load_balances)
         stack.push_async_callback(balances.close)
         reader = LedgerReader(connect, utc_now)
@@ -58,14 +69,14 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         stack.push_async_callback(coupons.close)
         budgets = Budgets(connect, utc_now)
         stack.push_async_callback(budgets.close)
-        committer = Committer(connect, books, utc_now, observer=_CommitterMetrics())
-        stack.push_async_callback(committer.close)
         shadows = Shadows(rules, connect)
         stack.push_async_callback(shadows.stop)
         shadows.start()
+        forwarder = Forwarder(task.sockets, number, settings.workers, committer_metrics)
+        stack.push_async_callback(forwarder.stop)
         servicer = CheckoutServicer(
             directory=directory,
-            books=Books(committer, balances, reader, budgets),
+            books=Books(committer, balances, reader, budgets, forwarder if settings.workers > 1 else None),
             clock=utc_now,
             coupons=coupons,
             rules=rules,
@@ -73,23 +84,11 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
             stores=stores,
             shadows=shadows,
         )
+        await forwarder.start(servicer.commit_for_other)
         edge = edge_of(settings, keys)
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]
         handlers = service_handler(service, servicer, _TERMINALS, edge, batch_methods={"CommitBatch"})
         await answer_until(stop, Port(task.pos_address, settings, edge, [(service, handlers)]), ready)
-
-
-class _CommitterMetrics:
-    """Tells Prometheus what the committer does."""
-
-    def batch(self, book: int, commands: int, seconds: float) -> None:  # noqa: ARG002 - a label a book is too many
-        """Count a committed batch."""
-        metrics.BATCH_ENTRIES.observe(commands)
-        metrics.BATCH_SECONDS.observe(seconds)
-
-    def retry(self, reason: str) -> None:
-        """Count a batch that runs again."""
-        metrics.BATCH_RETRIES.labels(reason).inc()
 
 
 async def _load_balances(

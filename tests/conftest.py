@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from server.postgres import EmbeddedPostgres
@@ -20,9 +21,16 @@ ROOM_FOR_DATABASES_BYTES = 8 * 1024**3
 
 _OWN_TEMP = pytest.StashKey[str]()
 
+# A slow machine is no defect: how long an example takes is nothing that these tests prove.
+hypothesis.settings.register_profile("tallypoint", deadline=None)
+hypothesis.settings.load_profile("tallypoint")
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Give every run a folder of its own: PostgreSQL's account must keep its way in when another run starts."""
+    """Give every run a folder of its own: PostgreSQL's account must keep its way in when another run starts.
+
+    A run in several processes (`pytest -n 2`) makes folders for them in it.
+    """
     if not config.option.basetemp:
         folder = tempfile.mkdtemp(prefix="tallypoint-tests-", dir=_in_memory())
         config.option.basetemp = config.stash[_OWN_TEMP] = folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import common_pb2
@@ -17,7 +17,7 @@ from server.checkout.convert import (
 )
 from server.checkout.presenting import Presented
 from server.errors import Refused
-from server.members.directory import Found
+from server.members.directory import Found, MemberRecord
 from server.promotions import (
     Counter,
     FurtherUnit,
@@ -26,6 +26,8 @@ from server.promotions import (
     Rules,
     Usage,
 )
+
+_NO_OFFERS: Final[frozenset[str]] = frozenset()
 
 
 class Shopper(NamedTuple):
@@ -70,7 +72,7 @@ def member_facts(found: Found | None, local_at: datetime) -> MemberFacts | None:
     """Return what promotions may know of a member at a moment on the store's clock."""
     if found is None:
         return None
-    member, day = found.member, local_at.date()
+    member = found.member
     return MemberFacts(
         str(member.member_id),
         member.birthday,
@@ -78,12 +80,16 @@ def member_facts(found: Found | None, local_at: datetime) -> MemberFacts | None:
         can_spend=member.can_spend,
         registered_on=member.registered_at.astimezone(local_at.tzinfo).date(),
         segments=member.segments,
-        offers=frozenset(
-            offer.promotion_id
-            for offer in member.offers
-            if (offer.first is None or offer.first <= day) and (offer.last is None or day <= offer.last)
-        ),
+        offers=_offers_on(local_at.date(), member) if member.offers else _NO_OFFERS,
         language=member.language,
+    )
+
+
+def _offers_on(day: date, member: MemberRecord) -> frozenset[str]:
+    return frozenset(
+        offer.promotion_id
+        for offer in member.offers
+        if (offer.first is None or offer.first <= day) and (offer.last is None or day <= offer.last)
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.balances import BalanceAt
@@ -20,12 +22,18 @@ MAX_RECEIPT_MINOR = 10**13
 """The most that the lines of a receipt may come to, in minor units: a hundred billion of any currency."""
 
 _SHOWN_SKUS = 5
+_KEPT_MIDNIGHTS = 4096
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NANOS_PER_SECOND = 10**9
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _AUDIENCES: Mapping[Audience, common_pb2.Audience] = {
     Audience.CASHIER: common_pb2.AUDIENCE_CASHIER,
     Audience.SHOPPER: common_pb2.AUDIENCE_SHOPPER,
     Audience.RECEIPT: common_pb2.AUDIENCE_RECEIPT,
     Audience.VOICE: common_pb2.AUDIENCE_VOICE,
 }
+
+_new = tuple.__new__  # builds a named tuple in half the time of calling its class; used for every line
 
 
 class ProductLike(Protocol):
@@ -78,6 +86,18 @@ def invalid(field: str, description: str) -> Refused:
     )
 
 
+def moment_of(timestamp: Timestamp) -> datetime:
+    """Return a timestamp as an aware moment in UTC: `Timestamp.ToDatetime` for a third of its time.
+
+    Raises:
+        ValueError: if it is outside of the calendar.
+    """
+    seconds, nanos = timestamp.seconds, timestamp.nanos
+    if not (_FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < _NANOS_PER_SECOND):
+        return timestamp.ToDatetime(tzinfo=UTC)  # says what is wrong with it
+    return _EPOCH + timedelta(0, seconds, nanos // 1000)
+
+
 def lines_of(receipt: common_pb2.Receipt, catalogue: CatalogueLike) -> tuple[list[ReceiptLine], list[str]]:
     """Return the lines that take part in promotions, completed from the catalogue, and the SKUs unknown to it.
 
@@ -101,15 +121,16 @@ def lines_of(receipt: common_pb2.Receipt, catalogue: CatalogueLike) -> tuple[lis
                 raise invalid(f"receipt.lines[{index}].list_amount_minor", "must be 0 where quantity_milli is 0")
             continue
         total += amount
-        product = catalogue.get(line.sku)
-        category, brand, supplier, tags = line.category, line.brand, line.supplier, tuple(line.tags)
+        sku, category, brand, supplier, tags = line.sku, line.category, line.brand, line.supplier, line.tags
+        product = catalogue.get(sku)
+        all_tags = tuple(tags) if tags else ()
         if product is not None:
             category, brand = category or product.category, brand or product.brand
-            supplier, tags = supplier or product.supplier, (*product.tags, *tags)
+            supplier, all_tags = supplier or product.supplier, product.tags + all_tags
         elif not category:
-            unknown.append(line.sku)
-        goods = (line.sku, category, brand, supplier, tags)
-        lines.append(ReceiptLine(number, *goods, quantity, amount, line.floor_amount_minor, line.weighed))
+            unknown.append(sku)
+        goods = (sku, category, brand, supplier, all_tags)
+        lines.append(_new(ReceiptLine, (number, *goods, quantity, amount, line.floor_amount_minor, line.weighed)))
     if total > MAX_RECEIPT_MINOR:
         raise invalid("receipt.lines", f"the list prices come to {total}, more than {MAX_RECEIPT_MINOR}")
     return lines, unknown
@@ -208,5 +229,7 @@ def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks | None
     )
 
 
+@lru_cache(_KEPT_MIDNIGHTS)
 def _midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return when a day begins; all receipts of a day and store ask for the same few."""
     return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, date
+from datetime import date
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from google.protobuf import text_format
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from server.checkout.convert import add_line_effects, lines_of, variance_messages
+from server.checkout.convert import add_line_effects, lines_of, moment_of, variance_messages
 from server.promotions import Effects, MemberFacts, PaidLine, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
 from server.promotions.arithmetic import in_birthday_window
 from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
@@ -56,12 +56,12 @@ def receipt_facts(
     """Return a register's receipt as promotions see it; `lines` are those completed from the catalogue."""
     return ReceiptFacts(
         store_id,
-        receipt.event_at.ToDatetime(tzinfo=UTC).astimezone(zone),
+        moment_of(receipt.event_at).astimezone(zone),
         lines,
         store_groups,
         receipt.channel,
         TERMINALS.get(receipt.terminal_kind),
-        tuple(TenderFact(TENDERS[one.kind], one.amount_minor, one.card_bin) for one in receipt.tenders),
+        tuple([TenderFact(TENDERS[one.kind], one.amount_minor, one.card_bin) for one in receipt.tenders]),
         coupons,
         partner,
     )
@@ -108,10 +108,13 @@ def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozen
 
 def _add_member(facts: journal_pb2.PurchaseFacts, rules: Rules, member: MemberFacts, day: date, tier: str) -> None:
     facts.tier = tier if member.tier is None else member.tier
-    facts.segments.extend(sorted(member.segments & rules.segments))
-    facts.offers.extend(sorted(member.offers))
+    if segments := member.segments & rules.segments:
+        facts.segments.extend(sorted(segments))
+    if member.offers:
+        facts.offers.extend(sorted(member.offers))
     facts.member_age_days = age_days(member, day)
-    facts.birthday_windows.extend(f"{before}:{after}" for before, after in sorted(open_windows(rules, member, day)))
+    if windows := open_windows(rules, member, day):
+        facts.birthday_windows.extend(f"{before}:{after}" for before, after in sorted(windows))
     facts.language = member.language
     facts.can_earn = member.can_earn
     facts.can_spend = member.can_spend

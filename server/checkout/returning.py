@@ -14,8 +14,7 @@ from ledger.keys import content_hash, message_key
 from ledger.lookups import BookedReceipt
 from ledger.model import AVAILABLE, EXPIRED, Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
-from server.checkout.convert import decimal_text, invalid
-from server.checkout.sale import moment_of
+from server.checkout.convert import decimal_text, invalid, moment_of
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes
 from server.errors import Refused
 from server.promotions import Clawback, Rules

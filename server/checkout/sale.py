@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 from zoneinfo import ZoneInfo
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2
 
-from server.checkout.convert import CatalogueLike, invalid, lines_of, unknown_sku_notice
+from server.checkout.convert import CatalogueLike, invalid, lines_of, moment_of, unknown_sku_notice
 from server.checkout.facts import receipt_facts
 from server.errors import Refused
 from server.members.directory import Found
@@ -122,9 +121,4 @@ def evaluated(evaluate: Callable[[], T]) -> T:
 def shopper_of(found: Found | None, store_id: str, terminal_id: str, local_at: datetime) -> str:
     """Return by what a shopper's receipts of a day are drawn for a roll-out, the same in Quote and in Commit."""
     who = f"{store_id}/{terminal_id}" if found is None else str(found.member.member_id)
-    return f"{who}|{local_at:%Y-%m-%d}"
-
-
-def moment_of(timestamp: Timestamp) -> datetime:
-    """Return a timestamp as an aware moment in UTC."""
-    return timestamp.ToDatetime(tzinfo=UTC)
+    return f"{who}|{local_at.date().isoformat()}"

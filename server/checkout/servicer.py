@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.balances import BalanceAt
-from ledger.committer import Committer
+from ledger.books import book_of_receipt
+from ledger.committer import Committer, MemberChanged
 from ledger.keys import checkout_key
 from ledger.model import Booked, Hold
+from ledger.owned import NEVER_READ
 from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
-from server.checkout.convert import CatalogueLike, balance_message
+from server.checkout.convert import CatalogueLike, balance_message, moment_of
 from server.checkout.further import further_payment
 from server.checkout.holding import (
     HoldContext,
@@ -47,11 +49,11 @@ from server.checkout.quoting import (
 )
 from server.checkout.reading import LedgerReader
 from server.checkout.returning import ReturnContext, known_purchase, return_command, return_response
-from server.checkout.sale import Judge, Sale, StoresLike, evaluated, moment_of, shopper_of
+from server.checkout.sale import Judge, Sale, StoresLike, evaluated, shopper_of
 from server.checkout.session import Call, serve_session
 from server.checkout.submitting import receipt_key_bytes, submit
 from server.clock import Clock
-from server.edge import Caller, check
+from server.edge import Caller, Stream, check
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
 from server.members.directory import Directory, Found
@@ -76,13 +78,24 @@ _OFFLINE_CASES: Mapping[common_pb2.RefusalReason, str] = {
 one cannot be scanned again, so it is as good as unknown."""
 
 
+class Owners(Protocol):
+    """The other workers, each of whom owns some books; see `server.forwarding`."""
+
+    async def ask(self, book: int, caller: Caller) -> bytes | None:
+        """Let a book's owner do the caller's call; None if it is to be done here."""
+
+
 class Books(NamedTuple):
-    """The ways to the books: commands, balances, rare look-ups, and parts of shared budgets."""
+    """The ways to the books: commands, balances, rare look-ups, parts of shared budgets, and other workers' books.
+
+    Without ``owners`` every receipt is booked here.
+    """
 
     committer: Committer
     balances: BalanceReader
     reader: LedgerReader
     budgets: Budgets
+    owners: Owners | None = None
 
 
 class CheckoutServicer:
@@ -102,7 +115,7 @@ class CheckoutServicer:
     ) -> None:
         """Take the parts that a worker shares among its calls; without `shadows` none are compared."""
         self._directory = directory
-        self._committer, self._balances, self._reader, self._budgets = books
+        self._committer, self._balances, self._reader, self._budgets, self._owners = books
         self._coupons = coupons
         self._lookups = CouponLookups(coupons, books.reader)
         self._rules = rules
@@ -236,9 +249,39 @@ class CheckoutServicer:
 
     # --- writing -----------------------------------------------------------------------------------------------
 
-    async def commit(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse:
-        """Book a receipt as paid."""
+    async def commit(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse | bytes:
+        """Book a receipt as paid: by the owner of its book, or here. An owner's answer is passed on as it came."""
+        if self._owners is not None:
+            book = await self._book_of(request)
+            answer = None if book is None else await self._owners.ask(book, caller)
+            if answer is not None:
+                caller.timeline.mark("forwarded")
+                return answer
+        return await self.commit_here(request, caller)
+
+    async def commit_for_other(self, raw: bytes, caller: Caller) -> bytes:
+        """Book a receipt that another worker was sent, and has checked."""
+        request = checkout_pb2.CommitRequest.FromString(raw)
+        return (await self.commit_here(request, caller)).SerializeToString()
+
+    async def commit_here(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse:
+        """Book a receipt as paid, with the member's record as it was looked up before if that still holds."""
+        known = self._directory.remembered(request.identifier)
+        if known is not None and known.as_of != NEVER_READ:
+            try:
+                shopper = Shopper(known.lookup.found, known.lookup.found)
+                return await self._commit(request, caller, shopper, known.as_of)
+            except MemberChanged:
+                pass  # look it up again
         return await self._commit(request, caller, await self._shopper(request))
+
+    async def _book_of(self, request: checkout_pb2.CommitRequest) -> int | None:
+        """Return the book that a receipt belongs to, if that can be said without doing the whole call."""
+        if not request.HasField("identifier"):
+            return book_of_receipt(receipt_key_bytes(request.receipt_key, "receipt_key"), self._committer.books)
+        known = self._directory.remembered(request.identifier)
+        lookup = await self._directory.look_up(request.identifier) if known is None else known.lookup
+        return None if lookup.found is None else lookup.found.member.book
 
     async def commit_batch(
         self, request: checkout_pb2.CommitBatchRequest, caller: Caller
@@ -256,9 +299,10 @@ class CheckoutServicer:
             return checkout_pb2.CommitResult(refusal=refusal_message(refused))
 
     async def _commit(
-        self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper
+        self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper, as_of: int = NEVER_READ
     ) -> checkout_pb2.CommitResponse:
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
+        caller.timeline.mark("member")
         key, found = request.receipt_key, shopper.found
         sale = self._judge.sale(request.receipt, key.store_id, terminal_id=key.terminal_id, found=found)
         context = CommitContext(
@@ -275,7 +319,10 @@ class CheckoutServicer:
         command, shared = evaluated(lambda: commit_command(request, context, self._committer.books))
         if shared:
             await self._budgets.ensure(command.book, shared)
-        booked = await submit(self._committer, command, caller.deadline, shopper.refusal)
+        caller.timeline.mark("judged")
+        booked = await submit(
+            self._committer, command, caller.deadline, shopper.refusal, as_of=as_of, marks=caller.timeline
+        )
         if self._shadows is not None and not booked.repeated:
             facts = context.facts._replace(coupons=context.presented.usable)
             usage = cached_usage(found)
@@ -370,9 +417,7 @@ class CheckoutServicer:
         command = return_command(request, ReturnContext(purchase, rules, unit, zone))
         return return_response(await submit(self._committer, command, caller.deadline))
 
-    def session(
-        self, requests: AsyncIterator[checkout_pb2.SessionRequest], caller: Caller
-    ) -> AsyncIterator[checkout_pb2.SessionResponse]:
+    async def session(self, stream: Stream, caller: Caller) -> None:
         """Serve many calls over one stream."""
         calls: dict[str, Call] = {
             "identify": self.identify,
@@ -382,7 +427,7 @@ class CheckoutServicer:
             "cancel": self.cancel,
             "return": self.return_,
         }
-        return serve_session(requests, caller, calls)
+        await serve_session(stream, caller, calls)
 
     # --- what the calls share ----------------------------------------------------------------------------------
 

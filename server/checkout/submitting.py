@@ -7,10 +7,11 @@ from typing import Final
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from ledger.committer import CommandFailed, Committer, DeadlinePassed, OutcomeUnknown, Overloaded
+from ledger.committer import CommandFailed, Committer, DeadlinePassed, Marks, MemberChanged, OutcomeUnknown, Overloaded
 from ledger.keys import business_key
 from ledger.model import Booked, Command
 from ledger.model import Refused as LedgerRefused
+from ledger.owned import NEVER_READ
 from server.checkout.convert import invalid
 from server.errors import Refused
 
@@ -40,17 +41,25 @@ def receipt_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
 
 
 async def submit(
-    committer: Committer, command: Command, deadline: float | None, refusal: Refused | None = None
+    committer: Committer,
+    command: Command,
+    deadline: float | None,
+    refusal: Refused | None = None,
+    *,
+    as_of: int = NEVER_READ,
+    marks: Marks | None = None,
 ) -> Booked:
     """Submit a command; return its entry, or its stored one, once it is durable.
 
-    ``refusal`` is what ``command.refusal`` stands for, with its text for the cashier.
+    ``refusal`` is what ``command.refusal`` stands for, with its text for the cashier; ``as_of`` and ``marks`` are
+    those of `Committer.submit`.
 
     Raises:
         Refused: by name, if the command was not booked or its outcome is unknown.
+        MemberChanged: if the member has changed since ``as_of``.
     """
     try:
-        outcome = await committer.submit(command, deadline)
+        outcome = await committer.submit(command, deadline, as_of=as_of, marks=marks)
     except Overloaded as error:
         raise Refused(
             common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds
@@ -59,6 +68,8 @@ async def submit(
         raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
     except OutcomeUnknown as error:
         raise Refused(common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0) from error
+    except MemberChanged:
+        raise  # the command is to be made again
     except CommandFailed:
         raise  # a mistake of ours: the edge answers INTERNAL with an incident id
     if refusal is not None and outcome is command.refusal:

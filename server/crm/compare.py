@@ -21,7 +21,7 @@ from server.crm import source
 from server.crm.rows import ENTRY_KINDS, UnreadableEntryError, known_name, rows_of
 from server.crm.source import Names
 from server.crm.store import FOLLOWING, READ_UNITS, Cursor, check_identity, read_cursors
-from server.crm.tables import TABLES, MemberRow, MovementRow, PointUnitRow, Table
+from server.crm.tables import TABLES, LineRow, MemberRow, MovementRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
     from ledger.journal import EntryRecord
@@ -241,6 +241,7 @@ async def _compare_window(
     except UnreadableEntryError as error:
         result.differs(book, after + 1, "entry", error, "applied")
         return
+    expected.of[LineRow] = [line.row() for line in expected.lines]
     expected.of[MovementRow] = [_movement(posting, names.partners) for posting in postings]
     result.entries += len(entries)
     for table in TABLES:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
 from ledger.books import BEFORE_ALL_ENTRIES, genesis_hash
+from server.crm.copying import text_of
 from server.crm.rows import Rows
 from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
-from server.crm.tables import TABLES, MemberRow, PointUnitRow
+from server.crm.tables import TABLES, LineRow, MemberRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -171,7 +172,12 @@ async def apply(conn: Connection, before: Cursor, after: Cursor, rows: Rows, mem
         if not await _move(conn, MOVE_CURSOR, before, after.number, after.hash, after.booked_at):
             return False
         for table in TABLES:
-            await _copy(conn, table.name, before.book, table.columns, rows.of[table.row])
+            if table.row is LineRow:
+                lines = [line.text(before.book) for line in rows.lines]
+            else:
+                lines = [f"{before.book}\t{text_of(row)}\n" for row in rows.of[table.row]]
+            if lines:
+                await _copy(conn, table, lines)
         if rows.members:
             await conn.execute(PUT_MEMBERS, before.book, _members_json(members))
             gone = rows.members.keys() - {member.member_id for member in members}
@@ -200,12 +206,11 @@ async def _move(conn: Connection, statement: str, cursor: Cursor, *values: objec
     return tag == "UPDATE 1"
 
 
-async def _copy(
-    conn: Connection, table: str, book: int, columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
-) -> None:
-    records = [(book, *row) for row in rows]
-    if records:
-        await conn.copy_records_to_table(table, schema_name="crm", columns=["book", *columns], records=records)
+async def _copy(conn: Connection, table: Table, lines: Iterable[str]) -> None:
+    async def data() -> AsyncIterator[bytes]:
+        yield "".join(lines).encode()
+
+    await conn.copy_to_table(table.name, schema_name="crm", columns=("book", *table.columns), source=data())
 
 
 def _members_json(members: Iterable[MemberRow]) -> str:

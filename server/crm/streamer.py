@@ -27,10 +27,9 @@ from prometheus_client import Gauge
 from ledger.journal import EntryRecord, read_entries, read_heads
 from server.clock import Clock, pause, utc_now
 from server.crm import source, store
-from server.crm.rows import UnreadableEntryError, rows_of
-from server.crm.source import SourceRefusedError
+from server.crm.rows import Rows, UnreadableEntryError, rows_of
+from server.crm.source import Names, SourceRefusedError
 from server.crm.store import Cursor, ForeignLedgerError
-from server.crm.tables import PointUnitRow
 from server.logs import describe_error
 from server.metrics import CRM_CONNECTED, CRM_ENTRIES, set_crm_lag
 
@@ -44,10 +43,13 @@ BATCH_ENTRIES: Final = 500
 """Entries in one transaction; more gain nothing."""
 BATCH_BYTES: Final = 2 * 1024 * 1024
 """Events in one transaction, unless a single one is larger; receipts of a thousand lines come in smaller batches."""
-BUSY_PAUSE_SECONDS: Final = 0.05
-"""The pause after entries came: long enough for the next ones to come as a batch."""
-IDLE_PAUSE_SECONDS: Final = 0.2
-"""The longest pause while nothing comes; an idle stream asks five times a second."""
+IDLE_SECONDS: Final = 0.15
+"""From one look at the ledger to the next while little comes: how late a lone receipt is at most."""
+GATHER_SECONDS: Final = 0.3
+"""The same while much comes. A transaction costs as much as some thirty receipts, so few large ones leave more of the
+processor to the tills; a receipt is still there well within a second."""
+BUSY_ENTRIES: Final = 20
+"""So many entries at one look are much."""
 RECHECK_SECONDS: Final = 10.0
 """How often a book that stopped is looked at again."""
 MEASURE_SECONDS: Final = 1.0
@@ -117,7 +119,7 @@ class Lane:
         self._limits: dict[int, int] = {}
         self._rechecks: dict[int, float] = {}
         self._failures = 0
-        self._units: list[PointUnitRow] = []
+        self._names = Names([], {})
 
     async def run(self) -> None:
         """Work until told to stop, whatever becomes of the databases."""
@@ -141,7 +143,7 @@ class Lane:
             stack.callback(ledger.terminate)
             crm = await store.connect_crm(self._dsns[1])
             stack.callback(crm.terminate)
-            self._units = []
+            self._names = Names([], {})
             cursors = await store.open_cursors(crm, await source.read_identity(ledger))
             self._books = [book for book in sorted(cursors) if book % LANES == self.number]
             self._progress.cursors.update((book, cursors[book]) for book in self._books)
@@ -153,8 +155,9 @@ class Lane:
             await crm.close(timeout=1)
 
     async def _follow(self, ledger: Connection, crm: Connection) -> None:
-        wait_seconds = BUSY_PAUSE_SECONDS
+        loop = asyncio.get_running_loop()
         while not self._stop.is_set():
+            began = loop.time()
             heads = await read_heads(ledger)
             applied, more = 0, False
             for book in self._books:
@@ -162,10 +165,8 @@ class Lane:
                 applied += count
                 more = more or full
             self._failures = 0
-            if more:
-                continue
-            wait_seconds = BUSY_PAUSE_SECONDS if applied else min(2 * wait_seconds, IDLE_PAUSE_SECONDS)
-            await pause(self._stop, wait_seconds)
+            if not more:
+                await pause(self._stop, pause_seconds(applied, loop.time() - began))
 
     async def _advance(self, ledger: Connection, crm: Connection, book: int, head: Head | None) -> tuple[int, bool]:
         """Apply one batch of a book; return how many entries it had, and whether more may be waiting."""
@@ -200,12 +201,7 @@ class Lane:
     async def _apply(
         self, ledger: Connection, crm: Connection, before: Cursor, after: Cursor, entries: list[EntryRecord]
     ) -> bool:
-        # Read after the entries, so every unit and partner that they name is there.
-        names = await source.read_names(ledger)
-        rows = rows_of(entries, names.partners)
-        if names.units != self._units and names.units:
-            await store.put_units(crm, names.units)
-            self._units = names.units
+        rows = await self._rows_of(ledger, crm, entries)
         # Read after the entries, so a record is at least as new as the entry that tells of it.
         members = await source.read_members(ledger, before.book, rows.members) if rows.members else []
         if any(member.version < rows.members[member.member_id] for member in members):
@@ -218,6 +214,21 @@ class Lane:
         self._progress.cursors[before.book] = after._replace(state=store.FOLLOWING, reason=None)
         CRM_ENTRIES.labels(str(before.book)).inc(len(entries))
         return True
+
+    async def _rows_of(self, ledger: Connection, crm: Connection, entries: list[EntryRecord]) -> Rows:
+        """Make rows, after reading the names of units and partners if the entries have new ones."""
+        names = self._names
+        with contextlib.suppress(UnreadableEntryError):
+            rows = rows_of(entries, names.partners)
+            if rows.units() <= {row.unit for row in names.units}:
+                return rows
+        # Read after the entries, so every unit and partner that they name is there.
+        names = await source.read_names(ledger)
+        rows = rows_of(entries, names.partners)
+        if names.units:
+            await store.put_units(crm, names.units)
+        self._names = names
+        return rows
 
     async def _refuse(self, crm: Connection, cursor: Cursor, entries: list[EntryRecord], error: Exception) -> None:
         """Stop a book and say why."""
@@ -246,6 +257,14 @@ class Lane:
         if self._progress.refused.pop(book, None) is not None:
             _log.info("crm_book_resumed", book=book, number=cursor.number)
             REFUSED.labels(str(book)).set(0)
+
+
+def pause_seconds(applied: int, spent_seconds: float) -> float:
+    """Return how long to gather entries, after a look at the ledger that applied some and took so many seconds.
+
+    The busier the stream, the longer a look takes, and the shorter the pause: lag does not add up.
+    """
+    return max(0.0, (GATHER_SECONDS if applied >= BUSY_ENTRIES else IDLE_SECONDS) - spent_seconds)
 
 
 def within_bytes(entries: list[EntryRecord]) -> list[EntryRecord]:

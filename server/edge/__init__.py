@@ -5,6 +5,8 @@ Servicers import `Caller` and `Role`, and `check` where they take batches or str
 
 from server.edge.caller import Authenticator, Caller, Identity, Role
 from server.edge.handlers import Edge, MethodHandlers, service_handler
+from server.edge.stream import Stream
+from server.edge.timeline import Timeline
 from server.edge.validation import check, invalid_request
 
 __all__ = [
@@ -14,6 +16,8 @@ __all__ = [
     "Identity",
     "MethodHandlers",
     "Role",
+    "Stream",
+    "Timeline",
     "check",
     "invalid_request",
     "service_handler",

@@ -5,6 +5,10 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple, Protocol
 
+from google.protobuf.message import Message
+
+from server.edge.timeline import UNTIMED, Timeline
+
 
 class Role(Enum):
     """What a caller may reach. The values stand in the database."""
@@ -38,6 +42,15 @@ class Caller(NamedTuple):
     deadline: float | None
     """When the caller stops waiting, in seconds of `time.monotonic()`, which is also the event loop's clock; None
     on a stream, whose requests carry their own."""
+    timeline: Timeline = UNTIMED
+    """When the call was where."""
+    sent: Message | bytes = b""
+    """The request as it came: serialised, or the message inside a stream's."""
+
+    def raw_request(self) -> bytes:
+        """Return the request as it was sent, serialised."""
+        sent = self.sent
+        return sent if isinstance(sent, bytes) else sent.SerializeToString()
 
 
 class Authenticator(Protocol):

@@ -1,41 +1,43 @@
 """Wraps a servicer's methods once, at registration, with all that every call needs.
 
-A servicer is a plain object with ``async def snake_case_method(self, request, caller)`` and, for streams both ways,
-``def session(self, requests, caller)`` that returns an async iterator of answers. It raises `Refused`, and knows
-nothing of gRPC. The wrapper admits the call (load, key, role), parses and checks the request, measures, and turns
-errors into statuses. It is on the path of every call: it does each of these once and awaits only the method.
+A servicer is a plain object with ``async def snake_case_method(self, request, caller)``, which returns the answer as a
+message or, already serialised, as bytes; and, for streams both ways, ``async def session(self, stream, caller)``, which
+reads from and writes to a `Stream`. It raises `Refused`, and knows nothing of gRPC. The wrapper admits the call (load,
+key, role), parses and checks the request, measures, and turns errors into statuses. It is on the path of every call: it
+does each of these once and awaits only the method.
 """
 
 from __future__ import annotations
 
-import asyncio
 import keyword
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from tallypoint.v1 import common_pb2 as api
 
 from server.edge.caller import Authenticator, Caller, Role
 from server.edge.status import abort, refused_of
-from server.edge.validation import check, check_envelope, invalid_request
+from server.edge.stream import Stream, parsed
+from server.edge.timeline import UNTIMED, SlowCalls, Timeline
+from server.edge.validation import check, check_envelope
 from server.errors import Refused
-from server.metrics import CallMeter, StreamMeter
+from server.metrics import NO_GROUP, UNDER_WAY, CallMeter, StreamMeter
 
 Allowed = frozenset[Role] | Mapping[str, frozenset[Role]]
-UnaryMethod = Callable[[Any, Caller], Awaitable[Message]]
-StreamMethod = Callable[[AsyncIterator[Any], Caller], AsyncIterator[Message]]
+UnaryMethod = Callable[[Any, Caller], Awaitable[Message | bytes]]
+StreamMethod = Callable[[Stream, Caller], Awaitable[None]]
 
 OVERLOAD_RETRY_SECONDS: Final = 0.2
 _BEARER: Final = "Bearer "
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _monotonic: Final = time.monotonic
+perf_counter: Final = time.perf_counter
 
 
 class Edge:
@@ -45,26 +47,43 @@ class Edge:
         authenticator: Knows the access keys.
         max_concurrent_calls: Calls under way at once; a stream counts as one. More are refused as OVERLOADED.
         default_timeout_seconds: The deadline of a call whose caller named none.
+        group_of: Says by which group of stores a store's calls are counted.
+        slow_call_milliseconds: Calls that take longer are logged; 0 logs none.
+        stream_age_seconds: Streams end, in order, at this age, and are opened anew elsewhere; 0: never.
     """
 
     def __init__(
-        self, authenticator: Authenticator, *, max_concurrent_calls: int = 2000, default_timeout_seconds: float = 3.0
+        self,
+        authenticator: Authenticator,
+        *,
+        max_concurrent_calls: int = 2000,
+        default_timeout_seconds: float = 3.0,
+        group_of: Callable[[str], str] | None = None,
+        slow_call_milliseconds: int = 0,
+        stream_age_seconds: float = 0,
     ) -> None:
         self._authenticate = authenticator.authenticate
         self._max_concurrent_calls = max_concurrent_calls
         self._default_timeout_seconds = default_timeout_seconds
-        self._open_streams: set[_Requests] = set()
+        self._group_of = group_of
+        self.slow_calls = SlowCalls(slow_call_milliseconds)
+        self.stream_age_seconds = stream_age_seconds
+        self.streams: set[Stream] = set()
         self.calls_under_way = 0
         self.draining = False
 
     def drain(self) -> None:
         """End every stream as if its client had finished sending; its answers under way are still sent."""
         self.draining = True
-        for requests in tuple(self._open_streams):
-            requests.end()
+        for stream in tuple(self.streams):
+            stream.end()
 
-    def admit(self, context: Any, allowed: frozenset[Role]) -> Caller:  # noqa: ANN401 - no useful stub
-        """Say who calls, or refuse the call.
+    def group_of(self, caller: Caller) -> str:
+        """Return the group of stores by which a caller's calls are counted."""
+        return self._group_of(caller.store_id) if self._group_of is not None and caller.store_id else NO_GROUP
+
+    def admit(self, context: Any, allowed: frozenset[Role], timeline: Timeline, sent: bytes) -> Caller:  # noqa: ANN401 - no useful stub
+        """Say who calls, or refuse the call; ``sent`` is the request.
 
         Raises:
             Refused: UNAUTHENTICATED, ROLE_FORBIDDEN, OVERLOADED or DEADLINE_PASSED.
@@ -89,51 +108,16 @@ class Edge:
             remaining = self._default_timeout_seconds
         elif remaining <= 0:
             raise Refused(api.REFUSAL_REASON_DEADLINE_PASSED, "the deadline had passed on arrival; nothing was stored")
-        return Caller(*identity, _monotonic() + remaining)
+        return Caller(*identity, _monotonic() + remaining, timeline, sent)
 
-    def requests_of(self, raw: AsyncIterator[bytes], parse: Callable[[bytes], Message]) -> _Requests:
-        """Return a stream's requests; they end early when the process drains."""
-        return _Requests(raw, parse, self._open_streams)
-
-
-class _Requests(AsyncIterator[Message]):
-    """The requests of one stream. `end` stops it in the middle of waiting, at no cost per request."""
-
-    def __init__(self, raw: AsyncIterator[bytes], parse: Callable[[bytes], Message], registry: set[_Requests]) -> None:
-        self._raw = raw
-        self._next: Callable[[], Awaitable[bytes]] | None = None
-        self._parse = parse
-        self._registry = registry
-        self._waiting: asyncio.Task[Any] | None = None
-        self._ended = False
-        registry.add(self)
-
-    async def __anext__(self) -> Message:
-        if self._ended:
-            raise StopAsyncIteration
-        if self._next is None:
-            self._next = self._raw.__aiter__().__anext__
-        task = self._waiting = asyncio.current_task()
-        try:
-            raw = await self._next()
-        except asyncio.CancelledError:
-            if self._was_ended() and task is not None and task.uncancel() == 0:
-                raise StopAsyncIteration from None
-            raise
-        finally:
-            self._waiting = None
-        return _parsed(self._parse, raw)
-
-    def end(self) -> None:
-        self._ended = True
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def _was_ended(self) -> bool:
-        return self._ended
-
-    def close(self) -> None:
-        self._registry.discard(self)
+    def tell(self, meter: CallMeter, code: str, refused: Refused | None, caller: Caller | None, of: Timeline) -> None:
+        """Measure a call that is over; ``caller`` is None if it was not admitted."""
+        seconds = perf_counter() - of.begun
+        meter.observe(code, seconds, NO_GROUP if caller is None else self.group_of(caller))
+        if refused is not None:
+            meter.refuse(refused.reason_name)
+        if seconds >= self.slow_calls.from_seconds:
+            self.slow_calls.tell(meter.method, code, seconds, caller, of)
 
 
 class MethodHandlers(grpc.GenericRpcHandler):
@@ -200,26 +184,31 @@ def _unary_wrapper(
     checker: Callable[[Message], None],
 ) -> Callable[[bytes, Any], Awaitable[bytes]]:
     parse = GetMessageClass(method.input_type).FromString
-    label = _label(method)
-    observe = CallMeter(label).observe
+    meter = CallMeter(_label(method))
 
     async def handle(raw: bytes, context: Any) -> bytes:  # noqa: ANN401 - no useful stub
-        started = _monotonic()
-        code = "CANCELLED"  # stays when the client goes away or its deadline passes
+        timeline = Timeline()
+        code, caller, refused = "CANCELLED", None, None  # stays when the client goes away or its deadline passes
         edge.calls_under_way += 1
+        UNDER_WAY.add(1)
         try:
-            caller = edge.admit(context, allowed)
-            request = _parsed(parse, raw)
+            caller = edge.admit(context, allowed, timeline, raw)
+            request = parsed(parse, raw)
             checker(request)
-            answer = (await function(request, caller)).SerializeToString()
+            timeline.mark("admitted")
+            answer = await function(request, caller)
+            if not isinstance(answer, bytes):
+                answer = answer.SerializeToString()
             code = "OK"
             return answer
         except Exception as error:  # noqa: BLE001 - this is the outermost wrapper
-            refused = refused_of(error, label)
+            refused = refused_of(error, meter.method)
             code = refused.code.name
         finally:
+            timeline.mark("answered")
             edge.calls_under_way -= 1
-            observe(code, _monotonic() - started)
+            UNDER_WAY.add(-1)
+            edge.tell(meter, code, refused, caller, timeline)
         return await abort(context, refused)
 
     return handle
@@ -227,43 +216,38 @@ def _unary_wrapper(
 
 def _stream_wrapper(
     method: MethodDescriptor, function: StreamMethod, allowed: frozenset[Role], edge: Edge
-) -> Callable[[AsyncIterator[bytes], Any], AsyncGenerator[bytes, None]]:
+) -> Callable[[object, Any], Awaitable[None]]:
     parse = GetMessageClass(method.input_type).FromString
     label = _label(method)
     meter = StreamMeter(label)
 
-    async def handle(raw: AsyncIterator[bytes], context: Any) -> AsyncGenerator[bytes, None]:  # noqa: ANN401 - no useful stub
+    async def handle(_: object, context: Any) -> None:  # noqa: ANN401 - no useful stub
         code = "CANCELLED"
         refused = None
-        requests = edge.requests_of(raw, parse)
+        stream = Stream(context, parse, edge.tell)
+        if edge.stream_age_seconds:
+            stream.end_after(edge.stream_age_seconds)
+        edge.streams.add(stream)
         edge.calls_under_way += 1
         meter.begin()
         try:
-            caller = edge.admit(context, allowed)._replace(deadline=None)
+            caller = edge.admit(context, allowed, UNTIMED, b"")._replace(deadline=None)
             if edge.draining:
                 raise _draining()
-            async with aclosing(function(requests, caller)) as answers:  # type: ignore[type-var]  # any async generator
-                async for answer in answers:
-                    yield answer.SerializeToString()
+            await function(stream, caller)
             code = "OK"
         except Exception as error:  # noqa: BLE001 - this is the outermost wrapper
             refused = refused_of(error, label)
             code = refused.code.name
         finally:
-            requests.close()
+            edge.streams.discard(stream)
+            stream.close()
             edge.calls_under_way -= 1
             meter.end(code)
         if refused is not None:
             await abort(context, refused)
 
     return handle
-
-
-def _parsed(parse: Callable[[bytes], Message], raw: bytes) -> Message:
-    try:
-        return parse(raw)
-    except DecodeError:
-        raise invalid_request([("", "the bytes are not a message of this call's request type")]) from None
 
 
 def _absent(method: MethodDescriptor) -> UnaryMethod:
@@ -274,8 +258,8 @@ def _absent(method: MethodDescriptor) -> UnaryMethod:
 
 
 def _absent_stream(method: MethodDescriptor) -> StreamMethod:
-    async def refuse(requests: AsyncIterator[Message], caller: Caller) -> AsyncIterator[Message]:  # noqa: ARG001 - a method's shape
-        yield await _absent(method)(Message(), caller)
+    async def refuse(stream: Stream, caller: Caller) -> None:  # noqa: ARG001 - a method's shape
+        raise _not_yet_available(method)
 
     return refuse
 

@@ -8,10 +8,12 @@ import protovalidate
 from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 
+from server.edge.prover import Proof, prover
 from server.errors import Refused
 
 _validator: Final = protovalidate.Validator()
 _collect: Final = _validator.collect_violations
+_proofs: Final[dict[type[Message], Proof]] = {}
 
 
 def check(request: Message) -> None:
@@ -20,6 +22,8 @@ def check(request: Message) -> None:
     Raises:
         Refused: INVALID_REQUEST, with one violation for each field at fault.
     """
+    if _is_surely_valid(request):
+        return
     violations = _collect(request)
     if violations:
         raise invalid_request([_named(violation) for violation in violations])
@@ -31,12 +35,22 @@ def check_envelope(request: Message) -> None:
     Raises:
         Refused: INVALID_REQUEST, for example too many items.
     """
+    if _is_surely_valid(request):
+        return
     violations = _collect(request)
     if violations:
         named = [_named(violation) for violation in violations]
         of_envelope = [(field, text) for field, text in named if "[" not in field]
         if of_envelope:
             raise invalid_request(of_envelope)
+
+
+def _is_surely_valid(request: Message) -> bool:
+    kind = type(request)
+    proof = _proofs.get(kind)
+    if proof is None:
+        proof = _proofs[kind] = prover(kind.DESCRIPTOR)
+    return proof(request)
 
 
 def invalid_request(violations: list[tuple[str, str]]) -> Refused:

@@ -1,12 +1,13 @@
 """Finding the member behind what a register read: the first thing that every checkout call does.
 
-Look-ups that arrive while a query is in flight travel together in the next one.
+Look-ups that arrive while a query is in flight travel together in the next one. A Commit may use a record that was
+looked up before (`Directory.remembered`): the books say, under their fence, whether the member has changed since.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
@@ -114,6 +115,16 @@ class Lookup(NamedTuple):
     refusal: Refused | None
 
 
+class Remembered(NamedTuple):
+    """A look-up that was kept. It holds if the member has not changed since entry ``as_of`` of the book."""
+
+    lookup: Lookup
+    as_of: int
+
+
+MAX_REMEMBERED: Final = 50_000
+"""Identifiers whose members are kept, about 1 kB each; those looked up longest ago are forgotten first."""
+
 _Key = tuple[bool, bytes]
 """Whether it is a member id, and the id's 16 bytes or the identifier's 32 of its keyed hash."""
 
@@ -124,12 +135,26 @@ class Directory:
     A lost connection is opened again by the next look-up; meanwhile look-ups are refused LEDGER_UNAVAILABLE.
     """
 
-    def __init__(self, connect: Connect, reader: IdentifierReader, hashes: KeyedHash, books: int) -> None:
-        """Take a function that opens a connection, and the ledger's number of books. Nothing is opened yet."""
+    def __init__(
+        self,
+        connect: Connect,
+        reader: IdentifierReader,
+        hashes: KeyedHash,
+        books: int,
+        known_number: Callable[[int], int] | None = None,
+    ) -> None:
+        """Take a function that opens a connection, and the ledger's number of books. Nothing is opened yet.
+
+        ``known_number`` says up to which entry this process follows a book (-1 if it does not); without it nothing is
+        remembered but which book an identifier's member is in.
+        """
         self._reader = reader
         self._hashes = hashes
         self._books = books
         self._records: Gatherer[_Key, asyncpg.Record] = Gatherer("members", connect, self._load)
+        self._known_number = known_number
+        self._remembered: dict[tuple[str, str], Remembered] = {}
+        self._forgotten = 0
 
     async def close(self) -> None:
         """Answer what waits, then close the connection."""
@@ -145,12 +170,40 @@ class Directory:
 
     async def look_up(self, identifier: api.Identifier) -> Lookup:
         """Return whose identifier this is and why it is refused; both for one that is blocked or replaced."""
+        follows, forgotten = self._known_number, self._forgotten
+        before = [] if follows is None else [follows(book) for book in range(self._books)]
         try:
             normal = self._reader.read(identifier)
             record = await self._records.get(self._key(normal))
         except Refused as refusal:
             return Lookup(None, refusal)
-        return _judge(normal, record)
+        lookup = _judge(normal, record)
+        if before and lookup.refusal is None and lookup.found is not None and forgotten == self._forgotten:
+            self._remember(identifier, Remembered(lookup, before[lookup.found.member.book]))
+        return lookup
+
+    def remembered(self, identifier: api.Identifier) -> Remembered | None:
+        """Return what an earlier look-up found, if it found a member without a reason to refuse.
+
+        Whoever uses it must let the books judge whether it still holds; where it was looked up by a process that does
+        not follow the member's book, it says no more than which book that is (``as_of`` is -1).
+        """
+        kind = identifier.WhichOneof("kind")
+        return None if kind is None else self._remembered.get((kind, getattr(identifier, kind)))
+
+    async def forget_all(self, _: Connection) -> None:
+        """Forget what was remembered: segments or offers have changed, of which the books do not tell."""
+        self._remembered.clear()
+        self._forgotten += 1
+
+    def _remember(self, identifier: api.Identifier, remembered: Remembered) -> None:
+        kind = identifier.WhichOneof("kind")
+        assert kind is not None, "an identifier of no kind finds nobody"
+        key = (kind, getattr(identifier, kind))
+        self._remembered.pop(key, None)
+        self._remembered[key] = remembered
+        if len(self._remembered) > MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def _key(self, identifier: NormalIdentifier) -> _Key:
         if identifier.kind == api.IDENTIFIER_KIND_MEMBER_ID:

@@ -29,7 +29,7 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
-from server.promotions.evaluate import earn_as_paid, lot_terms, lots_to_grant, quote
+from server.promotions.evaluate import earn_as_paid, quote
 from server.promotions.facts import (
     Accrual,
     Capped,
@@ -70,6 +70,7 @@ from server.promotions.kinds import (
     TierMeasure,
 )
 from server.promotions.load import ProgrammeError, load_programme, load_programme_struct
+from server.promotions.lots import lot_terms, lots_to_grant
 from server.promotions.model import (
     AS_CHARGED_ID,
     BASE_ID,

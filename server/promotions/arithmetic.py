@@ -13,6 +13,7 @@ MONTHS_PER_YEAR = 12
 MONTHS_IN_PERIOD = {Period.MONTH: 1, Period.QUARTER: 3, Period.HALF_YEAR: 6, Period.YEAR: 12}
 UNIT_MILLI = 1000
 """One piece, kilogram or litre, in the thousandths that quantities are counted in."""
+_LEAP_DAY = (2, 29)
 
 
 def half_up_div(numerator: int, denominator: int) -> int:
@@ -108,8 +109,9 @@ def expiry_date(granted_on: date, rule: Expiry | None) -> date | None:
 
 def anniversary(birthday: date, year: int) -> date:
     """The birthday as kept in `year`: 29 February is kept on 28 February in common years."""
-    last_of_month = calendar.monthrange(year, birthday.month)[1]
-    return date(year, birthday.month, min(birthday.day, last_of_month))
+    if (birthday.month, birthday.day) == _LEAP_DAY and not calendar.isleap(year):
+        return birthday.replace(year, day=28)
+    return birthday.replace(year)
 
 
 def in_birthday_window(birthday: date, on: date, days_before: int, days_after: int) -> bool:

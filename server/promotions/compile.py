@@ -16,9 +16,10 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import NamedTuple
 
+from server.promotions.arithmetic import add_days, expiry_date
 from server.promotions.conditions import Facts, GateKey, present_keys, right_keys
 from server.promotions.criteria import BirthdayWindow, CouponShown, InSegments, Selector, SpendSoFar, VisitNumber
-from server.promotions.facts import ReceiptLine
+from server.promotions.facts import LotDates, ReceiptLine
 from server.promotions.formulas import (
     BasketRule,
     CompiledPromotion,
@@ -32,6 +33,7 @@ from server.promotions.formulas import (
     earning_base,
 )
 from server.promotions.kinds import Period, TierMeasure
+from server.promotions.messages import Speech, style_of
 from server.promotions.model import LotTerms, Programme, Promotion
 from server.promotions.scope import ScopeIndex, selects
 from server.promotions.usage import kept_until, visit_key
@@ -42,8 +44,15 @@ LIVE_SETS_KEPT = 8
 PRODUCTS_REMEMBERED = 100_000
 """Products remembered in one live set; then it starts anew, so memory is bounded."""
 
+LOT_DATES_REMEMBERED = 1_000
+"""Days, each with the dates of lots that are granted on it."""
+
 ProductKey = tuple[str, str, str, str, tuple[str, ...]]
 """SKU, category, brand, supplier and tags: all that promotions may know of a product."""
+
+PlainGoods = tuple[bool, frozenset[str], tuple[LineFormula, ...], tuple[PointsFormula, ...]]
+"""What happens to a product whose promotions neither compete nor ask anything: whether points may not pay for it,
+which of its promotions have something to say, its line discounts and its points."""
 
 
 class Candidates(NamedTuple):
@@ -53,6 +62,7 @@ class Candidates(NamedTuple):
     `*_formulas` are those of the rules if they are neither contested nor conditional, else None. `rights` are
     promotions that a coupon or an offer may help to, but that need none; `more` those with other effects or near
     misses. `ranks` are all promotions whose scope has the product. `is_metered` says that limits may cut a line rule.
+    `speakers` are those with texts.
     """
 
     no_discount: bool
@@ -71,6 +81,15 @@ class Candidates(NamedTuple):
     rights: tuple[CompiledPromotion, ...]
     more: tuple[CompiledPromotion, ...]
     ranks: frozenset[int]
+    speakers: frozenset[str]
+
+    def plain(self) -> PlainGoods | None:
+        """The same for goods of which there is no more to know; None for others."""
+        if self.line_formulas is None or self.points_formulas is None:
+            return None
+        if self.deals or self.basket_rules or self.receipt_points_rules or self.rights or self.more:
+            return None
+        return self.no_spending, self.speakers, self.line_formulas, self.points_formulas
 
 
 class Gated:
@@ -126,7 +145,9 @@ class Rules:
         self.terms: dict[str, LotTerms] = {p.id: p.points.terms for p in self.promotions if p.points and p.points.terms}
         self._points_accepted_at = frozenset(one.code for one in programme.partners if one.accepts_points)
         self._mentions = _Mentions(self.promotions)
-        self.speakers = frozenset(p.id for p in self.promotions if p.messages)
+        style = style_of(programme)
+        self.speakers = {p.id: Speech(p.id, p.messages, style) for p in self.promotions if p.messages}
+        self._lot_dates: dict[tuple[date, str], LotDates] = {}
         self._bases: dict[str, EarningBase] = {}
         self._compiled: dict[tuple[int, str], CompiledPromotion] = {}
         own = [self.compiled(rank) for rank in range(len(self.promotions))]
@@ -184,6 +205,18 @@ class Rules:
         return ""
 
     # --- what evaluation asks ---
+
+    def lot_dates(self, on: date, promotion_id: str) -> LotDates:
+        """Dates of a lot granted on a store-local day, by the promotion's own terms or the programme's."""
+        key = on, promotion_id if promotion_id in self.terms else ""
+        dates = self._lot_dates.get(key)
+        if dates is None:
+            if len(self._lot_dates) >= LOT_DATES_REMEMBERED:
+                self._lot_dates.clear()
+            terms = self.terms.get(promotion_id, self.programme.earning.terms)
+            active_from = add_days(on, terms.pending_days) if terms.pending_days else None
+            dates = self._lot_dates[key] = LotDates(active_from, expiry_date(on, terms.expiry))
+        return dates
 
     def accepts_points(self, partner: str) -> bool:
         """Whether points pay in the stores of a partner; never with one that the programme does not know."""
@@ -247,8 +280,11 @@ class LiveSet:
         self.has_receipt_points = any(c.receipt_points for c in found)
         self.has_baskets = any(c.basket for c in found)
         self.has_deals_or_limits = any(c.deal or c.limits for c in found)
+        self.may_be_plain = not rules.programme.control_share
         self._visit_keys: tuple[date | None, list[tuple[str, date | None]]] = (None, [])
+        self.offer_ids = frozenset(c.id for c in found if c.needs_right) & rules.offer_ids
         self.memory: dict[ProductKey, Candidates] = {}
+        self.plain: dict[ProductKey, PlainGoods | None] = {}
         self._shared: dict[_Found, Candidates] = {}
 
     def gated(self, facts: Facts, list_total_minor: int) -> list[CompiledPromotion]:
@@ -296,12 +332,22 @@ class LiveSet:
         )
         if len(self.memory) >= PRODUCTS_REMEMBERED:
             self.memory.clear()
+            self.plain.clear()
             self._shared.clear()
         candidates = self._shared.get(found)
         if candidates is None:
             candidates = self._shared[found] = self._candidates(found)
-        self.memory[line[1:6]] = candidates
+        product = line[1:6]
+        self.memory[product] = candidates
+        self.plain[product] = candidates.plain()
         return candidates
+
+    def plain_goods(self, line: ReceiptLine) -> PlainGoods | None:
+        """What happens to the line's product if its promotions neither compete nor ask anything; else None."""
+        product = line[1:6]
+        if product not in self.plain:
+            self.find(line)
+        return self.plain[product]
 
     def _candidates(self, found: _Found) -> Candidates:
         everyone = [self._rules.compiled(rank, self.partner) for rank in found.ranks]
@@ -340,6 +386,7 @@ class LiveSet:
             rights=tuple(c for c in everyone if c.is_right),
             more=tuple(c for c in everyone if (c.has_more or c.near_miss) and c.scopes is not None),
             ranks=frozenset(found.ranks),
+            speakers=frozenset(owner.id for owner in everyone if owner.promotion.messages),
         )
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from server.promotions.arithmetic import counted_units
 from server.promotions.compile import are_contested
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, unit_deal
-from server.promotions.facts import Discount
+from server.promotions.facts import DiscountRow
 from server.promotions.formulas import DealRule, LineRule
 from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
@@ -101,7 +101,7 @@ class _Trial:
         self._work = work
         self._left = list(work.left)
         self._cuts = [0] * len(work.left)
-        self._taken: list[list[Discount]] = [[] for _ in work.left]
+        self._taken: list[list[DiscountRow]] = [[] for _ in work.left]
         self._locked: set[int] = set()
         self._meter = meter.fork() if meter is not None else None
         events: list[tuple[int, int, LineRule | DealLines]] = [
@@ -175,7 +175,7 @@ class _Trial:
             self._cuts[i] += amount - kept
             if kept:
                 self._left[i] -= kept
-                self._taken[i].append(Discount(owner.id, kept))
+                self._taken[i].append((owner.id, kept))
                 taken += kept
                 if rule.exclusive:
                     self._locked.add(i)

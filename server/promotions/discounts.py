@@ -9,7 +9,6 @@ from server.promotions.compile import Candidates, rules_for_article
 from server.promotions.conditions import count_goods
 from server.promotions.dealing import settle_by_rank
 from server.promotions.deals import steps_discount_minor
-from server.promotions.facts import Discount
 from server.promotions.formulas import BasketRule, CompiledPromotion, DealRule, LineFormula, LineRule
 from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
@@ -52,7 +51,7 @@ def _discount_lines(work: Work) -> None:
             continue
         formulas: Iterable[LineFormula] | None = candidates.line_formulas
         if formulas is not None and is_plain:
-            discounts[i], left[i], cuts[i] = stack_formulas(formulas, lines[i], left[i])
+            discounts[i], left[i], cuts[i] = stack_formulas(formulas, left[i], *lines[i][6:9])
             continue
         found = ready.get(id(candidates))
         if found is None:
@@ -120,7 +119,7 @@ def _settle_line(work: Work, i: int, ready: ReadyRules) -> None:
     if formulas is None:
         stack, is_exclusive = choose_stack(ready.rules, i, line, left, None)
         formulas = [rule.formula for rule in stack]
-    taken, work.left[i], cut = stack_formulas(formulas, line, left)
+    taken, work.left[i], cut = stack_formulas(formulas, left, *line[6:9])
     work.cuts[i] += cut
     if taken:
         work.discounts[i] = [*work.discounts[i], *taken]
@@ -245,7 +244,7 @@ class _BasketStack:
         for promotion_id, scope, parts in self._applied:
             for i, part in zip(scope, parts, strict=True):
                 if part:
-                    work.discounts[i] = [*work.discounts[i], Discount(promotion_id, part)]
+                    work.discounts[i] = [*work.discounts[i], (promotion_id, part)]
 
 
 def _cut_in_order(parts: Sequence[int], left: int) -> list[int]:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from server.promotions.arithmetic import counted_units, spread_largest_remainder
 from server.promotions.compile import are_contested
-from server.promotions.facts import Accrual, ReceiptLine
+from server.promotions.facts import AccrualRow, ReceiptLine
 from server.promotions.formulas import (
     BASE_RANK,
     MONEY_PAID,
@@ -26,8 +26,6 @@ from server.promotions.work import EARNING, Work
 
 NO_RULES: list[PointsRule] = []
 
-_new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
-
 
 def earning_bases(work: Work, points_money: Sequence[int]) -> Sequence[int]:
     """The money that each line earns on, in minor units."""
@@ -36,7 +34,7 @@ def earning_bases(work: Work, points_money: Sequence[int]) -> Sequence[int]:
     return work.left
 
 
-def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
+def earn(work: Work, bases: Sequence[int]) -> list[list[AccrualRow]]:
     """Step 5: the accruals of each line."""
     work.begin(EARNING)
     if work.member is not None and not work.member.can_earn:
@@ -45,7 +43,7 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
     more += [one for one in work.rights if one.points and one.needs_right]
     is_plain = not (work.is_in_control or more)
     extra = _extra_rules(work, more) if more else None
-    accruals: list[list[Accrual]] = []
+    accruals: list[list[AccrualRow]] = []
     ready: dict[tuple[int, int], _ReadyPoints] = {}  # by ids of what many lines share
     for i, (line, candidates, base) in enumerate(zip(work.lines, work.candidates, bases, strict=True)):
         if base <= 0 or (is_plain and not candidates.points_rules):
@@ -53,7 +51,7 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[Accrual]]:
             continue
         formulas = candidates.points_formulas
         if formulas is not None and is_plain:
-            accruals.append(_stack_points(formulas, base, line))
+            accruals.append(stack_points(formulas, base, line))
             continue
         mine = extra[i] if extra is not None else NO_RULES
         key = id(candidates), id(mine)
@@ -79,11 +77,11 @@ class _ReadyPoints:
         self.is_metered = any(rule.owner.limits for rule in rules)
         self._formulas = [rule.formula for rule in rules]
 
-    def accruals(self, work: Work, base_minor: int, line: ReceiptLine) -> list[Accrual]:
+    def accruals(self, work: Work, base_minor: int, line: ReceiptLine) -> list[AccrualRow]:
         """What they grant on a line."""
         if self._is_contested:
             return _best_points(work, self._rules, base_minor, line)
-        return _stack_points(self._formulas, base_minor, line)
+        return stack_points(self._formulas, base_minor, line)
 
 
 def _extra_rules(work: Work, more: Sequence[CompiledPromotion]) -> list[list[PointsRule]]:
@@ -111,23 +109,23 @@ def _may_count(work: Work, owner: CompiledPromotion) -> bool:
     return not owner.limits or work.meter.may_apply_once(owner.id, owner.limits)
 
 
-def _cut_to_limits(work: Work, accruals: Sequence[Sequence[Accrual]]) -> list[list[Accrual]]:
+def _cut_to_limits(work: Work, accruals: Sequence[Sequence[AccrualRow]]) -> list[list[AccrualRow]]:
     """The accruals as far as the limits of their promotions go: promotion by promotion, in the order of lines."""
     rank_of = work.rules.rank_of
-    found = [(rank_of.get(one.promotion_id, BASE_RANK), i, one) for i, line in enumerate(accruals) for one in line]
-    kept: list[list[Accrual]] = [[] for _ in accruals]
+    found = [(rank_of.get(one[0], BASE_RANK), i, one) for i, line in enumerate(accruals) for one in line]
+    kept: list[list[AccrualRow]] = [[] for _ in accruals]
     for rank, i, accrual in sorted(found, key=lambda entry: entry[:2]):
-        points = accrual.points_minor
+        promotion_id, base_minor, points, unit, partner = accrual
         if rank != BASE_RANK:
             points = _granted(work, work.rules.compiled(rank, work.live.partner), points)
         if points:
-            kept[i].append(accrual._replace(points_minor=points))
+            kept[i].append((promotion_id, base_minor, points, unit, partner))
     return kept
 
 
-def _stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: ReceiptLine) -> list[Accrual]:
+def stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: ReceiptLine) -> list[AccrualRow]:
     """The accruals of a line, each rounded by itself."""
-    accruals = []
+    accruals: list[AccrualRow] = []
     for promotion_id, measure, numerator, addend, denominator, unit, partner in formulas:
         if measure == MONEY_PAID:
             points = (base_minor * numerator + addend) // denominator
@@ -138,31 +136,31 @@ def _stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: Rece
         else:
             points = base_minor // denominator * numerator
         if points:
-            accruals.append(_new(Accrual, (promotion_id, base_minor, points, unit, partner)))
+            accruals.append((promotion_id, base_minor, points, unit, partner))
     return accruals
 
 
-def _best_points(work: Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[Accrual]:
+def _best_points(work: Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[AccrualRow]:
     """The stack of promotions that grants most on a line."""
-    best: list[Accrual] = []
+    best: list[AccrualRow] = []
     best_gain = 0
     base = work.rules.base(work.live.partner)
 
     def gain_alone(rule: PointsRule) -> int:
-        return _total(_stack_points([rule.formula], base_minor, line))
+        return _total(stack_points([rule.formula], base_minor, line))
 
     for stack in alternatives(rules):
         decided: set[str] = set()
         kept = [resolve_group(rule, stack, decided, gain_alone) for rule in stack]
         formulas = _compounded(base, [rule for rule in kept if rule is not None])
-        accruals = _stack_points(formulas, base_minor, line)
+        accruals = stack_points(formulas, base_minor, line)
         if _total(accruals) > best_gain:
             best, best_gain = accruals, _total(accruals)
     return best
 
 
-def _total(accruals: Iterable[Accrual]) -> int:
-    return sum(accrual.points_minor for accrual in accruals)
+def _total(accruals: Iterable[AccrualRow]) -> int:
+    return sum(accrual[2] for accrual in accruals)
 
 
 def _compounded(base: EarningBase, stack: Sequence[PointsRule]) -> list[PointsFormula]:
@@ -170,20 +168,19 @@ def _compounded(base: EarningBase, stack: Sequence[PointsRule]) -> list[PointsFo
     running = base.rate()
     formulas = []
     for rule in stack:
-        formula = rule.formula
+        promotion_id, measure, numerator, addend, denominator, unit, partner = rule.formula
         if rule.factor is not None:
             extra: Fraction = (rule.factor - 1) * (running if rule.compound else base.rate())
             running += extra
             numerator, addend, denominator = rate_terms(extra, base.rounding)
-            formula = formula._replace(numerator=numerator, addend=addend, denominator=denominator)
-        formulas.append(formula)
+        formulas.append((promotion_id, measure, numerator, addend, denominator, unit, partner))
     return formulas
 
 
 # --- once a receipt ---------------------------------------------------------------------------------------
 
 
-def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[Accrual]]) -> None:
+def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[AccrualRow]]) -> None:
     """Points once a receipt, spread over the lines in scope by the money paid for them."""
     found = {one.rank: one.receipt_points for one in (*work.gated, *work.rights) if one.receipt_points}
     for candidates in work.candidates:
@@ -213,7 +210,7 @@ def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[Accrual]]) 
         for i, part in zip(scope, parts, strict=True):
             kept_points = _granted(work, rule.owner, part)
             if kept_points:
-                accruals[i].append(Accrual(rule.promotion_id, bases[i], kept_points, rule.unit, rule.partner))
+                accruals[i].append((rule.promotion_id, bases[i], kept_points, rule.unit, rule.partner))
 
 
 def _granted(work: Work, owner: CompiledPromotion, points: int) -> int:

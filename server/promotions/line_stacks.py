@@ -7,15 +7,13 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import counted_units, half_up_div
 from server.promotions.compile import are_contested
-from server.promotions.facts import Discount, ReceiptLine
+from server.promotions.facts import DiscountRow, ReceiptLine
 from server.promotions.formulas import LIST_PRICE, PRICE_LEFT, LineFormula, LineRule
 from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
 from server.promotions.stacking import alternatives, resolve_group
 
-_new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
-
-LineOutcome = tuple[list[Discount], int, int]
+LineOutcome = tuple[list[DiscountRow], int, int]
 """Discounts, price left, and what the price floor cut off, in minor units."""
 
 
@@ -23,7 +21,7 @@ class ReadyRules(NamedTuple):
     """Line rules whose conditions hold and that no limits cut; `formulas` None: they are rivals."""
 
     rules: Sequence[LineRule]
-    formulas: list[LineFormula] | None
+    formulas: Sequence[LineFormula] | None
 
 
 def ready_rules(rules: Sequence[LineRule]) -> ReadyRules:
@@ -31,12 +29,13 @@ def ready_rules(rules: Sequence[LineRule]) -> ReadyRules:
     return ReadyRules(rules, None if are_contested(rules) else [rule.formula for rule in rules])
 
 
-def stack_formulas(formulas: Iterable[LineFormula], line: ReceiptLine, left: int) -> LineOutcome:
+def stack_formulas(
+    formulas: Iterable[LineFormula], left: int, quantity_milli: int, list_minor: int, floor_minor: int
+) -> LineOutcome:
     """Apply line discounts without limits one after the other."""
-    _, _, _, _, _, _, quantity_milli, list_minor, floor_minor, _ = line
     room = left - floor_minor if left > floor_minor else 0
     cut = 0
-    discounts = []
+    discounts: list[DiscountRow] = []
     for promotion_id, measure, numerator, addend, denominator, is_price in formulas:
         price = left if measure == PRICE_LEFT else list_minor if measure == LIST_PRICE else quantity_milli
         amount = (price * numerator + addend) // denominator
@@ -46,7 +45,7 @@ def stack_formulas(formulas: Iterable[LineFormula], line: ReceiptLine, left: int
             cut += amount - room
             amount = room
         if amount:
-            discounts.append(_new(Discount, (promotion_id, amount)))
+            discounts.append((promotion_id, amount))
             left -= amount
             room -= amount
     return discounts, left, cut
@@ -55,13 +54,13 @@ def stack_formulas(formulas: Iterable[LineFormula], line: ReceiptLine, left: int
 def stack_rules(rules: Iterable[LineRule], i: int, line: ReceiptLine, left: int, meter: Meter | None) -> LineOutcome:
     """The same with limits; what is used is booked in the meter (None: there are no limits)."""
     if meter is None:
-        return stack_formulas([rule.formula for rule in rules], line, left)
-    discounts: list[Discount] = []
+        return stack_formulas([rule.formula for rule in rules], left, *line[6:9])
+    discounts: list[DiscountRow] = []
     cut = 0
     for rule in rules:
         owner = rule.owner
         if not owner.limits:
-            taken, left, more = stack_formulas([rule.formula], line, left)
+            taken, left, more = stack_formulas([rule.formula], left, *line[6:9])
             discounts += taken
             cut += more
             continue
@@ -70,7 +69,7 @@ def stack_rules(rules: Iterable[LineRule], i: int, line: ReceiptLine, left: int,
         cut += amount - kept
         if kept:
             meter.use(owner.id, owner.limits, line=i, times=units, money_minor=kept)
-            discounts.append(Discount(owner.id, kept))
+            discounts.append((owner.id, kept))
             left -= kept
     return discounts, left, cut
 

@@ -31,6 +31,9 @@ PLACEHOLDERS: Mapping[str, str] = {
 }
 """The names that texts may use, and what stands in their place."""
 
+LANGUAGES_REMEMBERED = 50
+"""Readers' languages for which a promotion's texts are kept; what members ask for is not under our control."""
+
 _IN_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -165,6 +168,29 @@ def write_messages(
     chosen = [(text.audience, text_in(text.texts, language, style.language)) for text in texts]
     values = message_values(style, facts) if any("{" in template for _, template in chosen) else {}
     return [Message(audience, promotion_id, render(template, values)) for audience, template in chosen]
+
+
+class Speech:
+    """The texts of a promotion that has an effect; without placeholders they are written once a language."""
+
+    __slots__ = ("_fixed", "_has_placeholders", "_promotion_id", "_style", "_texts")
+
+    def __init__(self, promotion_id: str, texts: Sequence[MessageText], style: Style) -> None:
+        """Look for placeholders."""
+        self._promotion_id, self._texts, self._style = promotion_id, texts, style
+        self._has_placeholders = any("{" in template for text in texts for template in text.texts.values())
+        self._fixed: dict[str, Sequence[Message]] = {}
+
+    def fixed(self, language: str) -> Sequence[Message] | None:
+        """The texts for a reader of `language`; None if they have placeholders."""
+        if self._has_placeholders:
+            return None
+        found = self._fixed.get(language)
+        if found is None:
+            found = write_messages(self._texts, self._promotion_id, language, self._style, MessageFacts())
+            if len(self._fixed) < LANGUAGES_REMEMBERED:
+                self._fixed[language] = found
+        return found
 
 
 # --- near misses ------------------------------------------------------------------------------------------

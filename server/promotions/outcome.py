@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from typing import NamedTuple
 
 from server.promotions.arithmetic import add_days, counted_units
+from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
 from server.promotions.facts import (
-    Accrual,
+    AccrualRow,
     Count,
     CouponUse,
     Drawn,
@@ -23,7 +25,7 @@ from server.promotions.formulas import MONEY_PAID, ONCE, UNITS, CompiledPromotio
 from server.promotions.hints import near_misses
 from server.promotions.kinds import Period
 from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
-from server.promotions.model import MessageText
+from server.promotions.model import MessageText, Promotion
 from server.promotions.tiers import Standing, standing, standing_changes
 from server.promotions.usage import club_key, counted, draw_key, kept_until, tier_key
 from server.promotions.work import EARNING, Work
@@ -139,7 +141,7 @@ class Payment(NamedTuple):
 def effects_of(
     work: Work,
     payment: Payment,
-    accruals: list[list[Accrual]],
+    accruals: Sequence[Sequence[AccrualRow]],
     more: More = NOTHING_MORE,
     variances: tuple[Variance, ...] = (),
 ) -> Effects:
@@ -203,7 +205,7 @@ def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tupl
     if work.member is None:
         return ()
     day = work.receipt.local_at.date()
-    counts = [_new(Count, (key, 1, money_minor, points_minor, until)) for key, until in work.live.visit_keys(day)]
+    counts = visit_counts(work.live, day, money_minor, points_minor)
     if work.is_metered:
         counts += work.meter.counts()
     if more is not NOTHING_MORE:
@@ -217,6 +219,11 @@ def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tupl
         changes, _ = standing_changes(tiers, Consulting(work.facts), counts, day)
         counts += changes
     return tuple(counts)
+
+
+def visit_counts(live: LiveSet, day: date, money_minor: int, points_minor: int) -> list[Count]:
+    """What every receipt of a member adds to the counters of visits."""
+    return [_new(Count, (key, 1, money_minor, points_minor, until)) for key, until in live.visit_keys(day)]
 
 
 def _summed(counts: Iterable[Count]) -> list[Count]:
@@ -237,6 +244,23 @@ def _latest(clubs: Iterable[Count]) -> list[Count]:
     return list(longest.values())
 
 
+def promotions_on(lines: Iterable[LineEffects]) -> set[str]:
+    """The promotions that took something off a line or granted points for it."""
+    found: set[str] = set()
+    for _, discounts, _, _, _, _, accruals in lines:
+        found.update([row[0] for row in discounts], [row[0] for row in accruals])
+    return found
+
+
+def message_facts(promotion: Promotion, lines: Iterable[LineEffects]) -> MessageFacts:
+    """What a promotion did on the lines, for its texts."""
+    discount_minor = points_minor = 0
+    for _, discounts, _, _, _, _, accruals in lines:
+        discount_minor += sum(row[1] for row in discounts if row[0] == promotion.id)
+        points_minor += sum(row[2] for row in accruals if row[0] == promotion.id)
+    return MessageFacts(promotion.name, discount_minor, points_minor)
+
+
 class _Told:
     """Which promotions had an effect, by how much, and what is said about it."""
 
@@ -244,15 +268,23 @@ class _Told:
         self._work = work
         self._counts = counts
         self._lines = lines
-        self._ids = {part[0] for line in lines for parts in (line[1], line[6]) for part in parts}
-        self._ids.update(owner.id for owner in more.given_by)
+        self._language = work.member.language if work.member is not None else ""
+        self._more = more
+        self._given_by: set[str] | None = None
+
+    def _ids(self) -> set[str]:
+        """The promotions that had an effect."""
+        if self._given_by is None:
+            self._given_by = promotions_on(self._lines)
+            self._given_by.update(owner.id for owner in self._more.given_by)
+        return self._given_by
 
     def coupons(self) -> tuple[CouponUse, ...]:
         """The coupons because of which promotions had an effect, in the order in which they were presented."""
         work = self._work
         promotions: dict[str, list[str]] = {}
         for right in work.rights:
-            if right.id in self._ids:
+            if right.id in self._ids():
                 for code in work.coupons.get(right.rank, ()):
                     promotions.setdefault(code, []).append(right.id)
         presented = dict.fromkeys(coupon.code for coupon in work.receipt.coupons)
@@ -262,11 +294,11 @@ class _Told:
         """Texts of promotions that had an effect, then of those that nearly had one, each by rank."""
         work, rules = self._work, self._work.rules
         found: list[Message] = []
-        if rules.speakers:
-            speaking = sorted((i for i in self._ids if i in rules.speakers), key=rules.rank_of.__getitem__)
-            for promotion_id in speaking:
-                owner = rules.compiled(rules.rank_of[promotion_id], work.live.partner)
-                found += self._written(owner, owner.promotion.messages, Missing())
+        speaking = rules.speakers.keys() & self._ids() if rules.speakers else ()
+        for rank in sorted(rules.rank_of[i] for i in speaking):
+            owner = rules.compiled(rank, work.live.partner)
+            said = rules.speakers[owner.id].fixed(self._language)
+            found += self._written(owner, owner.promotion.messages, Missing()) if said is None else said
         if work.live.has_more:
             owners = [owner for owner in _further_owners(work) if owner.near_miss is not None]
             for owner, missing in near_misses(work, owners):
@@ -276,16 +308,12 @@ class _Told:
 
     def _written(self, owner: CompiledPromotion, texts: Sequence[MessageText], missing: Missing) -> list[Message]:
         work = self._work
-        facts = MessageFacts(
-            name=owner.promotion.name,
-            discount_minor=sum(part[1] for line in self._lines for part in line[1] if part[0] == owner.id),
-            points_minor=sum(part[2] for line in self._lines for part in line[6] if part[0] == owner.id),
+        facts = message_facts(owner.promotion, self._lines)._replace(
             missing=missing,
             standing=self._standing() if any("tier}" in one for text in texts for one in text.texts.values()) else None,
             uses_left=work.meter.uses_left(owner.limits) if owner.limits else None,
         )
-        language = work.member.language if work.member is not None else ""
-        return write_messages(texts, owner.id, language, style_of(work.rules.programme), facts)
+        return write_messages(texts, owner.id, self._language, style_of(work.rules.programme), facts)
 
     def _standing(self) -> Standing | None:
         """The member's level after this receipt."""

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from server.promotions.compile import Candidates, Rules
 from server.promotions.conditions import Facts, Moment, check, coupons_behind
-from server.promotions.facts import Discount, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
+from server.promotions.facts import DiscountRow, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.formulas import BASE_RANK, CompiledPromotion
 from server.promotions.limits import Meter, is_in_control
 from server.promotions.stacking import Ranked
@@ -67,13 +67,14 @@ class Work:
         self.candidates: list[Candidates] = []
         previous = None
         for line in self.lines:
-            number, _, _, _, _, _, quantity_milli, list_minor, floor_minor, _ = line
+            number = line[0]
+            quantity_milli, list_minor, floor_minor, _ = line[6:]
             if number == previous or quantity_milli <= 0 or list_minor < 0 or floor_minor < 0:
                 raise _unfit_line(line)
             previous = number
             self.candidates.append(memory.get(line[1:6]) or find(line))
         self.left = [line[7] for line in self.lines]
-        self.discounts: list[Sequence[Discount]] = [()] * len(self.lines)
+        self.discounts: list[Sequence[DiscountRow]] = [()] * len(self.lines)
         self.cuts = [0] * len(self.lines)
         self.locked: set[int] = set()
         self._facts: Facts | None = None

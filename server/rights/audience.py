@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 from uuid import UUID
 
 from tallypoint.v1 import common_pb2 as api
@@ -23,10 +23,15 @@ from server.errors import Refused
 from server.members.directory import OfferRow
 from server.rights.people import MemberFinder, Person
 from server.rights.rows import read_days, too_many
+from server.stores import RAISE_VERSION
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool
 
+T = TypeVar("T")
+
+TOPIC: Final = "audience"
+"""The topic in `server.config_version` that every write here raises."""
 MOST_SEGMENTS: Final = 500
 MOST_OFFERS: Final = 500
 """How many a member may have: every checkout reads them all."""
@@ -184,7 +189,7 @@ class AudienceDesk:
                 changed = await conn.fetch(ADD_TO_SEGMENT, books, ids, segment, NO_LOAD)
             return Changed(len(changed), refused)
 
-        return await in_transaction(self._pool, work)
+        return await self._change(work)
 
     async def finish_segment(self, segment: str, load_id: UUID, after: Person | None) -> tuple[int, Person | None]:
         """Take out whom another load put into a segment, among the members after one.
@@ -200,7 +205,7 @@ class AudienceDesk:
             done = await conn.execute(FINISH_SEGMENT, segment, str(load_id), *first, *(last or (None, None)))
             return int(done.split()[-1]), last
 
-        return await in_transaction(self._pool, work)
+        return await self._change(work)
 
     async def count_segments(self) -> list[tuple[str, int]]:
         """Return all segments with the number of their members, in alphabetical order."""
@@ -225,7 +230,7 @@ class AudienceDesk:
                 by_person.setdefault(person, {})[row.promotion_id] = [_text(row.first), _text(row.last)]
             return Changed(await _write_offers(conn, by_person, today - OFFERS_KEPT), refused)
 
-        return await in_transaction(self._pool, work)
+        return await self._change(work)
 
     async def remove_offers(self, rows: Sequence[rights_pb2.OfferAssignment]) -> Changed:
         """Take offers away, whatever their dates.
@@ -244,7 +249,17 @@ class AudienceDesk:
             books, ids = [one.book for one in people], [one.member_id for one in people]
             return Changed(len(await conn.fetch(REMOVE_OFFERS, books, ids, joined)), refused)
 
-        return await in_transaction(self._pool, work)
+        return await self._change(work)
+
+    async def _change(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do some work in one transaction, which also tells the workers to forget the members they remember."""
+
+        async def told(conn: Connection) -> T:
+            result = await work(conn)
+            await conn.execute(RAISE_VERSION, TOPIC)
+            return result
+
+        return await in_transaction(self._pool, told)
 
     async def _offers(
         self, conn: Connection, rows: Sequence[rights_pb2.OfferAssignment]

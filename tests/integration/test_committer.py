@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -14,17 +14,28 @@ import asyncpg
 import pytest
 
 from ledger.books import ensure_unit, open_books
-from ledger.committer import CommandFailed, Committer, DeadlinePassed, Overloaded, Silent
+from ledger.committer import CommandFailed, Committer, DeadlinePassed, MemberChanged, Overloaded, Silent
 from ledger.journal import read_heads
-from ledger.model import Booked, Grant, Outcome, Refused, Unit
+from ledger.model import Booked, Grant, MemberChange, Outcome, Purchase, Refused, Unit
+from ledger.owned import NEVER_READ
 from ledger.verify import verify
 from tests.support.commands import BONUS, member, purchase
 
 BOOKS = 4
 ANNA = member("Anna")
+OWNED: set[int] = set()
+"""The books of which every committer of a test believes to be the preferred writer."""
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
+
+
+@pytest.fixture(autouse=True, params=["no book", "all books"], ids="owning {}".format)
+def owned(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whether committers keep what they wrote in memory, all of them: each answer must be the same."""
+    OWNED.update(range(BOOKS) if request.param == "all books" else ())
+    yield
+    OWNED.clear()
 
 
 @pytest.fixture
@@ -44,7 +55,7 @@ async def a_committer(dsn: str, **options: Any) -> AsyncIterator[Committer]:
     async def connect() -> Connection:
         return await asyncpg.connect(dsn, server_settings={"role": "tallypoint_writer"})
 
-    committer = Committer(connect, BOOKS, lambda: datetime.now(UTC), **options)
+    committer = Committer(connect, BOOKS, lambda: datetime.now(UTC), owned=OWNED, **options)
     try:
         yield committer
     finally:
@@ -215,3 +226,84 @@ async def test_the_writer_may_not_change_the_journal(
             await conn.execute(statement.format(f"ledger.{table}"))
     finally:
         await conn.close()
+
+
+class Reading(Silent):
+    """Counts the commands for which an owner had to read something."""
+
+    def __init__(self) -> None:
+        self.unknown: list[int] = []
+
+    def known(self, commands: int, unknown: int) -> None:
+        self.unknown.append(unknown)
+
+
+async def test_an_owner_reads_a_member_once_and_who_spends_each_time(owner: Connection, ledger_dsn: str) -> None:
+    reading = Reading()
+    async with a_committer(ledger_dsn, observer=reading) as committer:
+        for number in range(1, 4):
+            await committer.submit(purchase(number, ANNA, books=BOOKS, earn=[10]))
+        await committer.submit(purchase(4, ANNA, books=BOOKS, spend=5))
+        await committer.submit(purchase(5, ANNA, books=BOOKS, earn=[10]))
+        assert reading.unknown == ([1, 0, 0, 1, 0] if OWNED else [])
+    await assert_sound(owner, 5)
+
+
+async def test_an_owner_finds_what_it_booked_and_what_it_forgot(owner: Connection, ledger_dsn: str) -> None:
+    """A resent receipt gets its answer from memory; after a restart the database says that its key is taken."""
+    retries, sale = Retries(), purchase(1, ANNA, books=BOOKS, earn=[10])
+    async with a_committer(ledger_dsn, observer=retries) as committer:
+        booked = await committer.submit(sale)
+        assert isinstance(booked, Booked)
+        assert await committer.submit(sale) == booked._replace(repeated=True)
+        assert retries.reasons == []
+    async with a_committer(ledger_dsn, observer=retries) as committer:
+        await committer.submit(purchase(2, ANNA, books=BOOKS, earn=[10]))
+        assert await committer.submit(sale) == booked._replace(repeated=True)
+        assert retries.reasons == (["key"] if OWNED else [])
+    await assert_sound(owner, 2)
+
+
+async def test_a_record_that_was_kept_does_not_outlive_a_change_of_the_member(
+    owner: Connection, ledger_dsn: str
+) -> None:
+    if not OWNED:
+        return  # who does not follow a book keeps no records
+    async with a_committer(ledger_dsn) as committer:
+        first = purchase(1, ANNA, books=BOOKS, earn=[10])
+        await committer.submit(first)
+        as_of = committer.known_number(first.book)
+        assert isinstance(await committer.submit(purchase(2, ANNA, books=BOOKS), as_of=as_of), Booked)
+        async with another_writer(ledger_dsn) as other:
+            await other.submit(member_change(first))
+        with pytest.raises(MemberChanged):
+            await committer.submit(purchase(3, ANNA, books=BOOKS), as_of=as_of)
+        assert isinstance(await committer.submit(purchase(3, ANNA, books=BOOKS)), Booked)
+        as_of = committer.known_number(first.book)
+        assert isinstance(await committer.submit(purchase(4, ANNA, books=BOOKS), as_of=as_of), Booked)
+    async with a_committer(ledger_dsn) as restarted:
+        assert restarted.known_number(first.book) == NEVER_READ
+        with pytest.raises(MemberChanged):
+            await restarted.submit(purchase(5, ANNA, books=BOOKS), as_of=as_of)
+
+
+@asynccontextmanager
+async def another_writer(dsn: str) -> AsyncIterator[Committer]:
+    """Somebody who owns no book, such as the back office."""
+
+    async def connect() -> Connection:
+        return await asyncpg.connect(dsn, server_settings={"role": "tallypoint_writer"})
+
+    committer = Committer(connect, BOOKS, lambda: datetime.now(UTC))
+    try:
+        yield committer
+    finally:
+        await committer.close()
+
+
+def member_change(like: Purchase) -> MemberChange:
+    """A change of the member of a purchase."""
+    assert like.member_id is not None
+    return MemberChange(
+        book=like.book, content_hash=bytes(32), event_at=like.event_at, member_id=like.member_id, event=b""
+    )

@@ -128,7 +128,7 @@ PLANTED = {
         "receipt_line[2].tags",
     ),
     "line-promotions": (
-        f"UPDATE crm.receipt_line SET promotions = promotions - 0 WHERE line_number = 1 AND {IN_BOOK_1}",
+        f"UPDATE crm.receipt_line SET promotions = (promotions::jsonb - 0)::json WHERE line_number = 1 AND {IN_BOOK_1}",
         "receipt_line[1].promotions",
     ),
     "line-missing": (f"DELETE FROM crm.receipt_line WHERE line_number = 3 AND {IN_BOOK_1}", "receipt_line[3]"),

@@ -243,7 +243,7 @@ async def test_points_of_further_units_and_partners(told: Told) -> None:
         "WHERE r.partner = 'pharmacy' AND receipt_number = 31 AND 'partner:pharmacy' IN (debit, credit)",
     )
     assert settled == [("purchase", "bonus", "partner:pharmacy", "available", 10)]
-    line = await rows(told, "SELECT points_earned_minor, promotions FROM crm.receipt_line WHERE promotions @> $1", MORE)
+    line = await rows(told, "SELECT points_earned_minor FROM crm.receipt_line WHERE promotions::jsonb @> $1", MORE)
     assert line[0][0] == 20 + 10, "points of the own unit only"
     parts = await rows(
         told,
@@ -255,7 +255,7 @@ async def test_points_of_further_units_and_partners(told: Told) -> None:
     assert spent == [(7 + 3, 990)]
 
 
-MORE = '[{"partner": "pharmacy", "points_minor": 10}, {"unit": "gift", "points_minor": 4}]'
+MORE = '[[10, null, "pharmacy"], [4, "gift", null]]'
 
 
 async def test_coupons_tell_what_became_of_them(told: Told) -> None:
@@ -303,7 +303,7 @@ CHANGED = {
     "uuid": "'00000000-0000-0000-0000-000000000009'",
     "ARRAY": "ARRAY['x']",
     "bytea": "sha256('x')",
-    "jsonb": "'[7]'",
+    "json": "'[7]'",
 }
 """Another value for a column of a type."""
 COLUMNS = [(table, column) for table in TABLES for column in table.columns[table.key_length :]]
@@ -314,7 +314,9 @@ async def test_a_change_of_any_column_of_any_table_is_found(told: Told) -> None:
     ledger, crm = await connect_ledger(told.ledger_dsn), await connect_crm(told.crm_dsn)
     missed = []
     for table, column in COLUMNS:
-        row = await crm.fetchrow(f"SELECT ctid::text, book, {column} FROM crm.{table.name} ORDER BY {column} LIMIT 1")
+        row = await crm.fetchrow(
+            f"SELECT ctid::text, book, {column} FROM crm.{table.name} ORDER BY {column}::text LIMIT 1"
+        )
         assert row is not None
         kind = await crm.fetchval(
             "SELECT data_type FROM information_schema.columns "

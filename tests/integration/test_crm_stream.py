@@ -158,7 +158,7 @@ async def test_text_that_postgresql_cannot_store_stops_nothing(books: BooksUnder
     event.purchase.effects[0].discounts[0].promotion_id = "spring\0"
     await books.append([purchase_command(books.count, books.unit, event)])
     await follow(books, crm_dsn)
-    (line,) = await run_sql(crm_dsn, "SELECT sku, tags, promotions -> 0 ->> 'promotion_id' FROM crm.receipt_line")
+    (line,) = await run_sql(crm_dsn, "SELECT sku, tags, promotions -> 0 ->> 0 FROM crm.receipt_line")
     assert tuple(line) == ("a\ufffdb", ["\ufffd"], "spring\ufffd")
     assert (await comparison(books.dsn, crm_dsn)).equal
 

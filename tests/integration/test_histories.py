@@ -23,7 +23,7 @@ from tallypoint.v1 import checkout_pb2, journal_pb2
 
 from ledger.books import ensure_unit, open_books
 from ledger.cache_tables import CACHE_TABLES, Row
-from ledger.committer import Committer, Silent
+from ledger.committer import BatchTimes, Committer, Silent
 from ledger.journal import read_entries, read_heads
 from ledger.keys import business_key
 from ledger.lookups import read_receipts
@@ -305,18 +305,18 @@ class Races(Silent):
         self.lost = 0
         self.largest = 0
 
-    def batch(self, book: int, commands: int, seconds: float) -> None:
+    def batch(self, book: int, commands: int, waited_seconds: float, times: BatchTimes) -> None:
         self.largest = max(self.largest, commands)
 
     def retry(self, reason: str) -> None:
-        assert reason == "race"
-        self.lost += 1
+        assert reason in {"race", "key"}
+        self.lost += reason == "race"
 
 
 class Database:
     """Books in PostgreSQL, written by several committers; the commands of a lane go through one after the other."""
 
-    def __init__(self, dsn: str, conn: Connection, count: int, writers: int, max_batch: int) -> None:
+    def __init__(self, dsn: str, conn: Connection, count: int, writers: int, max_batch: int, *, owners: int) -> None:
         self.conn = conn
         self.count = count
         self.now = NOON
@@ -326,8 +326,15 @@ class Database:
         self._dice = random.Random(writers)
         self._dsn = dsn
         self.writers = [
-            Committer(self._connect, count, lambda: self.now, observer=self.races, max_batch=max_batch)
-            for _ in range(writers)
+            Committer(
+                self._connect,
+                count,
+                lambda: self.now,
+                owned=range(count) if number < owners else (),
+                observer=self.races,
+                max_batch=max_batch,
+            )
+            for number in range(writers)
         ]
 
     async def _connect(self) -> Connection:
@@ -478,13 +485,15 @@ async def assert_sound(conn: Connection) -> None:
 
 
 @asynccontextmanager
-async def opened(databases: DatabaseFactory, count: int, writers: int, max_batch: int) -> AsyncIterator[Database]:
+async def opened(
+    databases: DatabaseFactory, count: int, writers: int, max_batch: int, *, owners: int = 0
+) -> AsyncIterator[Database]:
     """Open a fresh ledger."""
     with databases.fresh(LEDGER_MIGRATIONS) as dsn:
         conn = await asyncpg.connect(dsn)
         await open_books(conn, count)
         await ensure_unit(conn, BONUS.code, BONUS.precision)
-        books = Database(dsn, conn, count, writers, max_batch)
+        books = Database(dsn, conn, count, writers, max_batch, owners=owners)
         try:
             yield books
         finally:
@@ -492,9 +501,11 @@ async def opened(databases: DatabaseFactory, count: int, writers: int, max_batch
             await conn.close()
 
 
-async def booked(databases: DatabaseFactory, seed: int, *, writers: int, max_batch: int) -> tuple[Outcomes, Races]:
+async def booked(
+    databases: DatabaseFactory, seed: int, *, writers: int, max_batch: int, owners: int = 0
+) -> tuple[Outcomes, Races]:
     """Book the history of a seed; return how it ended, which must be sound."""
-    async with opened(databases, BOOKS, writers, max_batch) as books:
+    async with opened(databases, BOOKS, writers, max_batch, owners=owners) as books:
         answers = await play(make_history(seed), books, BOOKS, at_once=True)
         outcomes = await read_outcomes(books.conn, answers)
         await assert_sound(books.conn)
@@ -519,20 +530,22 @@ def test_everything_happens_in_these_histories(one_by_one: tuple[int, Outcomes])
 
 
 @pytest.mark.parametrize(
-    ("writers", "max_batch"),
+    ("writers", "max_batch", "owners"),
     [
-        pytest.param(1, 2, id="batches of 2"),
-        pytest.param(1, 7, id="batches of 7"),
-        pytest.param(1, 512, id="batches of 512"),
-        pytest.param(2, 512, id="2 writers"),
-        pytest.param(8, 7, id="8 writers"),
+        pytest.param(1, 2, 0, id="batches of 2"),
+        pytest.param(1, 7, 1, id="batches of 7 by an owner"),
+        pytest.param(1, 512, 0, id="batches of 512"),
+        pytest.param(1, 512, 1, id="batches of 512 by an owner"),
+        pytest.param(2, 512, 1, id="an owner and another writer"),
+        pytest.param(8, 7, 0, id="8 writers"),
+        pytest.param(8, 7, 8, id="8 who believe to be owners"),
     ],
 )
 async def test_a_history_ends_alike_however_it_is_booked(
-    databases: DatabaseFactory, one_by_one: tuple[int, Outcomes], writers: int, max_batch: int
+    databases: DatabaseFactory, one_by_one: tuple[int, Outcomes], writers: int, max_batch: int, owners: int
 ) -> None:
     seed, wanted = one_by_one
-    outcomes, races = await booked(databases, seed, writers=writers, max_batch=max_batch)
+    outcomes, races = await booked(databases, seed, writers=writers, max_batch=max_batch, owners=owners)
     for name in vars(wanted):
         assert vars(outcomes)[name] == vars(wanted)[name], f"{name} of seed {seed}"
     assert races.largest > min(max_batch, 10) // 2, "the batches were not as large as this test is about"

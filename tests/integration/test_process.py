@@ -25,6 +25,7 @@ from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc, common_pb2, store_pb2
 
 from server.postgres import EmbeddedPostgres
 from tests.support.certificates import make_certificate
+from tests.support.crm import eventually
 from tests.support.refusals import details_of
 from tests.support.server_process import RunningServer, running_server, start_server
 
@@ -107,14 +108,17 @@ async def test_metrics_count_calls_of_all_processes(tallypoint: RunningServer) -
     """What every worker did stands on one page."""
 
     def count() -> float:
-        wanted = 'tallypoint_call_seconds_count{code="NOT_FOUND",method="CheckoutService/Identify"}'
+        wanted = 'tallypoint_call_seconds_count{code="NOT_FOUND",method="CheckoutService/Identify",'
         lines = [line for line in metrics_of(tallypoint).splitlines() if line.startswith(wanted)]
-        return float(lines[0].split()[-1]) if lines else 0.0
+        return sum(float(line.split()[-1]) for line in lines)
+
+    async def all_are_counted() -> bool:
+        return count() == before + 8
 
     before = count()
     for _ in range(8):  # eight connections: the kernel spreads them over the workers
         await identify_reason(tallypoint.pos_address, tallypoint.keys["terminal"])
-    assert count() == before + 8
+    await eventually(all_are_counted, "every worker has written its numbers")
     assert 'tallypoint_children_ready{child="worker-1"} 1.0' in metrics_of(tallypoint)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.books import ensure_unit, open_books
 from ledger.cache_tables import CACHE_TABLES
-from ledger.committer import CommandFailed, Committer, Silent
+from ledger.committer import BatchTimes, CommandFailed, Committer, Silent
 from ledger.decide import decide
 from ledger.lookups import read_receipts
 from ledger.model import (
@@ -57,7 +57,7 @@ class Watch(Silent):
         self.batches: list[int] = []
         self.retries: list[str] = []
 
-    def batch(self, book: int, commands: int, seconds: float) -> None:
+    def batch(self, book: int, commands: int, waited_seconds: float, times: BatchTimes) -> None:
         self.batches.append(commands)
 
     def retry(self, reason: str) -> None:
@@ -71,12 +71,13 @@ class Book:
         self.owner = owner
         self.now = NOON
         self.watch = Watch()
+        self.owned: Collection[int] = ()
         self._dsn = dsn
         self.writers: list[Committer] = []
 
     def writer(self) -> Committer:
         """Begin one more writer."""
-        self.writers.append(Committer(self.connect, 1, lambda: self.now, observer=self.watch))
+        self.writers.append(Committer(self.connect, 1, lambda: self.now, owned=self.owned, observer=self.watch))
         return self.writers[-1]
 
     async def connect(self) -> Connection:
@@ -128,13 +129,14 @@ class Book:
         assert await self.caches() == kept
 
 
-@pytest.fixture
-async def book(ledger_dsn: str) -> AsyncIterator[Book]:
+@pytest.fixture(params=[(), (0,)], ids=["written by anybody", "written by its owner"])
+async def book(ledger_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[Book]:
     """An empty book."""
     owner = await asyncpg.connect(ledger_dsn)
     await open_books(owner, 1)
     await ensure_unit(owner, BONUS.code, BONUS.precision)
     book = Book(ledger_dsn, owner)
+    book.owned = request.param
     yield book
     await asyncio.gather(*(writer.close() for writer in book.writers))
     await owner.close()

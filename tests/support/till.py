@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+import asyncpg
 import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
@@ -25,6 +26,9 @@ from tallypoint.v1 import (
     store_pb2_grpc,
 )
 
+from server.storage import LEDGER_DATABASE
+from tests.support.crm import eventually
+from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer
 
 NOON = datetime(2026, 3, 14, 12, tzinfo=UTC)
@@ -294,30 +298,30 @@ async def set_up_store(server: RunningServer, store_id: str) -> str:
         await stores.PutProducts(store_pb2.PutProductsRequest(products=products), metadata=admin)
         programmes = programme_pb2_grpc.ProgrammeServiceStub(office)
         await programmes.PublishProgramme(programme_pb2.PublishProgrammeRequest(text=PROGRAMME), metadata=admin)
-    async with open_till(server, store_id, issued.key) as till:
-        await _until_all_workers_know(till)
+    await _until_all_have_read_it(server)
     return issued.key
 
 
-async def _until_all_workers_know(till: Till) -> None:
-    """Wait until every worker has read the new key and programme: each new connection may meet another worker."""
-    agreed = 0
-    while agreed < 12:
-        async with grpc.aio.insecure_channel(
-            till.server.pos_address, options=[("grpc.use_local_subchannel_pool", 1)]
-        ) as channel:
-            stub = checkout_pb2_grpc.CheckoutServiceStub(channel)
-            request = checkout_pb2.QuoteRequest(receipt=till.receipt([("brie", 1000)]))
-            try:
-                quote = await stub.Quote(request, metadata=till.auth, timeout=10)
-            except grpc.aio.AioRpcError as error:
-                known = (
-                    grpc.StatusCode.UNAUTHENTICATED,
-                    grpc.StatusCode.FAILED_PRECONDITION,
-                    grpc.StatusCode.NOT_FOUND,
-                )
-                if error.code() not in known:
-                    raise
-                agreed = 0
-            else:
-                agreed = agreed + 1 if quote.discount_minor == 100 else 0
+# What is to be read by every process that keeps it in memory.
+READ_VERSIONS = "SELECT topic, version FROM server.config_version"
+
+
+async def _until_all_have_read_it(server: RunningServer) -> None:
+    """Wait until every worker and the back office have what stands in the database now, as their log says."""
+    conn = await asyncpg.connect(dsn_of(server, LEDGER_DATABASE))
+    wanted = {row["topic"]: row["version"] for row in await conn.fetch(READ_VERSIONS)}
+    await conn.close()
+
+    async def all_have_read_it() -> bool:
+        started: set[str] = set()
+        read: dict[tuple[str, str], int] = {}
+        for event in list(server.log):
+            if event.get("event") == "child_started" and event["child"].startswith(("worker-", "backoffice")):
+                started.add(event["child"])
+                read = {key: version for key, version in read.items() if key[0] != event["child"]}
+            elif event.get("event") == "reloaded":
+                read[event["process"], event["topic"]] = event["version"]
+        processes = {process for process, _ in read}
+        return started == processes and all(version >= wanted[topic] for (_, topic), version in read.items())
+
+    await eventually(all_have_read_it, "every process has read the store, its key, the products and the programme")

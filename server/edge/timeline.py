@@ -1,0 +1,105 @@
+"""When a call was where: the log of slow calls says it, and traces show it.
+
+A step's name says what was over at its mark: ``admitted``, ``parsed``, ``member`` (found), ``judged``, ``queued``,
+``read``, ``decided``, ``written``, ``answered``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from server.metrics import SLOW_CALLS
+
+if TYPE_CHECKING:
+    from server.edge.caller import Caller
+
+MAX_LOGGED_PER_SECOND: Final = 10
+"""A slow database makes every call slow: the log tells of some, and counts the others."""
+_now: Final = time.perf_counter
+_log = structlog.get_logger("tallypoint.slow")
+
+
+class Timeline:
+    """The steps of one call, each with its end in seconds of `time.perf_counter`; a mark costs 0.2 µs."""
+
+    __slots__ = ("begun", "steps")
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.begun = _now()
+        self.steps: list[tuple[str, float]] = []
+
+    def mark(self, step: str) -> None:
+        """Note that a step is over now."""
+        self.steps.append((step, _now()))
+
+    def mark_at(self, step: str, at: float) -> None:
+        """Note that a step was over at a moment of `time.perf_counter`, such as a batch's."""
+        self.steps.append((step, at))
+
+    def breakdown_milliseconds(self) -> dict[str, float]:
+        """Return how long each step took, in the order of their ends; a step that came twice is the sum of both."""
+        parts: dict[str, float] = {}
+        before = self.begun
+        for step, at in sorted(self.steps, key=lambda pair: pair[1]):
+            parts[step] = round(parts.get(step, 0.0) + (at - before) * 1000, 3)
+            before = at
+        return parts
+
+
+class Untimed(Timeline):
+    """For callers without a call, as in tests and commands: keeps nothing."""
+
+    __slots__ = ()
+
+    def mark(self, step: str) -> None:
+        """Forget it."""
+
+    def mark_at(self, step: str, at: float) -> None:
+        """Forget it."""
+
+
+UNTIMED: Final = Untimed()
+
+
+class SlowCalls:
+    """Logs what took long, with where the time went; nothing of what the call was about.
+
+    Args:
+        milliseconds: From which duration on a call is slow; 0 means that none is.
+        clock: Seconds that only go forward.
+    """
+
+    def __init__(self, milliseconds: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.from_seconds = milliseconds / 1000 if milliseconds else float("inf")
+        self._clock = clock
+        self._second = 0
+        self._logged = 0
+        self._suppressed = 0
+
+    def tell(self, method: str, code: str, seconds: float, caller: Caller | None, timeline: Timeline) -> None:
+        """Log a call that was slow, unless there were many in this second."""
+        SLOW_CALLS.labels(method).inc()
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._logged = second, 0
+        if self._logged >= MAX_LOGGED_PER_SECOND:
+            self._suppressed += 1
+            return
+        self._logged += 1
+        suppressed, self._suppressed = self._suppressed, 0
+        facts: Mapping[str, object] = {"suppressed_before": suppressed} if suppressed else {}
+        _log.warning(
+            "slow_call",
+            method=method,
+            code=code,
+            seconds=round(seconds, 4),
+            store=caller.store_id if caller is not None else "",
+            terminal=caller.terminal_id if caller is not None else "",
+            milliseconds=timeline.breakdown_milliseconds(),
+            **facts,
+        )
