@@ -27,6 +27,7 @@ _LONGEST_LATENCY_MICROSECONDS: Final = 600_000_000
 _SIGNIFICANT_DIGITS: Final = 3
 _NANOSECONDS_PER_MICROSECOND: Final = 1000
 _MEBIBYTE: Final = 1024 * 1024
+_WIDTH_OF_FILES: Final = 150
 
 narrator: Final = Console(stderr=True, highlight=False, soft_wrap=True)
 """Tells the person at the terminal what goes on; results go to the standard output."""
@@ -86,6 +87,10 @@ class Contest:
             "ratio_max": round(max(ratios), 4),
             "errors": sum(turn.errors for turn in (*self.ours, *self.baseline)),
             "rounds": len(ratios),
+            "processor_us": {
+                "ours": processor_microseconds(self.ours),
+                "baseline": processor_microseconds(self.baseline),
+            },
             "settings": dict(settings),
         }
 
@@ -109,9 +114,14 @@ class Contest:
         return [f"{side}, processor µs each: {_processor_time(turns)}" for side, turns in sides]
 
 
+def new_histogram() -> HdrHistogram:
+    """Return an empty histogram for microseconds."""
+    return HdrHistogram(1, _LONGEST_LATENCY_MICROSECONDS, _SIGNIFICANT_DIGITS)
+
+
 def histogram(turns: Iterable[Turn]) -> HdrHistogram:
     """Return the latencies of turns in microseconds."""
-    merged = HdrHistogram(1, _LONGEST_LATENCY_MICROSECONDS, _SIGNIFICANT_DIGITS)
+    merged = new_histogram()
     for turn in turns:
         for nanoseconds in turn.latencies_nanoseconds:
             merged.record_value(max(1, nanoseconds // _NANOSECONDS_PER_MICROSECOND))
@@ -130,10 +140,15 @@ def _latencies(turns: Sequence[Turn]) -> list[str]:
     return [f"{merged.get_value_at_percentile(percentile) / 1000:.1f}" for percentile in PERCENTILES]
 
 
-def _processor_time(turns: Sequence[Turn]) -> str:
+def processor_microseconds(turns: Sequence[Turn]) -> dict[str, float]:
+    """Return the processor time of one operation by part of the system, in microseconds."""
     operations = sum(turn.operations for turn in turns)
     parts = {part: sum(turn.cpu_seconds[part] for turn in turns) for part in turns[0].cpu_seconds}
-    return ", ".join(f"{part} {seconds / operations * 1e6:.0f}" for part, seconds in parts.items())
+    return {part: round(seconds / operations * 1e6, 1) for part, seconds in parts.items()}
+
+
+def _processor_time(turns: Sequence[Turn]) -> str:
+    return ", ".join(f"{part} {microseconds:.0f}" for part, microseconds in processor_microseconds(turns).items())
 
 
 class ProcessorTime:
@@ -197,9 +212,15 @@ def _processor_name() -> str:
     return names[0] if names else platform.processor()
 
 
+def results_console() -> Console:
+    """Return the standard output, wide enough for a table even if it goes to a file."""
+    console = Console(highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, soft_wrap=True, width=_WIDTH_OF_FILES)
+
+
 def show(contests: Sequence[Contest], settings: Mapping[str, Any], result: Mapping[str, Any] | None) -> None:
     """Print tables and settings for people and, if there is a result, as the last line its JSON."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = results_console()
     for contest in contests:
         console.print(contest.table())
         for line in contest.processor_lines():
@@ -208,4 +229,9 @@ def show(contests: Sequence[Contest], settings: Mapping[str, Any], result: Mappi
     for name, value in settings.items():
         console.print(f"{name}: {value}", markup=False)
     if result is not None:
-        sys.stdout.write(f"{json.dumps(result)}\n")
+        print_json(result)
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print the result as one line, the last one of the standard output."""
+    sys.stdout.write(f"{json.dumps(result)}\n")

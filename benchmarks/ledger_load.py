@@ -3,6 +3,8 @@
 The commands are those that the checkout makes: the receipt with its effects line by line as payload, points spent on
 every tenth, one lot granted by each, business key, message id and content hash. They are made before a turn; their
 answers are checked after it.
+
+Every book has one writer, as in the service: each writer makes commands for members of its own books.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import multiprocessing
 import time
 import uuid
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -187,8 +189,9 @@ async def _writer(parent: Connection, dsn: str, unit: Unit, shape: LedgerShape, 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(dsn, server_settings={"role": "tallypoint_writer"})
 
-    committer = Committer(connect, shape.books, lambda: datetime.now(UTC), max_queue=shape.in_flight)
-    commands = _commands(_templates(shape, unit), shape.books, number * _NUMBERS_OF_A_WRITER)
+    own = range(number % shape.books, shape.books, shape.writers)
+    committer = Committer(connect, shape.books, lambda: datetime.now(UTC), owned=own, max_queue=shape.in_flight)
+    commands = _commands(_templates(shape, unit), shape.books, own, number * _NUMBERS_OF_A_WRITER)
     parent.send("ready")
     while True:
         try:
@@ -245,15 +248,16 @@ def _right(command: Purchase, outcome: Outcome | CommitError | None) -> bool:
     )
 
 
-def _commands(templates: Sequence[Purchase], books: int, first: int) -> Iterator[Purchase]:
-    """Make commands without end, each with keys and a member of its own."""
-    members = [Shopper.number(number).member_id for number in range(MEMBERS)]
+def _commands(templates: Sequence[Purchase], books: int, own: Container[int], first: int) -> Iterator[Purchase]:
+    """Make commands for some of the books without end, each with keys of its own."""
+    everybody = [Shopper.number(number).member_id for number in range(MEMBERS)]
+    members = [member_id for member_id in everybody if book_of_member(member_id, books) in own]
     event = journal_pb2.Event()
     for number in itertools.count(first + 1):
         spends = number % workload.SPEND_EVERY == 0
         half = TEMPLATES // 2
         template = templates[number * 31 % half + (half if spends else 0)]
-        member_id = members[number * 7919 % MEMBERS]
+        member_id = members[number * 7919 % len(members)]
         event.ParseFromString(template.event)
         event.purchase.member_id = str(member_id)
         event.purchase.receipt_key.receipt_number = number

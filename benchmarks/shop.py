@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ import asyncpg
 import grpc
 import grpc.aio
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 from tallypoint.v1 import (
     checkout_pb2,
     checkout_pb2_grpc,
@@ -32,6 +34,7 @@ from tallypoint.v1 import (
 from benchmarks import workload
 from benchmarks.harness import narrator, with_children
 from benchmarks.workload import Basket, Register, Shopper
+from ledger.journal import read_entries, read_heads
 from server.postgres import EmbeddedPostgres
 from server.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.server_process import RunningServer, running_server
@@ -41,6 +44,11 @@ _SETTLE_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.05
 _MEMBERS_PER_CALL: Final = 500
+_ENTRIES_PER_QUERY: Final = 10_000
+_MEBIBYTE: Final = 1024 * 1024
+
+BATCH_ENTRIES: Final = "tallypoint_batch_entries"
+"""The server's histogram of batch sizes."""
 
 # How many entries there are.
 READ_ENTRIES: Final = "SELECT sum(number)::bigint FROM ledger.book_head"
@@ -58,6 +66,27 @@ class ShopSize(NamedTuple):
     promotions: int
     members: int
     terminals: int
+    baskets: int = workload.BASKETS
+    """Different baskets, which recur."""
+
+
+class BatchSizes(NamedTuple):
+    """How many batches of which size were committed."""
+
+    up_to: dict[str, int]
+    """Batches by the upper bound of their size, each counted once."""
+    batches: int
+    entries: int
+
+    def since(self, before: BatchSizes) -> BatchSizes:
+        """Return what was added to an earlier reading."""
+        up_to = {bound: count - before.up_to.get(bound, 0) for bound, count in self.up_to.items()}
+        return BatchSizes(up_to, self.batches - before.batches, self.entries - before.entries)
+
+    def summary(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        mean = round(self.entries / self.batches, 1) if self.batches else 0
+        return {"mean": mean, "batches": self.batches, "entries": self.entries, "up_to": self.up_to}
 
 
 class Shop:
@@ -69,8 +98,29 @@ class Shop:
         self.keys = keys
         self.sample_answer = sample_answer
         """A serialised `CommitResponse`, as this shop gives them."""
+        self._metrics_address = server.metrics_address
         self._supervisor = psutil.Process(server.process.pid)
         self._postgres = EmbeddedPostgres(server.data_dir / "postgres")
+
+    def batch_sizes(self) -> BatchSizes:
+        """Return the sizes of the batches that the workers have committed since they were started."""
+        with urllib.request.urlopen(f"http://{self._metrics_address}/metrics", timeout=_CALL_TIMEOUT_SECONDS) as page:
+            return batch_sizes_of(page.read().decode())
+
+    def resident_mebibytes(self) -> dict[str, float]:
+        """Return the memory of each part of the server now; PostgreSQL's shared memory counts once a process."""
+        return {
+            part: sum(_resident_bytes(process) for process in processes()) / _MEBIBYTE
+            for part, processes in self.processor_parts().items()
+        }
+
+    def heads(self) -> dict[int, int]:
+        """Return the number of the newest entry of each book."""
+        return asyncio.run(_heads(self._postgres.dsn(LEDGER_DATABASE)))
+
+    def message_ids_after(self, heads: Mapping[int, int]) -> dict[tuple[int, int], bytes | None]:
+        """Return the message id of each entry after these heads, by book and number."""
+        return asyncio.run(_message_ids(self._postgres.dsn(LEDGER_DATABASE), heads))
 
     def processor_parts(self) -> dict[str, Any]:
         """Return the parts of the server whose processor time is of interest."""
@@ -134,6 +184,56 @@ def _listeners(processes: Sequence[psutil.Process], port: int) -> list[psutil.Pr
     ]
 
 
+def batch_sizes_of(exposition: str) -> BatchSizes:
+    """Read the histogram of batch sizes from the text of /metrics: batches by the upper bound of their size."""
+    up_to: dict[str, int] = {}
+    batches = entries = 0
+    for family in text_string_to_metric_families(exposition):
+        if family.name != BATCH_ENTRIES:
+            continue
+        for sample in family.samples:
+            if sample.name.endswith("_bucket"):
+                up_to[sample.labels["le"]] = up_to.get(sample.labels["le"], 0) + int(sample.value)
+            elif sample.name.endswith("_count"):
+                batches += int(sample.value)
+            elif sample.name.endswith("_sum"):
+                entries += int(sample.value)
+    bounds = sorted(up_to, key=float)
+    below = [0, *(up_to[bound] for bound in bounds)]
+    return BatchSizes(
+        {bound: up_to[bound] - less for bound, less in zip(bounds, below, strict=False)}, batches, entries
+    )
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+async def _heads(dsn: str) -> dict[int, int]:
+    conn = await asyncpg.connect(dsn)
+    try:
+        return {book: head.number for book, head in (await read_heads(conn)).items()}
+    finally:
+        await conn.close()
+
+
+async def _message_ids(dsn: str, heads: Mapping[int, int]) -> dict[tuple[int, int], bytes | None]:
+    conn = await asyncpg.connect(dsn)
+    found: dict[tuple[int, int], bytes | None] = {}
+    try:
+        for book, number in heads.items():
+            last = number
+            while entries := await read_entries(conn, book, last, _ENTRIES_PER_QUERY):
+                found |= {(book, entry.number): entry.message_id for entry in entries}
+                last = entries[-1].number
+    finally:
+        await conn.close()
+    return found
+
+
 async def _value(dsn: str, query: str) -> int:
     conn = await asyncpg.connect(dsn)
     try:
@@ -155,8 +255,7 @@ async def _seed(server: RunningServer, size: ShopSize) -> tuple[Register, list[s
             refused = [result.refusal.message for result in imported.results if result.HasField("refusal")]
             if refused:
                 raise RuntimeError(f"the server refused members: {refused[0]}")
-    event_at = datetime.now(UTC)
-    receipts = workload.receipts(size.lines, event_at)
+    receipts = workload.receipts(size.lines, datetime.now(UTC), size.baskets)
     async with grpc.aio.insecure_channel(server.pos_address) as channel:
         stub = checkout_pb2_grpc.CheckoutServiceStub(channel)
         quotes = _Quotes(stub, keys[0])

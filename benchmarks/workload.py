@@ -100,10 +100,10 @@ def articles(promotions: int) -> list[store_pb2.Product]:
     ]
 
 
-def receipts(lines: int, event_at: datetime) -> list[common_pb2.Receipt]:
+def receipts(lines: int, event_at: datetime, baskets: int = BASKETS) -> list[common_pb2.Receipt]:
     """Return baskets of that many lines, without discounts and tenders."""
     chance = random.Random(7)  # noqa: S311  - goods, not secrets
-    return [_receipt(chance, lines, event_at) for _ in range(BASKETS)]
+    return [_receipt(chance, lines, event_at) for _ in range(baskets)]
 
 
 def _receipt(chance: random.Random, lines: int, event_at: datetime) -> common_pb2.Receipt:
@@ -169,6 +169,8 @@ class Wanted(NamedTuple):
     member_id: str
     asked_points_minor: int
     accrual_points_minor: int
+    message_id: uuid.UUID
+    """Under which the entry stands in the ledger."""
 
 
 class Register:
@@ -188,8 +190,9 @@ class Register:
             baskets = self._plain if number % SPEND_EVERY else self._spending
             template, basket = baskets[number * 31 % len(baskets)]
             shopper = self._shoppers[number * 7919 % len(self._shoppers)]
+            message_id = uuid.uuid5(_NAMESPACE, f"message {number}")
             own = checkout_pb2.CommitRequest(
-                message_id=str(uuid.uuid5(_NAMESPACE, f"message {number}")),
+                message_id=str(message_id),
                 receipt_key=common_pb2.ReceiptKey(
                     store_id=STORE_ID,
                     terminal_id=f"lane-{number % 16}",
@@ -198,7 +201,8 @@ class Register:
                 ),
                 identifier=common_pb2.Identifier(card_number=shopper.card_number),
             )
-            wanted = Wanted(str(shopper.member_id), basket.asked_points_minor, basket.accrual_points_minor)
+            sums = (basket.asked_points_minor, basket.accrual_points_minor)
+            wanted = Wanted(str(shopper.member_id), *sums, message_id)
             yield template + own.SerializeToString(), wanted  # serialised messages merge by joining them
 
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 import hashlib
 import struct
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 _FIXED = struct.Struct(">IQqqH")
+_BYTES = [bytes((number,)) for number in range(256)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 def microseconds(moment: datetime) -> int:
     """Return whole microseconds since 1970 of an aware datetime."""
-    return (moment - _EPOCH) // _MICROSECOND
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def entry_hash(  # noqa: PLR0913 - an entry's columns
@@ -46,13 +47,13 @@ def entry_hash(  # noqa: PLR0913 - an entry's columns
             (
                 previous_hash,
                 _FIXED.pack(book, number, microseconds(booked_at), microseconds(event_at), kind),
-                bytes((len(member),)),
+                _BYTES[len(member)],
                 member,
-                bytes((len(message),)),
+                _BYTES[len(message)],
                 message,
-                bytes((len(key),)),
+                _BYTES[len(key)],
                 key,
-                bytes((len(content_hash),)),
+                _BYTES[len(content_hash)],
                 content_hash,
                 payload,
             )

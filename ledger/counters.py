@@ -69,16 +69,18 @@ def apply_changes(
     time, and a register's clock that runs ahead makes nothing forgotten.
     """
     changed = dict(counters)
-    for change in changes:
-        before = changed.get(change.key, _NOTHING)
-        changed[change.key] = Counter(
-            before.times + change.times,
-            before.money_minor + change.money_minor,
-            before.points_minor + change.points_minor,
-            before.until if change.until is None else change.until,
+    for key, times, money_minor, points_minor, until in changes:
+        before = changed.get(key, _NOTHING)
+        changed[key] = Counter(
+            before.times + times,
+            before.money_minor + money_minor,
+            before.points_minor + points_minor,
+            before.until if until is None else until,
         )
     oldest = oldest_day(as_of)
-    return {key: counter for key, counter in changed.items() if _is_kept(key, counter, oldest)}
+    for key in [key for key, counter in changed.items() if not _is_kept(key, counter, oldest)]:
+        del changed[key]
+    return changed
 
 
 _NOTHING = Counter()
@@ -86,15 +88,19 @@ _NOTHING = Counter()
 
 def oldest_day(as_of: datetime) -> date:
     """Return the earliest last day of which a counter is still kept by an entry."""
-    return as_of.astimezone(UTC).date() - DAYS_OF_GRACE
+    return (as_of if as_of.tzinfo is UTC else as_of.astimezone(UTC)).date() - DAYS_OF_GRACE
+
+
+def _still_decides(key: str, until: date, oldest: date) -> bool:
+    """Say whether it is the level that a member had: it decides, on the day it ends, what comes after it."""
+    return key.startswith(STANDING) and until >= oldest - DAYS_AFTER_STANDING
 
 
 def _is_kept(key: str, counter: Counter, oldest: date) -> bool:
-    if key.startswith(STANDING):  # what a member had decides, on the day it ends, what comes after it
-        oldest -= DAYS_AFTER_STANDING
-    if counter.until is not None and counter.until < oldest:
+    times, money_minor, points_minor, until = counter
+    if until is not None and until < oldest and not _still_decides(key, until, oldest):
         return False
-    return any((counter.times, counter.money_minor, counter.points_minor))
+    return times != 0 or money_minor != 0 or points_minor != 0
 
 
 def write_changes(event: journal_pb2.Event, changes: Iterable[CounterChange]) -> None:

@@ -125,7 +125,8 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
         made.hold_ends.extend(end for _, end in draft.ended)
         if made.HasField("settlement"):
             made.settlement.released_points_minor = sum(end.released_points_minor for _, end in draft.ended)
-    made.postings.extend(draft.messages)
+    if made is not draft.event:
+        made.postings.extend(draft.event.postings)
     payload = command.event + made.SerializeToString()
     digest = entry_hash(
         state.head.hash,
@@ -168,9 +169,8 @@ def _accept(state: BookState, decision: Decision, draft: Draft) -> None:
     """Make what an entry moved part of the batch."""
     decision.postings += draft.postings
     decision.lots.update(draft.lots)
-    for key, account in draft.touched.items():
-        state.accounts[key] = account
-        decision.touched.add(key)
+    state.accounts.update(draft.touched)
+    decision.touched.update(draft.touched)
     if draft.began is not None:
         decision.holds.append(draft.began)
     for hold, end in draft.ended:
@@ -188,12 +188,11 @@ def _accept(state: BookState, decision: Decision, draft: Draft) -> None:
 
 def _purchase(state: BookState, command: Purchase, draft: Draft) -> journal_pb2.Event:
     """Book a paid receipt; it is never refused."""
-    event = journal_pb2.Event()
-    settlement = event.settlement
+    settlement = draft.event.settlement
     settlement.SetInParent()
     if command.member_id is not None:
         receipts.settle_purchase(state, command, command.member_id, draft, settlement)
-    return event
+    return draft.event
 
 
 # --- holds --------------------------------------------------------------------------------------------------------

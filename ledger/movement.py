@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from datetime import datetime
+from functools import lru_cache
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import checkout_pb2, journal_pb2
@@ -55,8 +56,8 @@ class Draft:
         "began",
         "earlier_lots",
         "ended",
+        "event",
         "lots",
-        "messages",
         "number",
         "postings",
         "returned",
@@ -68,7 +69,8 @@ class Draft:
         self.number = number
         self.at = at
         self.earlier_lots = earlier_lots
-        self.messages: list[journal_pb2.Posting] = []
+        self.event = journal_pb2.Event()
+        """The body that the entry will get, and in any case its postings."""
         self.postings: list[PostingRow] = []
         self.touched: dict[AccountKey, Account] = {}
         self.lots: LotsByPlace = {}
@@ -98,42 +100,45 @@ class Movement:
         """Add a posting and change the account accordingly. ``opening`` has the terms of a lot that it opens."""
         self._changed = True
         draft = self.draft
-        ordinal = len(draft.messages) + 1
+        postings = draft.postings
+        member_id, unit = self.key
+        number, ordinal = lot.number, lot.ordinal
+        message = draft.event.postings.add()  # field by field: keyword arguments take four times as long
+        message.unit = unit
+        message.debit = debit  # type: ignore[assignment]  # enum values are ints on the hot path
+        message.credit = credit  # type: ignore[assignment]  # the same
+        message.points_minor = points_minor
+        if number != draft.number:
+            message.lot_number = number
+        message.lot_ordinal = ordinal
         active_at = expires_at = issued_at = None
         if opening is not None:
             active_at, expires_at, issued_at = opening.active_at, opening.expires_at, opening.issued_at
-        draft.postings.append(
+            if active_at is not None:
+                message.active_at.CopyFrom(_timestamp(active_at))
+            if expires_at is not None:
+                message.expires_at.CopyFrom(_timestamp(expires_at))
+            if issued_at is not None:
+                message.issued_at.CopyFrom(_timestamp(issued_at))
+        postings.append(
             PostingRow(
                 draft.number,
-                ordinal,
-                self.key[1],
+                len(postings) + 1,
+                unit,
                 debit,
                 credit,
                 points_minor,
-                lot.number,
-                lot.ordinal,
-                self.key[0],
+                number,
+                ordinal,
+                member_id,
                 active_at,
                 expires_at,
                 issued_at,
             )
         )
-        draft.messages.append(
-            journal_pb2.Posting(
-                unit=self.key[1],
-                debit=debit,  # type: ignore[arg-type]  # enum values are ints on the hot path
-                credit=credit,  # type: ignore[arg-type]  # the same
-                points_minor=points_minor,
-                lot_number=0 if lot.number == draft.number else lot.number,
-                lot_ordinal=lot.ordinal,
-                active_at=_timestamp(active_at),
-                expires_at=_timestamp(expires_at),
-                issued_at=_timestamp(issued_at),
-            )
-        )
         self._add(debit, -points_minor)
         self._add(credit, points_minor)
-        draft.lots[(self.key, lot.number, lot.ordinal)] = lot
+        draft.lots[(self.key, number, ordinal)] = lot
 
     def _add(self, account: int, points_minor: int) -> None:
         if account == AVAILABLE:
@@ -224,7 +229,7 @@ class Movement:
         pending = grant.active_at is not None and grant.active_at > self.draft.at
         lot = Lot(
             self.draft.number,
-            len(self.draft.messages) + 1,
+            len(self.draft.postings) + 1,
             grant.points_minor,
             grant.points_minor,
             pending,
@@ -258,7 +263,7 @@ class Movement:
     def _no_lot(self) -> Lot:
         """Return what stands for the lot in a posting that concerns none: the posting itself."""
         return Lot(
-            self.draft.number, len(self.draft.messages) + 1, 0, 0, pending=False, active_at=None, expires_at=None
+            self.draft.number, len(self.draft.postings) + 1, 0, 0, pending=False, active_at=None, expires_at=None
         )
 
     # --- spending and holding --------------------------------------------------------------------------------------
@@ -421,17 +426,18 @@ def trial(state: BookState, draft: Draft, key: AccountKey) -> Movement:
 
 def write_balance(settlement: Settlement | checkout_pb2.UnitSettlement, unit: Unit, account: Account) -> None:
     """Write the balance after an entry into its settlement."""
-    settlement.balance.unit = unit.code
-    settlement.balance.precision = unit.precision
-    settlement.balance.available_points_minor = account.available_minor
-    settlement.balance.pending_points_minor = account.pending_minor
-    settlement.balance.held_points_minor = account.held_minor
-    settlement.balance.debt_points_minor = account.debt_minor
+    balance = settlement.balance
+    balance.unit = unit.code
+    balance.precision = unit.precision
+    balance.available_points_minor = account.available_minor
+    balance.pending_points_minor = account.pending_minor
+    balance.held_points_minor = account.held_minor
+    balance.debt_points_minor = account.debt_minor
 
 
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
+@lru_cache(maxsize=4096)
+def _timestamp(moment: datetime) -> Timestamp:
+    """Return a moment as a message that nobody may change; the lots of a month share theirs."""
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp

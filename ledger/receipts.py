@@ -8,11 +8,11 @@ it earns. Points of partners are granted from, and redeemed to, the partners' se
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger import returns
 from ledger.model import (
@@ -50,11 +50,11 @@ def settle_purchase(
     state: BookState, command: Purchase, member_id: uuid.UUID, draft: Draft, settlement: Settlement
 ) -> None:
     """Spend and grant what a paid receipt says; it is never refused. Write into ``settlement`` what was done."""
-    units = [command.unit, *(each.unit for each in command.further_spends)]
-    units += [grant.unit for grant in command.grants if grant.unit is not None]
-    movements = {unit: _begin(state, draft, member_id, unit) for unit in dict.fromkeys(units)}
-    own = movements[command.unit]
-    further = {unit: settlement.units.add() for unit in movements if unit != command.unit}
+    own = _begin(state, draft, member_id, command.unit)
+    movements = {
+        unit: _begin(state, draft, member_id, unit) for unit in _further_units(command) if unit != command.unit
+    }
+    further = {unit: settlement.units.add() for unit in movements}
     hold = None if command.checkout_key is None else open_hold(own.account, command.checkout_key)
     if command.spend is not None or hold is not None:
         _tell_spent(settlement, _spend(own, command.spend, hold, command.redeemed_account))
@@ -64,10 +64,23 @@ def settle_purchase(
         further[unit].spent_money_minor += spent.money_minor
         further[unit].left_out_points_minor += spent.left_out_minor
     for grant in command.grants:
-        _grant(command, draft, movements, settlement, further, grant)
+        if grant.unit is None or grant.unit == command.unit:
+            _grant(own, settlement, grant)
+        else:
+            movements[grant.unit].grant(grant, grant.account)
+            further[grant.unit].accrual_points_minor += grant.points_minor
+    own.close()
+    write_balance(settlement, command.unit, own.account)
     for unit, movement in movements.items():
         movement.close()
-        write_balance(further.get(unit, settlement), unit, movement.account)
+        write_balance(further[unit], unit, movement.account)
+
+
+def _further_units(command: Purchase) -> Iterable[Unit]:
+    """Return the units that a receipt names, the programme's own perhaps among them, in order and each once."""
+    units = [each.unit for each in command.further_spends]
+    units += [grant.unit for grant in command.grants if grant.unit is not None]
+    return dict.fromkeys(units)
 
 
 def _begin(state: BookState, draft: Draft, member_id: uuid.UUID, unit: Unit) -> Movement:
@@ -108,23 +121,14 @@ def _tell_spent(settlement: Settlement, spent: _Spent) -> None:
     settlement.left_out_reason = spent.left_out_reason  # type: ignore[assignment]  # an int
 
 
-def _grant(
-    command: Purchase,
-    draft: Draft,
-    movements: dict[Unit, Movement],
-    settlement: Settlement,
-    further: dict[Unit, checkout_pb2.UnitSettlement],
-    grant: Grant,
-) -> None:
-    unit = grant.unit or command.unit
-    paid = movements[unit].grant(grant, grant.account)
-    if unit != command.unit:
-        further[unit].accrual_points_minor += grant.points_minor
-        return
+def _grant(own: Movement, settlement: Settlement, grant: Grant) -> None:
+    """Grant points of the programme's own unit."""
+    paid = own.grant(grant, grant.account)
     settlement.accrual_points_minor += grant.points_minor
-    if grant.active_at is not None and grant.active_at > draft.at:
+    if grant.active_at is not None and grant.active_at > own.draft.at:
         settlement.pending_points_minor += grant.points_minor
-    settlement.debt_paid_points_minor += paid
+    if paid:
+        settlement.debt_paid_points_minor += paid
 
 
 # --- returns ------------------------------------------------------------------------------------------------------

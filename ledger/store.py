@@ -31,7 +31,6 @@ from ledger.model import (
     Lot,
     MemberChange,
     OpenHold,
-    PostingRow,
     Purchase,
     Return,
     SlotUse,
@@ -57,9 +56,7 @@ ORDER BY e.number
 """
 
 # Append the batch if the head is still the one that was read.
-WRITE_BATCH = f"SELECT ledger.write_batch({', '.join(f'${n}' for n in range(1, 58))})"
-
-_NO_POSTINGS: list[list[Any]] = [[] for _ in PostingRow._fields]
+WRITE_BATCH = "SELECT ledger.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 async def read_state(
@@ -244,24 +241,23 @@ async def write_decision(
         state.book,
         read_head.number,
         read_head.hash,
-        *zip(*decision.entries, strict=True),
-        *(zip(*decision.postings, strict=True) if decision.postings else _NO_POSTINGS),
-        *_balances(state, decision),
-        *_new_lots(decision),
-        *_old_lots(decision),
-        *_totals(decision),
-        *_counters(state, decision),
+        decision.entries,
+        decision.postings,
+        _balances(state, decision),
+        *_lots(decision),
+        _totals(decision),
+        _counters(state, decision),
         _more(state, decision),
         timeout=timeout_seconds,
     )
-    return bool(written)
+    if not written:
+        return False
+    for lot in decision.lots.values():
+        lot.cached = lot.remaining_minor + lot.held_minor > 0
+    return True
 
 
-def _transposed(rows: list[tuple[Any, ...]], width: int) -> Sequence[Sequence[Any]]:
-    return list(zip(*rows, strict=True)) if rows else [[] for _ in range(width)]
-
-
-def _balances(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
+def _balances(state: BookState, decision: Decision) -> list[tuple[Any, ...]]:
     rows = []
     for key in decision.touched:
         account = state.accounts[key]
@@ -275,38 +271,38 @@ def _balances(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
                 account.next_change_at,
             )
         )
-    return _transposed(rows, 7)
+    return rows
 
 
-def _new_lots(decision: Decision) -> Sequence[Sequence[Any]]:
-    rows = [
-        (
-            *key,
-            lot.number,
-            lot.ordinal,
-            lot.pending,
-            lot.granted_minor,
-            lot.remaining_minor,
-            lot.held_minor,
-            lot.active_at,
-            lot.expires_at,
+def _lots(decision: Decision) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Return the rows of lots that are new, that changed, and of which nothing is left."""
+    new: list[tuple[Any, ...]] = []
+    changed: list[tuple[Any, ...]] = []
+    gone: list[tuple[Any, ...]] = []
+    for ((member_id, unit), number, ordinal), lot in decision.lots.items():
+        rows = changed if lot.cached else new
+        if lot.remaining_minor == 0 and lot.held_minor == 0:
+            if not lot.cached:
+                continue  # it came and went within the batch
+            rows = gone
+        rows.append(
+            (
+                member_id,
+                unit,
+                number,
+                ordinal,
+                lot.pending,
+                lot.granted_minor,
+                lot.remaining_minor,
+                lot.held_minor,
+                lot.active_at,
+                lot.expires_at,
+            )
         )
-        for (key, _, _), lot in decision.lots.items()
-        if not lot.cached and lot.remaining_minor + lot.held_minor > 0
-    ]
-    return _transposed(rows, 10)
+    return new, changed, gone
 
 
-def _old_lots(decision: Decision) -> Sequence[Sequence[Any]]:
-    rows = [
-        (*key, lot.number, lot.ordinal, lot.pending, lot.remaining_minor, lot.held_minor)
-        for (key, _, _), lot in decision.lots.items()
-        if lot.cached
-    ]
-    return _transposed(rows, 7)
-
-
-def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
+def _totals(decision: Decision) -> list[tuple[Any, ...]]:
     """Add up the postings by UTC day, unit and account."""
     days = {entry.number: entry.booked_at.date() for entry in decision.entries}
     sums: dict[tuple[date, int, int], list[int]] = defaultdict(lambda: [0, 0])
@@ -314,11 +310,11 @@ def _totals(decision: Decision) -> Sequence[Sequence[Any]]:
         day = days[posting.number]
         sums[(day, posting.unit, posting.debit)][0] += posting.points_minor
         sums[(day, posting.unit, posting.credit)][1] += posting.points_minor
-    return _transposed([(*key, *pair) for key, pair in sums.items()], 5)
+    return [(*key, *pair) for key, pair in sums.items()]
 
 
-def _counters(state: BookState, decision: Decision) -> Sequence[Sequence[Any]]:
-    return _transposed([(member, serialise_counters(state.counters[member])) for member in decision.counted], 2)
+def _counters(state: BookState, decision: Decision) -> list[tuple[uuid.UUID, bytes]]:
+    return [(member, serialise_counters(state.counters[member])) for member in decision.counted]
 
 
 def _more(state: BookState, decision: Decision) -> str | None:

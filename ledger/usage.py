@@ -35,6 +35,8 @@ from ledger.model import (
 from ledger.movement import DamagedCaches, Draft
 from ledger.usage_caches import HELD, RELEASED, REVOKED, USED
 
+_NO_CHANGE = CounterChange("")[1:]
+
 MAX_USES = 32_767
 """The most uses of one coupon that are counted one by one."""
 
@@ -177,14 +179,16 @@ def settle(state: BookState, decision: Decision, command: Command, draft: Draft,
     """
     _count(state, decision, command, draft, made)
     used: set[CouponSlot] = set()
-    if isinstance(command, LeaseBudget):
-        part = state.budgets.get(command.key, BudgetSlice(0, 0))
-        _put_slice(state, decision, command.key, part._replace(granted=part.granted + command.amount))
-    elif isinstance(command, Purchase):
+    if isinstance(command, Purchase):
+        if not (draft.ended or command.coupons or command.budgets or command.issued):
+            return
         used = _used_by(state, command, draft)
         _use_budgets(state, decision, command, made)
         if command.member_id is not None:
             decision.issued += [(draft.number, command.member_id, coupon) for coupon in command.issued]
+    elif isinstance(command, LeaseBudget):
+        part = state.budgets.get(command.key, BudgetSlice(0, 0))
+        _put_slice(state, decision, command.key, part._replace(granted=part.granted + command.amount))
     slots = _Slots(state, decision, draft.number, made)
     slots.let_go(draft, used)
     slots.take(used, USED)
@@ -263,7 +267,7 @@ class _Slots:
 
 
 def _count(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
-    changes = [change for change in _changes(state, command, draft, made) if change != CounterChange(change.key)]
+    changes = [change for change in _changes(state, command, draft, made) if change[1:] != _NO_CHANGE]
     if not changes:
         return
     assert command.member_id is not None, "only members have counters"
@@ -277,9 +281,9 @@ def _changes(state: BookState, command: Command, draft: Draft, made: journal_pb2
     """Return what an entry changes in its member's counters."""
     if command.member_id is None:
         return ()
-    counters = state.counters.get(command.member_id, {})
     if isinstance(command, Purchase):
         return command.counts
+    counters = state.counters.get(command.member_id, {})
     if isinstance(command, Return):
         return _taken_back(command, draft, made.goods_return)
     if isinstance(command, TransferOut) and command.counters:

@@ -85,6 +85,9 @@ async def _run(main: ChildMain, task: ChildTask, supervisor: Connection) -> None
         gc.freeze()  # what start-up made lives as long as the process: never look at it again
         supervisor.send(READY)
 
-    await main(task, ready, stop)
+    from server.metrics_process import process_measured  # the environment that metrics read is set by now
+
+    async with process_measured(task.name):
+        await main(task, ready, stop)
     # The loop takes its handler along when it closes; a second SIGTERM must not kill what is as good as over.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

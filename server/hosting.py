@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,7 +15,10 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.reflection import aio as reflection_aio
 
 from server.edge import Authenticator, Edge, MethodHandlers
-from server.settings import Settings
+from server.settings import Settings, StartRefusedError
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 KEEPALIVE_MILLISECONDS: Final = 30_000
 """A register whose cable was pulled is noticed within a minute."""
@@ -66,7 +70,12 @@ class Port:
         await self._server.stop(self._grace_seconds)
 
 
-def edge_of(settings: Settings, authenticator: Authenticator, group_of: Callable[[str], str] | None = None) -> Edge:
+def edge_of(
+    settings: Settings,
+    authenticator: Authenticator,
+    group_of: Callable[[str], str] | None = None,
+    tracing: Tracing | None = None,
+) -> Edge:
     """Return what the calls of a process share, by the settings; ``group_of`` says by which group a store counts."""
     return Edge(
         authenticator,
@@ -75,7 +84,26 @@ def edge_of(settings: Settings, authenticator: Authenticator, group_of: Callable
         group_of=group_of,
         slow_call_milliseconds=settings.slow_call_milliseconds,
         stream_age_seconds=settings.connection_age_seconds,
+        tracing=tracing,
     )
+
+
+def tracing_of(settings: Settings, process: str) -> Tracing | None:
+    """Return the tracing of a process, by the settings; None if it is off, and nothing of it is loaded.
+
+    Raises:
+        StartRefusedError: It is on, and OpenTelemetry is not installed.
+    """
+    if settings.trace_endpoint is None:
+        return None
+    try:
+        module = importlib.import_module("server.tracing")
+    except ImportError as error:
+        raise StartRefusedError(
+            "trace_endpoint is set, but OpenTelemetry is not installed: pip install 'tallypoint[tracing]'"
+        ) from error
+    tracing: Tracing = module.open_tracing(settings.trace_endpoint, settings.trace_share, process)
+    return tracing
 
 
 async def answer_until(stop: asyncio.Event, port: Port, ready: Callable[[], None]) -> None:

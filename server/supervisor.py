@@ -12,12 +12,12 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import structlog
 
@@ -26,6 +26,7 @@ from server.child import ChildTask, run_child
 from server.development import DevelopmentKeys, development_keys, install_development_keys
 from server.logs import configure_logs, describe_error
 from server.metrics_directory import remove_old_directories
+from server.metrics_process import process_measured
 from server.postgres import EmbeddedPostgres, PostgresError
 from server.settings import Settings, StartRefusedError, check_production, split_address
 from server.storage import Dsns, migrate_all, open_databases
@@ -166,7 +167,7 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
         databases = stack.enter_context(open_databases(settings))
         asyncio.run(_prepare(settings, databases.dsns, keys))
         with asyncio.Runner() as runner:
-            runner.run(_supervise(settings, databases.dsns, databases.embedded, ports, endpoint))
+            runner.run(_measured(_supervise(settings, databases.dsns, databases.embedded, ports, endpoint)))
     _log.info("stopped")
     return 0
 
@@ -188,6 +189,11 @@ async def _prepare(settings: Settings, dsns: Dsns, keys: DevelopmentKeys | None)
             text="DEVELOPMENT MODE: this server made its own secret and access keys; do not use it for real shops",
             keys_file=str(keys.path),
         )
+
+
+async def _measured(work: Coroutine[Any, Any, None]) -> None:
+    async with process_measured("supervisor"):
+        await work
 
 
 async def _supervise(

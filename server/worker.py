@@ -23,7 +23,7 @@ from server.clock import utc_now
 from server.edge import Role, service_handler
 from server.forwarding import Forwarder, owned_books
 from server.gather import Gatherer
-from server.hosting import Port, answer_until, edge_of
+from server.hosting import Port, answer_until, edge_of, tracing_of
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.reload import Loader, Reloader
@@ -40,13 +40,16 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
     """Answer CheckoutService on the POS port."""
     settings = task.settings
     async with AsyncExitStack() as stack:
+        tracing = tracing_of(settings, task.name)
+        if tracing is not None:
+            stack.callback(tracing.close)
         connect = writer_connect(task.dsns.ledger, "tallypoint worker")
         books = await read_books(connect)
         hashes = KeyedHash(settings.secret_bytes)
         keys, stores, catalogue, rules = KeyRing(hashes), Stores(), Catalogue(), RulesBook()
         identifiers = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
         number = int(task.name.rpartition("-")[2])
-        committer_metrics = metrics.CommitterMetrics()
+        committer_metrics = metrics.CommitterMetrics(None if tracing is None else tracing.batch)
         owned = owned_books(number, settings.workers, books)
         committer = Committer(connect, books, utc_now, owned=owned, observer=committer_metrics)
         stack.push_async_callback(committer.close)
@@ -85,7 +88,9 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
             shadows=shadows,
         )
         await forwarder.start(servicer.commit_for_other)
-        edge = edge_of(settings, keys)
+        edge = edge_of(
+            settings, keys, lambda store_id: min(stores.groups(store_id), default=metrics.NO_GROUP), tracing
+        )
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]
         handlers = service_handler(service, servicer, _TERMINALS, edge, batch_methods={"CommitBatch"})
         await answer_until(stop, Port(task.pos_address, settings, edge, [(service, handlers)]), ready)

@@ -35,7 +35,7 @@ from server.corrections.adjustments import AdjustmentDesk
 from server.corrections.settle import Settler
 from server.corrections.transfers import TransferDesk
 from server.edge import service_handler
-from server.hosting import Port, answer_until, edge_of
+from server.hosting import Port, answer_until, edge_of, tracing_of
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.merge import Merger
 from server.members.registry import Registry
@@ -78,7 +78,10 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         settler = Settler(pool, books, utc_now)
         stack.push_async_callback(settler.stop)
         settler.start()
-        edge = edge_of(settings, keys)
+        tracing = tracing_of(settings, task.name)
+        if tracing is not None:
+            stack.callback(tracing.close)
+        edge = edge_of(settings, keys, tracing=tracing)
         services = [
             (member_pb2.DESCRIPTOR.services_by_name["MemberService"], members, member_servicer.ALLOWED),
             (store_pb2.DESCRIPTOR.services_by_name["StoreService"], stores, store_servicer.ALLOWED),

@@ -146,8 +146,8 @@ def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tu
         request.spend_points_minor.to_bytes(8, "big"),
         "\n".join(request.coupon_codes).encode(),
         request.checkout_id.encode(),
-        *(unit.SerializeToString(deterministic=True) for unit in request.spend_units),
-        *(b"deposit" + unit.SerializeToString(deterministic=True) for unit in request.deposits),
+        *[unit.SerializeToString(deterministic=True) for unit in request.spend_units],
+        *[b"deposit" + unit.SerializeToString(deterministic=True) for unit in request.deposits],
     )
     if not request.HasField("identifier"):
         return (framed_content_hash(None, content),)

@@ -15,7 +15,7 @@ from tallypoint.v1 import common_pb2, journal_pb2
 from ledger.balances import BalanceAt
 from ledger.model import ISSUED, Grant, Unit
 from server.errors import Refused
-from server.promotions import Effects, LotGrant, Message, ReceiptLine
+from server.promotions import Effects, LotGrant, Message, ReceiptFacts, ReceiptLine
 from server.promotions.kinds import Audience
 
 MAX_RECEIPT_MINOR = 10**13
@@ -136,6 +136,20 @@ def lines_of(receipt: common_pb2.Receipt, catalogue: CatalogueLike) -> tuple[lis
     return lines, unknown
 
 
+def judged_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> Iterable[common_pb2.ReceiptLine]:
+    """Return the lines of the facts, in their order, as the register sent them: all but the voided ones."""
+    if len(receipt.lines) == len(facts.lines):
+        return receipt.lines
+    return [line for line in receipt.lines if line.quantity_milli]
+
+
+def line_numbers(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> list[int]:
+    """Return the numbers of all lines, in the receipt's order; where none is voided the facts have them at hand."""
+    if len(receipt.lines) == len(facts.lines):
+        return [line[0] for line in facts.lines]
+    return [line.line_number for line in receipt.lines]
+
+
 def unknown_sku_notice(unknown: Sequence[str]) -> list[common_pb2.Notice]:
     """Return the notice about articles that the catalogue lacks, if there are any."""
     if not unknown:
@@ -157,8 +171,7 @@ def add_line_effects(
 ) -> None:
     """Write what happens to every line into a message's field, in the receipt's order; voided ones by number only.
 
-    In place and without zeros: messages built apart and copied in cost twice the time (107 and 52 us a receipt of 10
-    lines), on the path of every receipt.
+    Where every receipt passes, `wire.LinesField` writes the same in a quarter of the time; explaining compares with this.
     """
     by_number = {line.line_number: line for line in effects.lines}
     for receipt_line in receipt.lines:

@@ -11,13 +11,14 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Final
+from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from google.protobuf import text_format
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from server.checkout.convert import add_line_effects, lines_of, moment_of, variance_messages
+from server.checkout.wire import Kept
 from server.promotions import Effects, MemberFacts, PaidLine, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
 from server.promotions.arithmetic import in_birthday_window
 from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
@@ -76,16 +77,28 @@ def facts_of(
     tier: str = "",
 ) -> journal_pb2.PurchaseFacts:
     """Return what an entry keeps of the facts that gave `effects`; `tier` is the member's level before the receipt."""
-    facts = journal_pb2.PurchaseFacts()
-    if receipt.store_groups:
-        facts.store_groups.extend(sorted(receipt.store_groups))
+    facts = journal_pb2.PurchaseFacts(store_groups=sorted(receipt.store_groups))
     for coupon in receipt.coupons:
         facts.coupons.add(code=coupon.code, series=coupon.series)
     if usage is not None:
         _add_usage(facts, usage, effects.consulted)
     if member is not None:
-        _add_member(facts, rules, member, receipt.local_at.date(), tier)
+        facts.MergeFrom(_message_of(_seen(rules, member, receipt.local_at.date(), tier)))
     return facts
+
+
+def written_facts(
+    rules: Rules,
+    receipt: ReceiptFacts,
+    member: MemberFacts | None,
+    usage: Usage | None,
+    effects: Effects,
+    tier: str = "",
+) -> bytes:
+    """Return `facts_of` serialised: as kept, where there is no more to tell than of the store and of such a member."""
+    if member is None or receipt.coupons or effects.consulted:
+        return facts_of(rules, receipt, member, usage, effects, tier).SerializeToString()
+    return _kept_groups[receipt.store_groups] + _kept_members[_seen(rules, member, receipt.local_at.date(), tier)]
 
 
 def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozenset[str]) -> None:
@@ -106,18 +119,49 @@ def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozen
             )
 
 
-def _add_member(facts: journal_pb2.PurchaseFacts, rules: Rules, member: MemberFacts, day: date, tier: str) -> None:
-    facts.tier = tier if member.tier is None else member.tier
-    if segments := member.segments & rules.segments:
-        facts.segments.extend(sorted(segments))
-    if member.offers:
-        facts.offers.extend(sorted(member.offers))
-    facts.member_age_days = age_days(member, day)
-    if windows := open_windows(rules, member, day):
-        facts.birthday_windows.extend(f"{before}:{after}" for before, after in sorted(windows))
-    facts.language = member.language
-    facts.can_earn = member.can_earn
-    facts.can_spend = member.can_spend
+class _Seen(NamedTuple):
+    """What the rules saw of a member, which is the same for many of them."""
+
+    tier: str
+    segments: frozenset[str]
+    offers: frozenset[str]
+    age_days: int
+    birthday_windows: frozenset[tuple[int, int]]
+    language: str
+    can_earn: bool
+    can_spend: bool
+
+
+def _seen(rules: Rules, member: MemberFacts, day: date, tier: str) -> _Seen:
+    return _Seen(
+        tier if member.tier is None else member.tier,
+        member.segments & rules.segments,
+        member.offers,
+        age_days(member, day),
+        open_windows(rules, member, day),
+        member.language,
+        member.can_earn,
+        member.can_spend,
+    )
+
+
+def _message_of(seen: _Seen) -> journal_pb2.PurchaseFacts:
+    return journal_pb2.PurchaseFacts(
+        tier=seen.tier,
+        segments=sorted(seen.segments),
+        offers=sorted(seen.offers),
+        member_age_days=seen.age_days,
+        birthday_windows=[f"{before}:{after}" for before, after in sorted(seen.birthday_windows)],
+        language=seen.language,
+        can_earn=seen.can_earn,
+        can_spend=seen.can_spend,
+    )
+
+
+_kept_groups: Final = Kept[frozenset[str]](
+    lambda groups: journal_pb2.PurchaseFacts(store_groups=sorted(groups)).SerializeToString()
+)
+_kept_members: Final = Kept[_Seen](lambda seen: _message_of(seen).SerializeToString())
 
 
 def open_windows(rules: Rules, member: MemberFacts, day: date) -> frozenset[tuple[int, int]]:

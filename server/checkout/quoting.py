@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from functools import lru_cache
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.balances import BalanceAt
 from ledger.lookups import HeldPoints
-from server.checkout.convert import add_line_effects, decimal_text, notices_of
+from server.checkout.convert import decimal_text, line_numbers, notices_of
 from server.checkout.presenting import Presented
 from server.checkout.promising import capped_messages, coupon_notices, draw_messages, promised_coupons
 from server.checkout.sale import Sale
+from server.checkout.wire import LinesField
 from server.members.directory import Found
 from server.promotions import Effects, Rules
 
 TAKE_OVER_TEXT = "Finish or cancel there, ask for fewer points, or take them over and give a reason."
 """What a cashier can do about points that another lane holds."""
 
+_LINES = LinesField(checkout_pb2.QuoteResponse.LINES_FIELD_NUMBER)
+_KEPT_SETTINGS = 64
 _SHOWN_LANES = 3
 _SECONDS_SHOWN = 120
 
@@ -51,24 +55,30 @@ def quote_response(
         notices=[*notices_of(effects.messages), *sale.shortcomings(), *coupon_notices(outcomes)],
         programme_code=sale.rules.programme.code,
         programme_version=effects.programme_version,
-        settings=[common_pb2.NamedSetting(name=name, value=value) for name, value in effects.settings],
+        settings=_settings(effects.settings),
         coupons=outcomes,
         issued_coupons=promised_coupons(effects) if found else (),
         capped=capped_messages(effects),
         accrual_units=accruals_of_further_units(effects),
         draws=draw_messages(effects) if found else (),
     )
-    add_line_effects(response.lines, receipt, effects)
+    response.MergeFromString(_LINES.write(line_numbers(receipt, sale.facts), effects))
     return response
+
+
+@lru_cache(_KEPT_SETTINGS)
+def _settings(settings: tuple[tuple[str, str], ...]) -> tuple[common_pb2.NamedSetting, ...]:
+    """Return the named settings of a version of the rules, which are the same in all its quotes."""
+    return tuple(common_pb2.NamedSetting(name=name, value=value) for name, value in settings)
 
 
 def accruals_of_further_units(effects: Effects) -> list[common_pb2.UnitPoints]:
     """Return the points of further units that a receipt would earn."""
     points: dict[str, int] = {}
     for line in effects.lines:
-        for accrual in line.accruals:
-            if accrual.unit:
-                points[accrual.unit] = points.get(accrual.unit, 0) + accrual.points_minor
+        for _, _, points_minor, unit, _ in line[6]:  # the accruals as rows, without names
+            if unit:
+                points[unit] = points.get(unit, 0) + points_minor
     return [common_pb2.UnitPoints(unit=unit, points_minor=amount) for unit, amount in points.items()]
 
 

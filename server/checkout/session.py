@@ -10,7 +10,7 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from tallypoint.v1 import checkout_pb2
 
-from server.edge import Caller, Stream, Timeline, check
+from server.edge import Caller, Stream, check
 from server.edge.status import refused_of
 from server.errors import refusal_message
 from server.metrics import UNDER_WAY, CallMeter
@@ -75,8 +75,9 @@ class _Session:
 
     async def _answer(self, request: checkout_pb2.SessionRequest) -> bytes:
         """Run one call; a refusal is an answer like any other."""
-        timeline = Timeline()
         name = request.WhichOneof("call") or "none"
+        meter = _METERS[name]
+        timeline = self._stream.timeline_of(meter.method)
         timeout_seconds = request.timeout_milliseconds / 1000 or DEFAULT_TIMEOUT_SECONDS
         caller = Caller(*self._identity, monotonic() + timeout_seconds, timeline, getattr(request, name, b""))
         code, refused = "CANCELLED", None
@@ -87,11 +88,11 @@ class _Session:
             code = "OK"
             return _response(request.correlation_id, name, answer)
         except Exception as error:  # noqa: BLE001 - the outermost wrapper of a call on a stream; the others go on
-            refused = refused_of(error, f"Session/{name}")
+            refused = refused_of(error, meter.method)
             code = refused.code.name
         finally:
             timeline.mark("answered")
-            self._stream.tell(_METERS[name], code, refused, caller, timeline)
+            self._stream.tell(meter, code, refused, caller, timeline)
         return _response(request.correlation_id, "refusal", refusal_message(refused))
 
 

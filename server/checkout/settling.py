@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+from tallypoint.v1 import checkout_pb2
 
 from ledger.model import CounterChange, NewCoupon, Purchase
 from ledger.model import Usage as LedgerUsage
 from server.checkout.context import CommitContext, counters_of, money_of_points, unit_money
-from server.checkout.convert import grants_of, notices_of, variance_messages
-from server.checkout.facts import facts_of, without_member
+from server.checkout.convert import grants_of, judged_lines
+from server.checkout.facts import without_member
 from server.checkout.presenting import Presented
-from server.checkout.promising import (
-    capped_messages,
-    coupon_notices,
-    draw_messages,
-    issued_messages,
-    standing_message,
-)
-from server.checkout.wire import LinesField, kept_prefixes
+from server.checkout.recording import Issued, Record, event_of, with_coupons
 from server.promotions import (
     Count,
     Counter,
@@ -44,9 +36,6 @@ from server.promotions.arithmetic import spread_largest_remainder
 from server.promotions.facts import ChargedLine
 from server.promotions.usage import counted
 from server.rights.codes import code_of
-
-_PURCHASE: Final = kept_prefixes(journal_pb2.Event.PURCHASE_FIELD_NUMBER)
-_EFFECTS: Final = LinesField(journal_pb2.Purchase.EFFECTS_FIELD_NUMBER)
 
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used for every line
 
@@ -99,9 +88,9 @@ class Settler:
         before, change, after = _levels(context, effects.counts, usage.member)
         issued = issued_coupons(effects, self.key) if effects.issued and context.found else ()
         lots = lots_to_grant(context.rules, effects, context.day) if context.found else ()
-        record = _Record(effects, presented, usage, issued, before, change, after)
+        record = Record(effects, presented, usage, issued, before, change, after)
         return self.purchase(
-            event=_event(self.request, context, record),
+            event=event_of(self.request, context, record),
             grants=grants_of((*lots, *self.deposits), context.zone, context.books),
             claims=presented.claims,
             counts=tuple([_new(CounterChange, count) for count in effects.counts]),
@@ -121,16 +110,6 @@ def _levels(
     _, change = standing_changes(tiers, before, counts, context.day)
     after = standing(tiers, counted(before, counts), context.day)
     return standing(tiers, before, context.day).tier, change, after
-
-
-class Issued(NamedTuple):
-    """A coupon that a receipt gives, with its code."""
-
-    code: str
-    promotion_id: str
-    series: str
-    valid_from: date
-    valid_until: date | None
 
 
 def issued_coupons(effects: Effects, receipt_key: bytes) -> tuple[Issued, ...]:
@@ -178,7 +157,7 @@ def _effects_as_paid(
 
 def _charged(request: checkout_pb2.CommitRequest, facts: ReceiptFacts) -> list[ChargedLine]:
     """Return what the register charged on each line, none of it paid with points."""
-    discounts = [line.discount_minor for line in _judged_lines(request.receipt, facts)]
+    discounts = [line.discount_minor for line in judged_lines(request.receipt, facts)]
     return [(line[0], discount, 0) for line, discount in zip(facts.lines, discounts, strict=True)]
 
 
@@ -187,132 +166,3 @@ def _effects_without_member(
 ) -> Effects:
     """Evaluate for the discounts and variances only: nobody is there to earn."""
     return without_member(earn_as_paid(context.rules, facts, None, _charged(request, facts), usage))
-
-
-def with_coupons(facts: ReceiptFacts, presented: Presented) -> ReceiptFacts:
-    """Return a receipt with the coupons that count."""
-    return facts._replace(coupons=presented.usable) if presented.usable != facts.coupons else facts
-
-
-class _Record(NamedTuple):
-    """What the journal is to remember of a purchase beside the request."""
-
-    effects: Effects
-    presented: Presented
-    usage: Usage
-    issued: tuple[Issued, ...]
-    tier_before: str
-    tier_change: TierChange | None
-    standing: Standing | None
-
-
-def _event(request: checkout_pb2.CommitRequest, context: CommitContext, record: _Record) -> bytes:
-    """Return the journal's record of a purchase, without what the books add to it: its parts, serialised, in order."""
-    before = journal_pb2.Purchase()
-    _record_receipt(before, request, context)
-    effects = _EFFECTS.write(_line_numbers(request.receipt, context.facts), record.effects)
-    after = journal_pb2.Purchase()
-    _record_judgement(after, request, context, record)
-    _record_rights(after, context, record)
-    _record_further_units(after, request, context)
-    message = before.SerializeToString() + effects + after.SerializeToString()
-    return _PURCHASE[len(message)] + message
-
-
-def _record_receipt(
-    purchase: journal_pb2.Purchase, request: checkout_pb2.CommitRequest, context: CommitContext
-) -> None:
-    """Write down what comes before the effects on lines: what was bought, and by whom."""
-    shopper = context.shopper
-    purchase.receipt_key.CopyFrom(request.receipt_key)
-    if shopper.found is not None:
-        purchase.member_id = str(shopper.found.member.member_id)
-        purchase.identified_by = shopper.found.identified_by
-    purchase.receipt.CopyFrom(request.receipt)
-    _complete_lines(purchase.receipt, context.facts)
-
-
-def _record_judgement(
-    purchase: journal_pb2.Purchase, request: checkout_pb2.CommitRequest, context: CommitContext, record: _Record
-) -> None:
-    """Write down by which rules the receipt was judged, and what they saw and said."""
-    effects, refusal = record.effects, context.shopper.refusal
-    purchase.programme_code = context.rules.programme.code
-    purchase.programme_version = effects.programme_version
-    purchase.asked_points_minor = request.spend_points_minor
-    if effects.variances:
-        purchase.variances.extend(variance_messages(effects))
-    if effects.messages or context.notices:
-        purchase.notices.extend((*notices_of(effects.messages), *context.notices))
-    purchase.time_zone = context.zone.key
-    if refusal is not None:
-        purchase.identifier_refused = refusal.reason
-    purchase.quoted_programme_version = request.quoted_programme_version
-    facts = with_coupons(context.facts, record.presented)
-    seen = facts_of(context.rules, facts, context.member, record.usage, effects, record.tier_before)
-    purchase.facts.CopyFrom(seen)
-
-
-def _record_rights(purchase: journal_pb2.Purchase, context: CommitContext, record: _Record) -> None:
-    """Write down what few receipts have: coupons, limits, levels, partners."""
-    effects, presented = record.effects, record.presented
-    if presented.codes:
-        purchase.coupon_codes.extend(presented.codes)
-        outcomes = presented.outcomes(effects)
-        purchase.coupons.extend(outcomes)
-        purchase.notices.extend(coupon_notices(outcomes))
-    for one in effects.withheld:
-        purchase.withheld.add(promotion_id=one.promotion_id, reason=one.reason)
-    if effects.capped:
-        purchase.capped.extend(capped_messages(effects))
-    if effects.draws:
-        purchase.draws.extend(draw_messages(effects))
-    if record.issued:
-        purchase.issued_coupons.extend(issued_messages(record.issued))
-    change, after = record.tier_change, record.standing
-    if change is not None:
-        purchase.tier_change.before, purchase.tier_change.after = change.before, change.after
-        purchase.tier_change.good_until = change.good_until.isoformat()
-    if after is not None:
-        purchase.standing.CopyFrom(standing_message(after))
-    if context.facts.partner:
-        purchase.partner = context.facts.partner
-
-
-def _record_further_units(
-    purchase: journal_pb2.Purchase, request: checkout_pb2.CommitRequest, context: CommitContext
-) -> None:
-    """Write down points of further units that the shopper bought, or paid with."""
-    if request.deposits:
-        purchase.deposits.extend(request.deposits)
-    if request.spend_units:
-        purchase.asked_units.extend(request.spend_units)
-        for points in request.spend_units:
-            purchase.paid_units_money.add(unit=points.unit, points_minor=unit_money(context.rules, points))
-
-
-def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:
-    """Write down what the catalogue knew, so that the receipt can be explained when the catalogue has changed."""
-    for line, seen in zip(_judged_lines(receipt, facts), facts.lines, strict=True):
-        if seen.category:  # the line's own, if it has one: to set it again is cheaper than to look
-            line.category = seen.category
-        if seen.brand:
-            line.brand = seen.brand
-        if seen.supplier:
-            line.supplier = seen.supplier
-        if seen.tags and len(seen.tags) > len(line.tags):
-            line.tags[:] = seen.tags
-
-
-def _judged_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> Iterable[common_pb2.ReceiptLine]:
-    """Return the lines of the facts, in their order, as the register sent them: all but the voided ones."""
-    if len(receipt.lines) == len(facts.lines):
-        return receipt.lines
-    return [line for line in receipt.lines if line.quantity_milli]
-
-
-def _line_numbers(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> list[int]:
-    """Return the numbers of all lines, in the receipt's order; where none is voided the facts have them at hand."""
-    if len(receipt.lines) == len(facts.lines):
-        return [line[0] for line in facts.lines]
-    return [line.line_number for line in receipt.lines]

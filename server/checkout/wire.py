@@ -77,11 +77,13 @@ class Kept(dict[Value, bytes]):
         return written
 
 
-def _ints(number: int) -> Kept[int]:
+def kept_ints(number: int) -> Kept[int]:
+    """Return an integer field (or enum, or bool) by its value."""
     return Kept(partial(int_field, number))
 
 
-def _names(number: int) -> Kept[str]:
+def kept_texts(number: int) -> Kept[str]:
+    """Return a string field by its text."""
     return Kept(partial(text_field, number))
 
 
@@ -90,20 +92,20 @@ def kept_prefixes(number: int) -> Kept[int]:
     return Kept(partial(message_prefix, number))
 
 
-_line_number: Final = _ints(LineMessage.LINE_NUMBER_FIELD_NUMBER)
-_floor_cut: Final = _ints(LineMessage.FLOOR_CUT_MINOR_FIELD_NUMBER)
-_payable: Final = _ints(LineMessage.PAYABLE_MINOR_FIELD_NUMBER)
-_spendable: Final = _ints(LineMessage.SPENDABLE_MINOR_FIELD_NUMBER)
-_points_money: Final = _ints(LineMessage.POINTS_MONEY_MINOR_FIELD_NUMBER)
+_line_number: Final = kept_ints(LineMessage.LINE_NUMBER_FIELD_NUMBER)
+_floor_cut: Final = kept_ints(LineMessage.FLOOR_CUT_MINOR_FIELD_NUMBER)
+_payable: Final = kept_ints(LineMessage.PAYABLE_MINOR_FIELD_NUMBER)
+_spendable: Final = kept_ints(LineMessage.SPENDABLE_MINOR_FIELD_NUMBER)
+_points_money: Final = kept_ints(LineMessage.POINTS_MONEY_MINOR_FIELD_NUMBER)
 _discount_prefix: Final = kept_prefixes(LineMessage.DISCOUNTS_FIELD_NUMBER)
-_discount_promotion: Final = _names(DiscountPart.PROMOTION_ID_FIELD_NUMBER)
-_discount_amount: Final = _ints(DiscountPart.AMOUNT_MINOR_FIELD_NUMBER)
+_discount_promotion: Final = kept_texts(DiscountPart.PROMOTION_ID_FIELD_NUMBER)
+_discount_amount: Final = kept_ints(DiscountPart.AMOUNT_MINOR_FIELD_NUMBER)
 _accrual_prefix: Final = kept_prefixes(LineMessage.ACCRUALS_FIELD_NUMBER)
-_accrual_promotion: Final = _names(AccrualPart.PROMOTION_ID_FIELD_NUMBER)
-_accrual_base: Final = _ints(AccrualPart.BASE_MINOR_FIELD_NUMBER)
-_accrual_points: Final = _ints(AccrualPart.POINTS_MINOR_FIELD_NUMBER)
-_accrual_unit: Final = _names(AccrualPart.UNIT_FIELD_NUMBER)
-_accrual_partner: Final = _names(AccrualPart.PARTNER_FIELD_NUMBER)
+_accrual_promotion: Final = kept_texts(AccrualPart.PROMOTION_ID_FIELD_NUMBER)
+_accrual_base: Final = kept_ints(AccrualPart.BASE_MINOR_FIELD_NUMBER)
+_accrual_points: Final = kept_ints(AccrualPart.POINTS_MINOR_FIELD_NUMBER)
+_accrual_unit: Final = kept_texts(AccrualPart.UNIT_FIELD_NUMBER)
+_accrual_partner: Final = kept_texts(AccrualPart.PARTNER_FIELD_NUMBER)
 
 
 def _written_discount(discount: tuple[str, int]) -> bytes:
@@ -119,8 +121,8 @@ def _written_accrual(accrual: tuple[str, int, int, str, str]) -> bytes:
     return _accrual_prefix[len(message)] + message
 
 
-_discount: Final = Kept(_written_discount)
-_accrual: Final = Kept(_written_accrual)
+_discount: Final = Kept(_written_discount).__getitem__
+_accrual: Final = Kept(_written_accrual).__getitem__
 
 
 class LinesField:
@@ -137,14 +139,17 @@ class LinesField:
             message = _line_number[line_number]
             if line is not None:
                 _, discounts, floor_cut, payable, spendable, points_money, accruals = line
-                parts = [message, *[_discount[one] for one in discounts]]
-                if floor_cut:
-                    parts.append(_floor_cut[floor_cut])
-                parts += _payable[payable], _spendable[spendable]
-                if points_money:
-                    parts.append(_points_money[points_money])
-                parts += [_accrual[one] for one in accruals]
-                message = b"".join(parts)
+                message = b"".join(
+                    (
+                        message,
+                        *map(_discount, discounts),
+                        _floor_cut[floor_cut],
+                        _payable[payable],
+                        _spendable[spendable],
+                        _points_money[points_money],
+                        *map(_accrual, accruals),
+                    )
+                )
             written += self._prefix[len(message)], message
         return b"".join(written)
 

@@ -9,8 +9,9 @@ mistaken; that is why events are parsed by `UnreadLines`, which leaves these byt
 from __future__ import annotations
 
 import json
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -27,10 +28,29 @@ if TYPE_CHECKING:
 KEPT: Final = 20_000
 """How many articles as sold, and how many outcomes of promotions, are kept: some 20 MB of each."""
 
+Made = TypeVar("Made")
+
 _LINE_NUMBER: Final = b"\x08"
 """How field 1 begins, the line number of both messages."""
 _MORE: Final = 0x80
 """Set in each byte of a protobuf integer but the last; the others have seven bits each."""
+
+
+class _Kept(dict[bytes, Made]):
+    """What was made of messages, by their bytes; begun afresh when it is full.
+
+    To drop only what is oldest costs more than to make all of it again now and then.
+    """
+
+    def __init__(self, make: Callable[[bytes], Made]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, raw: bytes) -> Made:
+        if len(self) >= KEPT:
+            self.clear()
+        made = self[raw] = self._make(raw)
+        return made
 
 
 class _Sold(NamedTuple):
@@ -72,16 +92,17 @@ def lines_of(number: int, purchase: journal_pb2.Purchase, *, has_member: bool) -
 
     Without a member nobody earned what the rules would have granted.
     """
-    outcomes = {}
+    effects = {}
     for raw in cast("list[bytes]", purchase.effects):
         line_number, rest = _split(raw)
-        outcomes[line_number or common_pb2.LineEffects.FromString(rest).line_number] = rest
+        effects[line_number or common_pb2.LineEffects.FromString(rest).line_number] = rest
+    outcomes = _OUTCOMES[has_member]
     lines = []
     for raw in cast("list[bytes]", purchase.receipt.lines):
         line_number, rest = _split(raw)
-        sold = _sold(rest)
+        sold = _SOLD[rest]
         line_number = sold.line_number or line_number
-        lines.append(Line(number, line_number, sold, _outcome(outcomes.get(line_number, b""), has_member)))
+        lines.append(Line(number, line_number, sold, outcomes[effects.get(line_number, b"")]))
     return lines
 
 
@@ -98,7 +119,6 @@ def _split(raw: bytes) -> tuple[int, bytes]:
     return 0, raw
 
 
-@lru_cache(KEPT)
 def _sold(raw: bytes) -> _Sold:
     line = common_pb2.ReceiptLine.FromString(raw)
     values = (
@@ -114,8 +134,7 @@ def _sold(raw: bytes) -> _Sold:
     return _Sold(line.line_number, line.list_amount_minor, line.discount_minor, values, text_of(values))
 
 
-@lru_cache(KEPT)
-def _outcome(raw: bytes, has_member: bool) -> _Outcome:
+def _outcome(raw: bytes, *, has_member: bool) -> _Outcome:
     effects = common_pb2.LineEffects.FromString(raw)
     # Written by hand, ten times as fast as a general encoder.
     parts = [f"[{_quoted(part.promotion_id)},{part.amount_minor}]" for part in effects.discounts]
@@ -134,6 +153,10 @@ def _outcome(raw: bytes, has_member: bool) -> _Outcome:
 @lru_cache(KEPT)
 def _quoted(text: str) -> str:
     return json.dumps(stored(text), ensure_ascii=False)
+
+
+_SOLD: Final = _Kept(_sold)
+_OUTCOMES: Final = {has_member: _Kept(partial(_outcome, has_member=has_member)) for has_member in (False, True)}
 
 
 def _unread_lines() -> type[journal_pb2.Event]:

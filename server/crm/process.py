@@ -6,10 +6,16 @@ import asyncio
 from collections.abc import Callable
 
 from server.child import ChildTask
+from server.clock import utc_now
 from server.crm import streamer
+from server.metrics_ledger import watch_ledger
+from server.storage import writer_connect
 
 
 async def crm_main(task: ChildTask, ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Stream the ledger into the CRM database. It is ready at once: a database that is away only makes it late."""
     ready()
-    await streamer.run(task.dsns.ledger, task.dsns.crm, stop)
+    connect = writer_connect(task.dsns.ledger, "tallypoint metrics")
+    async with asyncio.TaskGroup() as group:
+        group.create_task(watch_ledger(connect, stop, utc_now), name="ledger metrics")
+        await streamer.run(task.dsns.ledger, task.dsns.crm, stop)

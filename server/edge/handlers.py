@@ -13,7 +13,7 @@ import keyword
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -28,6 +28,9 @@ from server.edge.timeline import UNTIMED, SlowCalls, Timeline
 from server.edge.validation import check, check_envelope
 from server.errors import Refused
 from server.metrics import NO_GROUP, UNDER_WAY, CallMeter, StreamMeter
+
+if TYPE_CHECKING:
+    from server.tracing import Tracing
 
 Allowed = frozenset[Role] | Mapping[str, frozenset[Role]]
 UnaryMethod = Callable[[Any, Caller], Awaitable[Message | bytes]]
@@ -49,6 +52,7 @@ class Edge:
         default_timeout_seconds: The deadline of a call whose caller named none.
         group_of: Says by which group of stores a store's calls are counted.
         slow_call_milliseconds: Calls that take longer are logged; 0 logs none.
+        tracing: Traces some calls; None traces none.
         stream_age_seconds: Streams end, in order, at this age, and are opened anew elsewhere; 0: never.
     """
 
@@ -61,6 +65,7 @@ class Edge:
         group_of: Callable[[str], str] | None = None,
         slow_call_milliseconds: int = 0,
         stream_age_seconds: float = 0,
+        tracing: Tracing | None = None,
     ) -> None:
         self._authenticate = authenticator.authenticate
         self._max_concurrent_calls = max_concurrent_calls
@@ -68,6 +73,7 @@ class Edge:
         self._group_of = group_of
         self.slow_calls = SlowCalls(slow_call_milliseconds)
         self.stream_age_seconds = stream_age_seconds
+        self.tracing = tracing
         self.streams: set[Stream] = set()
         self.calls_under_way = 0
         self.draining = False
@@ -116,6 +122,8 @@ class Edge:
         meter.observe(code, seconds, NO_GROUP if caller is None else self.group_of(caller))
         if refused is not None:
             meter.refuse(refused.reason_name)
+        if of.trace is not None:
+            of.trace.end(code, caller, of)
         if seconds >= self.slow_calls.from_seconds:
             self.slow_calls.tell(meter.method, code, seconds, caller, of)
 
@@ -188,6 +196,8 @@ def _unary_wrapper(
 
     async def handle(raw: bytes, context: Any) -> bytes:  # noqa: ANN401 - no useful stub
         timeline = Timeline()
+        if edge.tracing is not None:
+            timeline.trace = edge.tracing.begin(meter.method, context.invocation_metadata())
         code, caller, refused = "CANCELLED", None, None  # stays when the client goes away or its deadline passes
         edge.calls_under_way += 1
         UNDER_WAY.add(1)
@@ -224,7 +234,7 @@ def _stream_wrapper(
     async def handle(_: object, context: Any) -> None:  # noqa: ANN401 - no useful stub
         code = "CANCELLED"
         refused = None
-        stream = Stream(context, parse, edge.tell)
+        stream = Stream(context, parse, edge)
         if edge.stream_age_seconds:
             stream.end_after(edge.stream_age_seconds)
         edge.streams.add(stream)

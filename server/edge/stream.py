@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from server.edge.caller import Caller
-from server.edge.timeline import Timeline
+from server.edge.timeline import Timeline, Trace
 from server.edge.validation import invalid_request
 from server.errors import Refused
 from server.metrics import CallMeter
@@ -18,13 +18,22 @@ from server.metrics import CallMeter
 _END: Final = grpc.aio.EOF
 
 
-class Tell(Protocol):
-    """Measures a call that is over; see `Edge.tell`."""
+class Tracer(Protocol):
+    """Traces some calls; see `server.tracing`."""
 
-    def __call__(
-        self, meter: CallMeter, code: str, refused: Refused | None, caller: Caller | None, of: Timeline
-    ) -> None:
-        """Measure it."""
+    def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Trace | None:
+        """Begin the trace of a call; None if it is not traced."""
+
+
+class Shared(Protocol):
+    """What the calls of a process share; see `Edge`."""
+
+    @property
+    def tracing(self) -> Tracer | None:
+        """Traces some calls."""
+
+    def tell(self, meter: CallMeter, code: str, refused: Refused | None, caller: Caller | None, of: Timeline) -> None:
+        """Measure a call that is over."""
 
 
 class Stream:
@@ -33,11 +42,12 @@ class Stream:
     Args:
         context: gRPC's.
         parse: Makes a message of a request's bytes.
-        tell: Measures each of its calls.
+        shared: Measures each of its calls.
     """
 
-    def __init__(self, context: Any, parse: Callable[[bytes], Message], tell: Tell) -> None:  # noqa: ANN401 - no useful stub
-        self.tell = tell
+    def __init__(self, context: Any, parse: Callable[[bytes], Message], shared: Shared) -> None:  # noqa: ANN401 - no useful stub
+        self.tell = shared.tell
+        self._tracing = shared.tracing
         self._context = context
         self._parse = parse
         self._task = asyncio.current_task()
@@ -46,6 +56,13 @@ class Stream:
         self._timer: asyncio.TimerHandle | None = None
         self._unwritten: list[bytes] = []
         self._is_writing = False
+
+    def timeline_of(self, method: str) -> Timeline:
+        """Return the timeline of a call that begins, with its trace if it has one: its parent is the stream's."""
+        timeline = Timeline()
+        if self._tracing is not None:
+            timeline.trace = self._tracing.begin(method, self._context.invocation_metadata())
+        return timeline
 
     async def read(self) -> Message | None:
         """Return the next request; None when there are no more, or when the process drains.
@@ -77,6 +94,8 @@ class Stream:
                 answers, self._unwritten = self._unwritten, []
                 for each in answers:
                     await self._context.write(each)
+        except grpc.aio.BaseError:  # the client is gone: gRPC ends the stream, and nobody takes these answers
+            self._unwritten.clear()
         finally:
             self._is_writing = False
 

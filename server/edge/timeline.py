@@ -6,9 +6,10 @@ A step's name says what was over at its mark: ``admitted``, ``parsed``, ``member
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
@@ -19,19 +20,31 @@ if TYPE_CHECKING:
 
 MAX_LOGGED_PER_SECOND: Final = 10
 """A slow database makes every call slow: the log tells of some, and counts the others."""
+_PACKED: Final = struct.Struct("!HH")
 _now: Final = time.perf_counter
 _log = structlog.get_logger("tallypoint.slow")
+
+
+class Trace(Protocol):
+    """The trace of a call that is traced; see `server.tracing`."""
+
+    def end(self, code: str, caller: Caller | None, timeline: Timeline) -> None:
+        """End it."""
+
+    def header(self) -> str:
+        """Return the ``traceparent`` for whoever goes on with the call."""
 
 
 class Timeline:
     """The steps of one call, each with its end in seconds of `time.perf_counter`; a mark costs 0.2 µs."""
 
-    __slots__ = ("begun", "steps")
+    __slots__ = ("begun", "steps", "trace")
 
     def __init__(self) -> None:
         """Begin now."""
         self.begun = _now()
         self.steps: list[tuple[str, float]] = []
+        self.trace: Trace | None = None
 
     def mark(self, step: str) -> None:
         """Note that a step is over now."""
@@ -40,6 +53,21 @@ class Timeline:
     def mark_at(self, step: str, at: float) -> None:
         """Note that a step was over at a moment of `time.perf_counter`, such as a batch's."""
         self.steps.append((step, at))
+
+    def packed(self) -> bytes:
+        """Return the steps for another process of this machine: its clock of durations is the same."""
+        names = ",".join(step for step, _ in self.steps).encode()
+        moments = [at for _, at in self.steps]
+        return _PACKED.pack(len(moments), len(names)) + struct.pack(f"!{len(moments)}d", *moments) + names
+
+    def take_packed(self, data: bytes) -> bytes:
+        """Add the steps of another process from the beginning of ``data``, and return what follows them."""
+        count, length = _PACKED.unpack_from(data)
+        moments = struct.unpack_from(f"!{count}d", data, _PACKED.size)
+        start = _PACKED.size + 8 * count
+        names = data[start : start + length].decode().split(",") if length else []
+        self.steps.extend(zip(names, moments, strict=True))
+        return data[start + length :]
 
     def breakdown_milliseconds(self) -> dict[str, float]:
         """Return how long each step took, in the order of their ends; a step that came twice is the sum of both."""
@@ -61,6 +89,10 @@ class Untimed(Timeline):
 
     def mark_at(self, step: str, at: float) -> None:
         """Forget it."""
+
+    def take_packed(self, data: bytes) -> bytes:
+        """Forget them."""
+        return Timeline().take_packed(data)
 
 
 UNTIMED: Final = Untimed()

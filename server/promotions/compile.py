@@ -275,6 +275,7 @@ class LiveSet:
         found = [rules.compiled(rank, partner) for rank in sorted(self._live)]
         unscoped = [c for c in found if c.scopes is None and not c.needs_right]
         self._gated = Gated(c for c in unscoped if not c.is_indexed or acts_beyond_lines(c))
+        self.is_gateless = not self._gated
         self.has_free_rights = any(c.is_right and not c.needs_right for c in found)
         self.has_more = any(c.has_more or c.near_miss for c in found)
         self.has_receipt_points = any(c.receipt_points for c in found)
@@ -289,15 +290,8 @@ class LiveSet:
 
     def gated(self, facts: Facts, list_total_minor: int) -> list[CompiledPromotion]:
         """Promotions for all goods within reach of a receipt, other than those that the product index finds."""
-        if not self._gated:
-            return []
         keys = present_keys(facts, self._rules.programme.tiers, self._gated.gates)
         return self._gated.within_reach([None, *keys], list_total_minor)
-
-    @property
-    def is_gateless(self) -> bool:
-        """Whether there are no such promotions."""
-        return not self._gated
 
     def rights(self, facts: Facts) -> list[CompiledPromotion]:
         """Promotions that need a coupon or an offer which is there, by rank."""

@@ -23,7 +23,7 @@ from server.promotions.facts import (
 from server.promotions.outcome import Payment, effects_of, give_more
 from server.promotions.paying import NO_POINTS_PAID, spending_limits, spread_payment
 from server.promotions.plain import as_charged, evaluate_plainly
-from server.promotions.work import Work
+from server.promotions.work import Query, Work, query_of
 
 
 def quote(
@@ -40,8 +40,9 @@ def quote(
     the caller's to check. `usage` is what was used before (None: nothing). Raises ReceiptError for a receipt that
     makes no sense.
     """
-    plainly = None if spend_points_minor else evaluate_plainly(rules, receipt, member, usage)
-    return plainly or rehearse(rules, receipt, member, spend_points_minor, usage)[1]
+    query = query_of(rules, receipt, member, usage)
+    plainly = None if spend_points_minor else evaluate_plainly(query)
+    return plainly or _rehearse(query, spend_points_minor)[1]
 
 
 def rehearse(
@@ -52,7 +53,11 @@ def rehearse(
     usage: Usage | None = None,
 ) -> tuple[Work, Effects]:
     """The same as `quote`, step by step, with the state that it went through, for those who ask why."""
-    work = Work(rules, receipt, member, usage)
+    return _rehearse(query_of(rules, receipt, member, usage), spend_points_minor)
+
+
+def _rehearse(query: Query, spend_points_minor: int | None) -> tuple[Work, Effects]:
+    work, rules = Work(query), query.rules
     discount_all(work)
     limits, max_steps = spending_limits(work)
     spending = rules.programme.spending
@@ -79,19 +84,13 @@ def earn_as_paid(
     count. Equal to `quote` if the register applied the quote. Raises ReceiptError if the payment doesn't fit the
     receipt.
     """
-    plainly = evaluate_plainly(rules, receipt, member, usage, paid)
-    return plainly or steps_as_paid(rules, receipt, member, paid, usage)
+    query = query_of(rules, receipt, member, usage)
+    return evaluate_plainly(query, paid) or steps_as_paid(query, paid)
 
 
-def steps_as_paid(
-    rules: Rules,
-    receipt: ReceiptFacts,
-    member: MemberFacts | None,
-    paid: Sequence[ChargedLine],
-    usage: Usage | None = None,
-) -> Effects:
+def steps_as_paid(query: Query, paid: Sequence[ChargedLine]) -> Effects:
     """The same as `earn_as_paid`, step by step."""
-    work = Work(rules, receipt, member, usage)
+    work = Work(query)
     discount_all(work)
     points_money, variances = _charge(work, paid)
     limits, max_steps = spending_limits(work)

@@ -23,20 +23,16 @@ def lots_to_grant(rules: Rules, effects: Effects, on: date) -> tuple[LotGrant, .
                 points[promotion_id] += points_minor
             else:
                 points[promotion_id] = points_minor
-                kinds[promotion_id] = unit, partner
-    lots: dict[tuple[LotDates, str, str], tuple[list[int], list[str]]] = {}
-    by_terms: dict[tuple[str, str, str], tuple[list[int], list[str]]] = {}  # dates take long to hash
-    for promotion_id, kind in kinds.items():
-        terms = (promotion_id if promotion_id in rules.terms else "", *kind)
-        lot = by_terms.get(terms)
-        if lot is None:
-            dates = rules.lot_dates(on, promotion_id)
-            lot = by_terms[terms] = lots.setdefault((dates, *kind), ([], []))
-        lot[0].append(points[promotion_id])
-        lot[1].append(promotion_id)
+                if unit or partner:
+                    kinds[promotion_id] = unit, partner
+    if points and not kinds and rules.terms.keys().isdisjoint(points):
+        dates = rules.lot_dates(on, "")
+        return (LotGrant(sum(points.values()), dates.active_from, dates.expires_on, tuple(points)),)
+    lots: dict[tuple[LotDates, str, str], list[str]] = {}
+    for promotion_id in points:
+        unit, partner = kinds.get(promotion_id, ("", ""))
+        lots.setdefault((rules.lot_dates(on, promotion_id), unit, partner), []).append(promotion_id)
     return tuple(
-        [
-            LotGrant(sum(amounts), dates.active_from, dates.expires_on, tuple(sources), unit, partner)
-            for (dates, unit, partner), (amounts, sources) in lots.items()
-        ]
+        LotGrant(sum(points[one] for one in sources), *dates, tuple(sources), unit, partner)
+        for (dates, unit, partner), sources in lots.items()
     )

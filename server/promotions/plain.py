@@ -11,7 +11,7 @@ from itertools import repeat
 from operator import itemgetter
 from typing import cast
 
-from server.promotions.compile import LiveSet, PlainGoods, Rules
+from server.promotions.compile import PlainGoods, Rules
 from server.promotions.conditions import Consulting, Facts
 from server.promotions.earning import stack_points
 from server.promotions.facts import (
@@ -23,8 +23,6 @@ from server.promotions.facts import (
     LineEffects,
     MemberFacts,
     Message,
-    ReceiptFacts,
-    Usage,
     Variance,
 )
 from server.promotions.line_stacks import stack_formulas
@@ -33,6 +31,7 @@ from server.promotions.model import AS_CHARGED_ID
 from server.promotions.outcome import message_facts, visit_counts
 from server.promotions.paying import most_steps, takes_points
 from server.promotions.tiers import standing_changes
+from server.promotions.work import Query
 
 NO_DISCOUNTS: Sequence[DiscountRow] = ()
 NO_ACCRUALS: Sequence[AccrualRow] = ()
@@ -41,29 +40,23 @@ _speakers = itemgetter(1)
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
 
 
-def evaluate_plainly(
-    rules: Rules,
-    receipt: ReceiptFacts,
-    member: MemberFacts | None,
-    usage: Usage | None,
-    paid: Sequence[ChargedLine] | None = None,
-) -> Effects | None:
+def evaluate_plainly(query: Query, paid: Sequence[ChargedLine] | None = None) -> Effects | None:
     """The effects of a plain receipt, quoted (`paid` None) or as it was charged; None: it has to go through all steps.
 
     So have receipts that make no sense: the steps know what to say about them.
     """
-    day = receipt.local_at.date()
-    live = rules.live_on(day, receipt.partner)
-    goods = _plain_goods(rules, live, receipt, member, usage)
-    found = _lines(rules, receipt, member, goods, paid) if goods is not None else None
+    goods = _plain_goods(query)
+    found = _lines(query, goods, paid) if goods is not None else None
     if goods is None or found is None:
         return None
+    rules, receipt, member, usage, live, _, _ = query
     lines, variances, listed, left, payable, spendable, points_money, points = found
     spending = rules.programme.spending
     steps = most_steps(rules, member, payable, spendable, left)
     counts: list[Count] = []
     consulted: frozenset[str] = frozenset()
     if member is not None:
+        day = receipt.local_at.date()
         counts = visit_counts(live, day, left - points_money, points)
         tiers = rules.programme.tiers
         if tiers is not None:
@@ -88,29 +81,23 @@ def evaluate_plainly(
     )
 
 
-def _plain_goods(
-    rules: Rules, live: LiveSet, receipt: ReceiptFacts, member: MemberFacts | None, usage: Usage | None
-) -> list[PlainGoods] | None:
+def _plain_goods(query: Query) -> list[PlainGoods] | None:
     """What happens to each line's product; None if promotions compete, ask something or look at the whole receipt."""
-    lines = receipt.lines
-    if not live.may_be_plain or receipt.coupons or receipt.local_at.tzinfo is None:
+    rules, receipt, member, _, live, facts, gated = query
+    if gated or receipt.coupons or not live.may_be_plain or (facts is not None and facts.consulted):
         return None
     if member is not None and member.offers and not live.offer_ids.isdisjoint(member.offers):
         return None
     known = live.plain
     try:
-        goods = [known[line[1:6]] for line in lines]
+        goods = [known[line[1:6]] for line in receipt.lines]
     except KeyError:
-        goods = [live.plain_goods(line) for line in lines]
+        goods = [live.plain_goods(line) for line in receipt.lines]
     if None in goods:
         return None
     plain = cast("list[PlainGoods]", goods)
     if rules.programme.tiers is not None and any(map(_speakers, plain)):
         return None  # the texts may name a level
-    if not live.is_gateless:
-        facts = Facts(receipt, lines, member, usage)
-        if live.gated(facts, sum([line[7] for line in lines])) or facts.consulted:
-            return None
     return plain
 
 
@@ -120,13 +107,10 @@ of goods that points may pay for, and how much of it they may pay; what points d
 
 
 def _lines(  # noqa: C901 -- a function for every step costs half as much again
-    rules: Rules,
-    receipt: ReceiptFacts,
-    member: MemberFacts | None,
-    goods: Iterable[PlainGoods],
-    paid: Sequence[ChargedLine] | None,
+    query: Query, goods: Iterable[PlainGoods], paid: Sequence[ChargedLine] | None
 ) -> _Lines | None:
     """Discount, charge and earn line by line; None if lines or payment don't fit or are out of order."""
+    rules, receipt, member, _, _, _, _ = query
     if paid is not None and len(paid) != len(receipt.lines):
         return None
     takes = takes_points(rules, receipt.partner, member)

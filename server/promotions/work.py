@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
+from typing import NamedTuple
 
-from server.promotions.compile import Candidates, Rules
+from server.promotions.compile import Candidates, LiveSet, Rules
 from server.promotions.conditions import Facts, Moment, check, coupons_behind
 from server.promotions.facts import DiscountRow, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.formulas import BASE_RANK, CompiledPromotion
@@ -19,6 +20,33 @@ ALL_GOODS = -2
 """Stands for the rank of any promotion for all goods: they share their lines."""
 
 _by_number = itemgetter(0)
+
+
+class Query(NamedTuple):
+    """A receipt to be judged, the promotions live on its day, and those for all goods that it may satisfy (`gated`).
+
+    `facts` are None if nobody has asked for them yet.
+    """
+
+    rules: Rules
+    receipt: ReceiptFacts
+    member: MemberFacts | None
+    usage: Usage | None
+    live: LiveSet
+    facts: Facts | None
+    gated: Sequence[CompiledPromotion]
+
+
+def query_of(rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, usage: Usage | None) -> Query:
+    """Find the promotions for all goods that are within reach; ReceiptError for a receipt without a time zone."""
+    if receipt.local_at.tzinfo is None:
+        raise ReceiptError("local_at has no time zone; give the store's", "local_at")
+    live = rules.live_on(receipt.local_at.date(), receipt.partner)
+    if live.is_gateless:
+        return Query(rules, receipt, member, usage, live, None, ())
+    lines = sorted(receipt.lines, key=_by_number)
+    facts = Facts(receipt, lines, member, usage)
+    return Query(rules, receipt, member, usage, live, facts, live.gated(facts, sum([line[7] for line in lines])))
 
 
 class Work:
@@ -54,14 +82,10 @@ class Work:
         "withheld",
     )
 
-    def __init__(
-        self, rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, usage: Usage | None = None
-    ) -> None:
-        """Look up what may happen to each line; ReceiptError for a receipt that makes no sense."""
-        if receipt.local_at.tzinfo is None:
-            raise ReceiptError("local_at has no time zone; give the store's", "local_at")
-        self.rules, self.receipt, self.member, self.usage = rules, receipt, member, usage
-        self.live = rules.live_on(receipt.local_at.date(), receipt.partner)
+    def __init__(self, query: Query) -> None:
+        """Look up what may happen to each line; ReceiptError for lines that make no sense."""
+        rules, receipt, member, self.usage, self.live, self._facts, self.gated = query
+        self.rules, self.receipt, self.member = rules, receipt, member
         self.lines = sorted(receipt.lines, key=_by_number)
         memory, find = self.live.memory, self.live.find
         self.candidates: list[Candidates] = []
@@ -77,7 +101,6 @@ class Work:
         self.discounts: list[Sequence[DiscountRow]] = [()] * len(self.lines)
         self.cuts = [0] * len(self.lines)
         self.locked: set[int] = set()
-        self._facts: Facts | None = None
         self._by_rank: dict[int, list[int]] | None = None
         self._meter: Meter | None = None
         self._positions: dict[tuple[int, str], list[int]] = {}
@@ -89,9 +112,6 @@ class Work:
         self.is_in_control = (
             bool(share) and member is not None and is_in_control(member.member_id, rules.programme.code, share)
         )
-        self.gated: Sequence[CompiledPromotion] = ()
-        if not self.live.is_gateless:
-            self.gated = self.live.gated(self.facts, sum(self.left))
         self.rights = self._find_rights()
 
     def _find_rights(self) -> Sequence[CompiledPromotion]:

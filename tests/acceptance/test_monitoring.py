@@ -26,6 +26,7 @@ from ruamel.yaml import YAML
 from tallypoint.v1 import checkout_pb2, store_pb2, store_pb2_grpc
 
 from server import metrics
+from server.crm import streamer
 from tests.support.server_process import RunningServer
 from tests.support.till import Till, card, new_card, open_till, set_up_store
 
@@ -98,7 +99,8 @@ def test_every_alert_is_tested_and_explained() -> None:
 
 def test_rules_name_metrics_that_exist() -> None:
     """A mistyped name would never be equal to anything, and its alert silent for ever."""
-    assert metrics.CALL_SECONDS is not None  # this module registers them all
+    assert metrics.CALL_SECONDS is not None  # these modules register them all
+    assert streamer.REFUSED is not None
     known = {SERIES_SUFFIX.sub("", name) for name in REGISTRY._names_to_collectors}
     recorded = {rule["record"] for rule in rules_of("recording.yml")}
     for rule in (*ALERTS, *rules_of("recording.yml")):

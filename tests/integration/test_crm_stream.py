@@ -12,11 +12,12 @@ import asyncpg
 import pytest
 from tallypoint.v1 import journal_pb2
 
-from ledger.books import book_of_member
+from ledger.books import book_of_member, ensure_unit
 from ledger.model import Head
-from server.crm import store, streamer
+from server import clock
+from server.crm import source, store, streamer
 from server.crm.store import Cursor
-from server.crm.streamer import lag_of
+from server.crm.streamer import BUSY_ENTRIES, GATHER_SECONDS, IDLE_SECONDS, lag_of, pause_seconds
 from server.crm.tables import TABLES
 from server.storage import LEDGER_MIGRATIONS
 from tests.support.books import (
@@ -434,3 +435,87 @@ def test_lag(position: int, head: int, oldest_age_seconds: float | None, entries
     """Lag counts entries that wait, and the age of the oldest of them."""
     oldest = {} if oldest_age_seconds is None else {3: NOW - timedelta(seconds=oldest_age_seconds)}
     assert lag_of({3: position}, {3: Head(head, b"", NOW)}, oldest, NOW) == ({3: entries}, {3: seconds})
+
+
+@pytest.mark.parametrize(
+    ("applied", "spent_seconds", "seconds"),
+    [
+        pytest.param(0, 0.0, IDLE_SECONDS, id="nothing-came"),
+        pytest.param(1, 0.05, IDLE_SECONDS - 0.05, id="a-lone-receipt"),
+        pytest.param(BUSY_ENTRIES - 1, 0.0, IDLE_SECONDS, id="little-came"),
+        pytest.param(BUSY_ENTRIES, 0.0, GATHER_SECONDS, id="much-came"),
+        pytest.param(5000, 0.1, GATHER_SECONDS - 0.1, id="applying-took-a-part-of-the-time"),
+        pytest.param(5000, GATHER_SECONDS + 1, 0.0, id="applying-took-longer"),
+    ],
+)
+def test_a_busy_stream_gathers(applied: int, spent_seconds: float, seconds: float) -> None:
+    """The time from one look to the next does not depend on how long a look takes, unless it takes longer."""
+    assert pause_seconds(applied, spent_seconds) == pytest.approx(seconds)
+
+
+async def test_entries_that_come_while_the_stream_gathers_are_one_batch(
+    books: BooksUnderTest, crm_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the stream pauses it applies nothing; then it applies what came in one transaction for each book."""
+    batches: list[int] = []
+    apply, really_pause, paused, go_on = store.apply, clock.pause, asyncio.Event(), asyncio.Event()
+
+    async def noted(conn: Connection, before: Cursor, after: Cursor, *rest: Any) -> bool:
+        batches.append(after.number - before.number)
+        return await apply(conn, before, after, *rest)
+
+    async def pause(stop: asyncio.Event, seconds: float) -> None:
+        if seconds == streamer.MEASURE_SECONDS:  # the lag is measured meanwhile
+            await really_pause(stop, seconds)
+        else:
+            paused.set()
+            await go_on.wait()
+
+    monkeypatch.setattr(store, "apply", noted)
+    monkeypatch.setattr(streamer, "pause", pause)
+    stop = asyncio.Event()
+    task = asyncio.create_task(streamer.run(books.dsn, crm_dsn, stop))
+    await paused.wait()
+    while len(batches) < books.count:
+        await asyncio.sleep(0)
+    batches.clear()
+    for _ in range(8):
+        await books.buy(10)
+    assert batches == []
+    go_on.set()
+    await caught_up(books.dsn, crm_dsn)
+    stop.set()
+    await task
+    assert sum(batches) == 80
+    assert len(batches) == books.count
+
+
+async def test_names_are_read_again_when_entries_have_new_ones(
+    books: BooksUnderTest, crm_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point unit that is new while the stream runs is there with the first movement that names it."""
+    reads = 0
+    read_names = source.read_names
+
+    async def counted(conn: Connection) -> source.Names:
+        nonlocal reads
+        reads += 1
+        return await read_names(conn)
+
+    monkeypatch.setattr(source, "read_names", counted)
+    buyer = books.members[0]
+    async with streaming(books.dsn, crm_dsn):
+        for number in range(1, 6):
+            await books.append([purchase_command(books.count, books.unit, purchase_event(buyer, number))])
+            await caught_up(books.dsn, crm_dsn)
+        assert reads <= streamer.LANES
+        owner = await asyncpg.connect(books.dsn)
+        gift = await ensure_unit(owner, "gift", 0)
+        await owner.close()
+        await books.append([purchase_command(books.count, gift, purchase_event(buyer, 6))])
+        await caught_up(books.dsn, crm_dsn)
+    found = await run_sql(
+        crm_dsn, "SELECT code FROM crm.points_movement JOIN crm.point_unit USING (unit) ORDER BY number"
+    )
+    assert [row["code"] for row in found] == ["bonus"] * 5 + ["gift"]
+    assert (await comparison(books.dsn, crm_dsn)).equal

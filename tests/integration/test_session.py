@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 from tallypoint.v1 import common_pb2 as api
 
@@ -19,6 +19,7 @@ from server.checkout import session
 from server.checkout.session import MAX_UNDER_WAY, serve_session
 from server.edge import Caller, Edge, Role, Stream, service_handler
 from server.edge.caller import Identity
+from server.edge.timeline import UNTIMED, SlowCalls, Timeline
 from server.errors import Refused
 from server.hosting import Port
 from server.settings import Settings
@@ -359,7 +360,7 @@ async def test_calls_are_counted_by_store_group_and_refusals_by_name(running: Ru
 
 @pytest.mark.parametrize("edge", [make_edge(slow_call_milliseconds=1)])
 async def test_slow_calls_are_logged_with_where_the_time_went(
-    running: Running, capsys: pytest.CaptureFixture[str]
+    running: Running,
 ) -> None:
     """On a stream as by themselves; and nothing of what they were about."""
 
@@ -369,16 +370,51 @@ async def test_slow_calls_are_logged_with_where_the_time_went(
         caller.timeline.mark("written")
 
     running.servicer.identify_does = be_slow
-    stream = running.open_stream()
-    await stream.write(identify(1))
-    await read(stream)
-    await running.stub.Identify(identify(1).identify, metadata=TERMINAL)
-    text = capsys.readouterr().out
-    events = [json.loads(line) for line in text.splitlines() if "slow_call" in line]
+    with capture_logs() as logs:
+        stream = running.open_stream()
+        await stream.write(identify(1))
+        await read(stream)
+        await running.stub.Identify(identify(1).identify, metadata=TERMINAL)
+    events = [event for event in logs if event["event"] == "slow_call"]
     assert [event["method"] for event in events] == ["CheckoutService/Session/identify", "CheckoutService/Identify"]
     for event in events:
         assert list(event["milliseconds"]) == ["admitted", "judged", "written", "answered"]
         assert event["milliseconds"]["written"] >= 1
         assert sum(event["milliseconds"].values()) == pytest.approx(event["seconds"] * 1000, abs=0.5)
         assert (event["code"], event["store"], event["terminal"]) == ("OK", "s1", "t1")
-    assert "2000000000008" not in text
+    assert "2000000000008" not in str(logs)
+
+
+def test_many_slow_calls_are_counted_instead() -> None:
+    """Ten a second are logged; the next one says how many were not."""
+    seconds = 5.0
+    slow = SlowCalls(100, lambda: seconds)
+    with capture_logs() as logs:
+        for _ in range(25):
+            slow.tell("CheckoutService/Commit", "OK", 0.2, None, Timeline())
+        seconds = 6.0
+        for _ in range(2):
+            slow.tell("CheckoutService/Commit", "OK", 0.2, None, Timeline())
+    assert len(logs) == 12
+    assert [event.get("suppressed_before") for event in logs[-2:]] == [15, None]
+
+
+def test_a_timeline_sums_up_steps_that_come_again_and_sorts_those_that_come_late() -> None:
+    """A batch's steps are told when it is over, all at once."""
+    timeline = Timeline()
+    for step, after in (("judged", 0.25), ("read", 1.0), ("judged", 1.5), ("queued", 0.5)):
+        timeline.mark_at(step, timeline.begun + after)
+    assert timeline.breakdown_milliseconds() == {"judged": 750.0, "queued": 250.0, "read": 500.0}
+
+
+@pytest.mark.parametrize("steps", [[], ["queued"], ["queued", "read", "decided", "written"]])
+def test_steps_of_another_process_are_added(steps: list[str]) -> None:
+    """As they were there; what follows them is the answer."""
+    there, here = Timeline(), Timeline()
+    here.mark("admitted")
+    for step in steps:
+        there.mark(step)
+    assert here.take_packed(there.packed() + b"answer") == b"answer"
+    assert here.steps[1:] == there.steps
+    assert UNTIMED.take_packed(there.packed() + b"answer") == b"answer"
+    assert not UNTIMED.steps

@@ -30,7 +30,7 @@ from ledger.model import (
     Repeat,
 )
 from ledger.rebuild import rebuild
-from ledger.store import read_state, write_decision
+from ledger.store import read_state, read_tail, write_decision
 from ledger.verify import verify
 from tests.support import commands
 from tests.support.commands import BONUS, NOON, Line, adjust, cancel, checkout, hold, member, pass_time, purchase
@@ -449,3 +449,37 @@ async def test_a_row_that_goes_between_reading_and_writing_is_missed(book: Book,
     await rebuild(book.owner)
     await book.book(command)
     await book.assert_sound()
+
+
+async def test_a_tail_has_the_head_and_who_was_concerned_after_an_entry(book: Book) -> None:
+    await book.book(purchase(1, ANNA, earn=[100]), purchase(2, None), lane(1, 60))
+    bought, held = int(journal_pb2.ENTRY_KIND_PURCHASE), int(journal_pb2.ENTRY_KIND_HOLD)
+    everything = [(1, bought, ANNA), (2, bought, None), (3, held, ANNA)]
+    state = await read_state(book.owner, 0, [], book.now, 10)
+    for after in range(4):
+        assert await read_tail(book.owner, 0, after, 10) == (state.head, everything[after:])
+    assert await read_tail(book.owner, 0, 0, 2) == (state.head, everything[:2])
+    with pytest.raises(LookupError, match="no book 1"):
+        await read_tail(book.owner, 1, 0, 10)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        pytest.param({"available_minor": -1}, "account", id="a balance below zero"),
+        pytest.param({"debt_minor": -1}, "account", id="a debt below zero"),
+        pytest.param({"remaining_minor": -1}, "lot", id="a lot below zero"),
+    ],
+)
+async def test_the_database_refuses_points_that_cannot_be(book: Book, change: dict[str, int], kind: str) -> None:
+    command = purchase(1, ANNA, earn=[100])
+    state = await read_state(book.owner, 0, [command], book.now, 10)
+    head = state.head
+    decision = decide(state, [command], book.now)
+    [damaged] = state.accounts.values() if kind == "account" else decision.lots.values()
+    for name, value in change.items():
+        setattr(damaged, name, value)
+    before = await book.caches()
+    with pytest.raises(asyncpg.CheckViolationError):
+        await write_decision(book.owner, head, state, decision, 10)
+    assert await book.caches() == before

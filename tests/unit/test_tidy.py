@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import re
 import tokenize
@@ -57,6 +58,12 @@ def calls(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, ".".join(ast.unparse(node.func).split(".")[-2:])
 
 
+@functools.cache
+def calls_in(path: Path) -> list[tuple[int, str]]:
+    """Return the calls of a file, which is parsed once for all bans."""
+    return list(calls(path.read_text(encoding="utf-8")))
+
+
 def lengths(source: str) -> Iterator[tuple[int, str, int]]:
     """Yield line, name and number of lines of each function."""
     for node in ast.walk(ast.parse(source)):
@@ -80,7 +87,7 @@ def test_nobody_calls(ban: Ban) -> None:
         place(path, line)
         for path in sources(*ban.folders)
         if path not in allowed
-        for line, name in calls(path.read_text(encoding="utf-8"))
+        for line, name in calls_in(path)
         if name == ban.call
     ]
     assert not found, f"{ban.call}() in {found}: use instead: {ban.instead}"

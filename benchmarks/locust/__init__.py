@@ -1,0 +1,1 @@
+"""Load tests with Locust: registers that hold their connection, sell real baskets, and check every answer."""

@@ -1,0 +1,317 @@
+"""Registers that sell: `locust -f benchmarks/locust/locustfile.py`. README.md beside it says how to use it.
+
+Every user is one terminal that holds its connection, with unary calls (`UnaryLane`) or a `Session` stream
+(`SessionLane`). Name one of the classes on the command line to have only that kind.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import gevent
+from locust import User, events, tag, task
+from locust.env import Environment
+from locust.runners import MasterRunner, WorkerRunner
+from rich.console import Console
+
+from benchmarks.locust.ceiling import CeilingUnknown, measure
+from benchmarks.locust.lane import Lane
+from benchmarks.locust.options import Options, add_options
+from benchmarks.locust.prepared import NotPrepared, Prepared, Shopper
+from benchmarks.locust.register import GivenUp, Outcome, Register
+from benchmarks.locust.run import TAKE_LANES, Run
+from benchmarks.locust.wire import Server, SessionWire, UnaryWire, start_gevent
+
+RECONNECT_HALF: Final = "tallypoint_reconnect_half"
+"""The message upon which every second lane connects anew, all at once."""
+_LEAST_POINTS_MINOR: Final = 100
+"""Shoppers who have fewer points do not think of spending them."""
+_TOUR_MEMBERS: Final = 3
+_NANOSECONDS: Final = 1e9
+_FILE_COLUMNS: Final = 140
+
+_runs: dict[Environment, Run] = {}
+
+
+class LaneUser(User):
+    """A terminal. Its tasks are checkouts, weighted as they are frequent."""
+
+    abstract = True
+    transport: type[UnaryWire | SessionWire]
+
+    def __init__(self, environment: Environment) -> None:
+        super().__init__(environment)
+        self._run = _runs[environment]
+        self._due = time.monotonic()
+        self._lane: Lane | None = None
+
+    def on_start(self) -> None:
+        """Take a lane, connect, and wait for the first shopper: lanes do not begin all at once."""
+        self._lane = lane = self._run.take_lane()
+        address = self.host or self._run.prepared.pos_address
+        server = Server(address, lane.terminal.key, self._run.prepared.tls_ca)
+        self.register = Register(self.transport(server), lane, self._report, self._run.options.scan_seconds)
+        self._run.working.append(self.register)
+        self.register.connect_if_possible()
+        if self._run.options.tour:
+            self._tour()
+        self._due = time.monotonic() + lane.chance.random() * self._run.options.pace_seconds
+        gevent.sleep(max(0.0, self._due - time.monotonic()))
+
+    def _tour(self) -> None:
+        """Serve each kind of shopper once; members first, so that some have points to spend."""
+        members = [self.member] * _TOUR_MEMBERS
+        others = (self.guest, self.coupon, self.points, self.change_of_mind, self.goods_back, self.resend)
+        for checkout in (*members, *others, self.unknown_card):
+            self._due = time.monotonic()
+            checkout()
+
+    def on_stop(self) -> None:
+        """Hang up, and leave the lane to the next."""
+        if self._lane is not None:
+            self._run.working.remove(self.register)
+            self.register.close()
+            self._run.give_back(self._lane)
+
+    def wait_time(self) -> float:
+        """Return the seconds until the next checkout is due; one that is late begins at once."""
+        pace_seconds = self._run.options.pace_seconds
+        if not pace_seconds:
+            self._due = time.monotonic()
+            return 0.0
+        self._due += pace_seconds
+        return max(0.0, self._due - time.monotonic())
+
+    # --- checkouts ---
+
+    @tag("member")
+    @task(46)
+    def member(self) -> None:
+        """A member shows card or phone, and pays with money."""
+        self._sell(self._shop.next_shopper())
+
+    @tag("guest")
+    @task(25)
+    def guest(self) -> None:
+        """A shopper without a card."""
+        self._sell(None)
+
+    @tag("points")
+    @task(10)
+    def points(self) -> None:
+        """A member pays with all points that the receipt takes: they are held, then captured."""
+        with self._checkout():
+            shopping = self.register.scan(self._shop.shopper_with_points(_LEAST_POINTS_MINOR))
+            if not shopping.quote.max_spend_points_minor:
+                self.register.pay(shopping)
+                return
+            held, checkout = self.register.hold(self.register.with_points(shopping))
+            self.register.pay(held, checkout)
+
+    @tag("points")
+    @task(3)
+    def change_of_mind(self) -> None:
+        """A member wants to pay with points, and then pays with money after all."""
+        with self._checkout():
+            shopping = self.register.scan(self._shop.shopper_with_points(_LEAST_POINTS_MINOR))
+            if shopping.quote.max_spend_points_minor:
+                held, checkout = self.register.hold(self.register.with_points(shopping))
+                shopping = self.register.cancel(held, checkout)
+            self.register.pay(shopping)
+
+    @tag("coupon")
+    @task(6)
+    def coupon(self) -> None:
+        """A member presents a coupon."""
+        self._sell(self._shop.next_shopper(), self._shop.coupon())
+
+    @tag("return")
+    @task(4)
+    def goods_back(self) -> None:
+        """Goods of an earlier receipt come back."""
+        sold = self._shop.any_sold()
+        if sold is None:
+            self._sell(self._shop.next_shopper())
+            return
+        with self._checkout():
+            self.register.give_back(sold)
+
+    @tag("resend")
+    @task(4)
+    def resend(self) -> None:
+        """The register sends an earlier receipt again, as if its answer had been lost."""
+        sold = self._shop.any_sold()
+        if sold is None:
+            self._sell(None)
+            return
+        with self._checkout():
+            self.register.resend(sold)
+
+    @tag("refused")
+    @task(2)
+    def unknown_card(self) -> None:
+        """A card that nobody knows; the shopper then buys without."""
+        with self._checkout():
+            self.register.show_unknown_card()
+            self.register.pay(self.register.scan(None))
+
+    # --- the rest ---
+
+    @property
+    def _shop(self) -> Lane:
+        return self.register.lane
+
+    def _sell(self, shopper: Shopper | None, coupon: str = "") -> None:
+        with self._checkout():
+            self.register.pay(self.register.scan(shopper, coupon))
+
+    @contextmanager
+    def _checkout(self) -> Iterator[None]:
+        """Time a checkout from when it was due, without the time for scanning. One that fails has no time."""
+        paused = self.register.paused_nanoseconds
+        try:
+            yield
+        except GivenUp:
+            return
+        waited = int((time.monotonic() - self._due) * _NANOSECONDS)
+        self._run.report_checkout(self.transport.kind, waited - (self.register.paused_nanoseconds - paused))
+
+    def _report(self, outcome: Outcome) -> None:
+        self._run.report(self.transport.kind, outcome)
+
+
+class UnaryLane(LaneUser):
+    """A lane that makes unary calls, as most do."""
+
+    transport = UnaryWire
+    weight = 3
+
+
+class SessionLane(LaneUser):
+    """A busy lane: all its calls go over one `Session` stream."""
+
+    transport = SessionWire
+    weight = 1
+
+
+def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    """Set up the process; the one that leads measures the generator first."""
+    runner = environment.runner
+    assert runner is not None
+    assert environment.parsed_options is not None
+    try:
+        options = Options.of(environment.parsed_options)
+        run = _runs[environment] = Run(environment, options, Prepared.load(options.prepared))
+    except (NotPrepared, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    if isinstance(runner, WorkerRunner):
+        runner.register_message(TAKE_LANES, lambda msg, **_: run.take_lanes(msg.data))
+    else:
+        _measure_ceilings(environment, run)
+    if not isinstance(runner, MasterRunner):
+        runner.register_message(RECONNECT_HALF, lambda **_: _reconnect_half(environment))
+    if environment.web_ui is not None:
+        _add_page(environment, run)
+    start_gevent()
+
+
+def _measure_ceilings(environment: Environment, run: Run) -> None:
+    seconds = run.options.ceiling_seconds
+    if not seconds:
+        return
+    assert environment.parsed_options is not None
+    processes = environment.parsed_options.processes or 1
+    transports = sorted({each.transport.kind for each in environment.user_classes if issubclass(each, LaneUser)})
+    try:
+        run.ceilings = measure(run.options.prepared, transports, processes, seconds)
+    except CeilingUnknown as error:
+        sys.stderr.write(f"{error}\n")
+    for ceiling in run.ceilings:
+        sys.stderr.write(f"{ceiling}\n")
+
+
+def _reconnect_half(environment: Environment) -> None:
+    """Let every second lane of this process connect anew, all at once."""
+    for register in _runs[environment].working[::2]:
+        gevent.spawn(register.connect_if_possible)
+
+
+def _add_page(environment: Environment, run: Run) -> None:
+    """Show the summary so far at /summary of the web page."""
+
+    def summary() -> tuple[str, int, dict[str, str]]:
+        console = Console(width=_FILE_COLUMNS, record=True, file=sys.stderr, quiet=True)
+        if run.was_begun:
+            run.show(console)
+        else:
+            console.print("No run yet.")
+        return console.export_text(), 200, {"Content-Type": "text/plain; charset=utf-8"}
+
+    assert environment.web_ui is not None
+    assert environment.web_ui.app is not None
+    environment.web_ui.app.add_url_rule("/summary", view_func=summary)
+
+
+def _test_start(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    assert environment.parsed_options is not None
+    run = _runs[environment]
+    run.begin(Options.of(environment.parsed_options))
+    run.share_lanes()
+
+
+def _test_stop(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    _runs[environment].end()
+
+
+def _reset_stats() -> None:
+    for run in _runs.values():
+        run.reset()
+
+
+def _report_to_master(data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    for run in _runs.values():
+        run.tell(data)
+
+
+def _worker_report(data: dict[str, Any], **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    for run in _runs.values():
+        run.hear(data)
+
+
+def _quitting(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    """Decide the exit code, before Locust prints its own tables."""
+    run = _runs[environment]
+    run.end()
+    if run.was_begun and not isinstance(environment.runner, WorkerRunner):
+        passed = all(finding.passed for finding in run.findings())
+        environment.process_exit_code = 0 if passed else 1
+    else:
+        environment.process_exit_code = environment.process_exit_code or 0
+
+
+def _quit(**_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    """Print the summary, after Locust's own tables."""
+    for environment, run in _runs.items():
+        if run.was_begun and not isinstance(environment.runner, WorkerRunner):
+            width = None if sys.stdout.isatty() else _FILE_COLUMNS
+            run.show(Console(highlight=False, soft_wrap=True, width=width))
+
+
+_LISTENERS: Final[dict[str, Callable[..., None]]] = {
+    "init_command_line_parser": add_options,
+    "init": _init,
+    "test_start": _test_start,
+    "test_stop": _test_stop,
+    "reset_stats": _reset_stats,
+    "report_to_master": _report_to_master,
+    "worker_report": _worker_report,
+    "quitting": _quitting,
+    "quit": _quit,
+}
+for _event, _listener in _LISTENERS.items():
+    getattr(events, _event).add_listener(_listener)

@@ -1,0 +1,182 @@
+"""The load test with Locust: against a real server, every kind of call is made and every answer is right.
+
+Locust itself runs in processes of its own: importing it changes the standard library for gevent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tallypoint.v1 import checkout_pb2, common_pb2
+
+from benchmarks.locust.baskets import Article, Sample
+from benchmarks.locust.checks import Points, Wanted, WrongAnswer, check_committed, check_same
+from benchmarks.locust.prepare import Reached, prepare
+from benchmarks.locust.prepare import Wanted as Supplies
+from benchmarks.locust.prepared import Line, NotPrepared, Prepared
+from benchmarks.locust.register import Outcome
+from benchmarks.locust.results import Limits, Tally, Total, judge
+from benchmarks.locust.wire import NoAnswer
+from tests.support.server_process import running_server
+
+BASKETS = 20
+ARTICLES = [Article(str(1000 + n), f"grocery/shelf-{n % 3}", "private", (), f"Article {n}") for n in range(30)]
+KINDS = {"Connect", "Identify", "Identify refused", "Quote", "Hold", "Cancel", "Commit", "Commit again", "Return"}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A server of its own, since the programme is published, with few shoppers: each comes often."""
+    folder = tmp_path_factory.mktemp("locust")
+    baskets = [
+        [Line(ARTICLES[(n * 7 + i * 3) % 30].sku, 1000 * (1 + i % 2), False, 199 + 150 * i) for i in range(1 + n % 6)]
+        for n in range(BASKETS)
+    ]
+    (folder / f"baskets-{BASKETS}.json").write_text(json.dumps(Sample([*baskets], ARTICLES)))
+    with running_server(tmp_path_factory.mktemp("server")) as server:
+        reached = Reached(server.pos_address, server.backoffice_address, server.keys["admin"])
+        supplies = Supplies(terminals=6, members=18, serial_coupons=40, baskets=BASKETS)
+        path = folder / "prepared.json"
+        asyncio.run(prepare(reached, supplies, folder, Console(quiet=True))).save(path)
+        yield path
+
+
+def run_locust(prepared: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
+    """Run four lanes for some seconds; return exit code, summary and output."""
+    summary = prepared.with_name("summary.json")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "locust", "-f", "benchmarks/locust/locustfile.py", "--headless", "--only-summary"),
+            *("--prepared", str(prepared), "--summary-json", str(summary), "--users", "4", "--spawn-rate", "40"),
+            *("--pace-seconds", "0", "--ceiling-seconds", "0", *arguments),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    return done.returncode, json.loads(summary.read_text()) if summary.exists() else {}, done.stdout + done.stderr
+
+
+def test_every_kind_of_call_is_answered_rightly(prepared: Path) -> None:
+    exit_code, summary, output = run_locust(prepared, "--run-time", "6s", "--processes", "2", "--tour")
+    seen = {(row["kind"], row["by"]) for row in summary["calls"]}
+    assert exit_code == 0, output
+    assert summary["passed"]
+    assert not any(row["failures"] for row in summary["calls"]), output
+    assert {kind for kind, _ in seen} >= KINDS
+    assert {("Commit", "unary"), ("Commit", "session")} <= seen
+
+
+def test_a_limit_that_nobody_can_keep_fails_the_run(prepared: Path) -> None:
+    exit_code, summary, output = run_locust(
+        prepared, "--run-time", "1s", "--p99-ms", "Commit=0.001, 60000", "UnaryLane"
+    )
+    failed = [finding["text"] for finding in summary["findings"] if not finding["passed"]]
+    assert exit_code == 1, output
+    assert len(failed) == 1
+    assert failed[0].startswith("p99 of Commit (unary) is")
+    assert {row["by"] for row in summary["calls"]} == {"unary"}
+
+
+def test_a_file_that_is_missing_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(NotPrepared, match=r"python -m benchmarks\.locust\.prepare"):
+        Prepared.load(tmp_path / "none.json")
+
+
+# --- what is judged, and how ---
+
+
+def committed(*, earned: int = 30, available: int = 130) -> checkout_pb2.CommitResponse:
+    balance = common_pb2.Balance(unit="points", available_points_minor=available)
+    answer = checkout_pb2.CommitResponse(
+        entry=common_pb2.EntryRef(book=1, number=7),
+        member_id="m",
+        settlement=checkout_pb2.Settlement(accrual_points_minor=earned, balance=balance),
+    )
+    answer.entry.booked_at.GetCurrentTime()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "what"),
+    [
+        pytest.param(committed(earned=31), "points earned", id="other points than quoted"),
+        pytest.param(committed(available=131), "balance", id="a point too many in the balance"),
+        pytest.param(checkout_pb2.CommitResponse(member_id="m"), "entry", id="no entry"),
+    ],
+)
+def test_a_wrong_answer_to_commit_is_found(answer: checkout_pb2.CommitResponse, what: str) -> None:
+    wanted = Wanted("m", checkout_pb2.QuoteResponse(accrual_points_minor=30), Points(available=100))
+    check_committed(committed(), checkout_pb2.CommitRequest(), wanted)
+    with pytest.raises(WrongAnswer) as wrong:
+        check_committed(answer, checkout_pb2.CommitRequest(), wanted)
+    assert wrong.value.what == what
+
+
+def test_an_answer_that_changes_when_the_receipt_is_sent_again_is_found() -> None:
+    first = committed().SerializeToString()
+    check_same(first, first)
+    with pytest.raises(WrongAnswer, match="sent again"):
+        check_same(first, committed(earned=29).SerializeToString())
+
+
+def news(*outcomes: Outcome) -> Total:
+    tally, total = Tally(), Total()
+    for outcome in outcomes:
+        tally.record("unary", outcome)
+    total.add(json.loads(json.dumps(tally.news(), default=lambda raw: raw.decode())))  # as it travels
+    return total
+
+
+def good(kind: str = "Commit", milliseconds: int = 10, number: int = 0) -> Outcome:
+    entry = common_pb2.EntryRef(book=2, number=number) if number else None
+    return Outcome(kind, milliseconds * 1_000_000, 100, None, entry)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "limits", "failed"),
+    [
+        pytest.param([good()], Limits({"": 20}), "", id="all well"),
+        pytest.param([], Limits(), "no call was made", id="nothing done"),
+        pytest.param([good(milliseconds=30)], Limits({"": 20}), "p99 of Commit (unary) is 30.0", id="too slow"),
+        pytest.param([good()], Limits({"Hold": 20}), "p99 of Hold: no such call", id="nothing to judge"),
+        pytest.param(
+            [good()] * 9 + [Outcome("Commit", 1, 0, NoAnswer(14, "UNAVAILABLE", "gone"))],
+            Limits(error_budget=0.05),
+            "1 of 10 calls failed: 10.000 %",
+            id="over the error budget",
+        ),
+        pytest.param(
+            [good()] * 9 + [Outcome("Commit", 1, 0, WrongAnswer("balance", "1, not 2"))],
+            Limits(error_budget=0.5),
+            "1 wrong answers",
+            id="a wrong answer is in no budget",
+        ),
+        pytest.param(
+            [good(number=5), good(number=4), good(number=5)], Limits(), "the first is 5 of book 2", id="twice"
+        ),
+    ],
+)
+def test_a_run_is_judged(outcomes: list[Outcome], limits: Limits, failed: str) -> None:
+    findings = [finding.text for finding in judge(news(*outcomes), limits) if not finding.passed]
+    assert len(findings) == bool(failed)
+    assert not failed or failed in findings[0]
+
+
+def test_limits_are_read_by_kind() -> None:
+    assert Limits.parse("Commit=250, Commit again=300, 500", 0).p99_milliseconds == {
+        "Commit": 250,
+        "Commit again": 300,
+        "": 500,
+    }
+    with pytest.raises(ValueError, match="Commit=250"):
+        Limits.parse("Commit=fast", 0)

@@ -1,0 +1,1 @@
+"""Tests of what the CRM database is told, without one."""
