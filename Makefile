@@ -1,6 +1,7 @@
 # All that a newcomer needs; `make` alone lists the targets. Further arguments: make test ARGS="-k refund"
 PYTHON ?= python3.11
 ARGS   ?=
+JOBS   ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 CODE   := server ledger pos_adapters benchmarks tests proto
@@ -21,8 +22,8 @@ demo: setup ## Start everything, replay a month of real receipts, print a report
 serve: setup ## Run the service on an embedded database, with keys of its own
 	$(BIN)/tallypoint serve --development $(ARGS)
 
-test: setup ## Run all tests
-	$(BIN)/pytest -q $(ARGS)
+test: setup ## Run all tests, in JOBS=2 processes; JOBS=0 for one
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## Run linters, formatter, type checker, layer contracts and the API's linter
 	$(BIN)/ruff check $(CODE)

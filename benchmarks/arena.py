@@ -89,7 +89,7 @@ class Arena:
         requests = [request for request, _ in rung_up]
         clock = self._clock(side)
         sent = self.clients.send_on_schedule(side, requests, due_nanoseconds, timeout_seconds, lean=lean)
-        spent = clock.spent()
+        spent = {"clients": sent.cpu_seconds, **clock.spent()}
         if side == "ours":
             self._drain()
         responses = [_response("unary", answer) for answer in sent.answers]
@@ -131,12 +131,13 @@ class Arena:
         framed = requests if kind == "unary" else _on_stream(requests, self.clients.count)
         clock = self._clock(target)
         sent = self.clients.send(target, kind, framed, self.in_flight)
-        turn = Turn(len(requests), sent.seconds, 0, sent.latencies_nanoseconds, clock.spent())
+        spent = {"clients": sent.cpu_seconds, **clock.spent()}
+        turn = Turn(len(requests), sent.seconds, 0, sent.latencies_nanoseconds, spent)
         return turn, [_response(kind, answer) for answer in sent.answers]
 
     def _clock(self, side: Side) -> ProcessorTime:
         parts = self.shop.processor_parts() if side == "ours" else {"workers": self.echo.processes}
-        return ProcessorTime({"clients": self.clients.processes, **parts})
+        return ProcessorTime(parts)
 
     def _drain(self) -> None:
         self.drain_seconds = max(self.drain_seconds, self.shop.wait_for_crm())

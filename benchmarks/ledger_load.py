@@ -279,7 +279,7 @@ def _templates(shape: LedgerShape, unit: Unit) -> list[Purchase]:
     assert not isinstance(programme, list), programme
     rules = compile_rules(programme, 1)
     catalogue = _Goods(workload.articles(shape.promotions))
-    event_at = datetime.now(UTC)
+    event_at = datetime.now(UTC).replace(microsecond=0)  # as exact as the receipts' own
     some = workload.receipts(shape.lines, event_at)[: TEMPLATES // 2]
     return [
         _template(rules, unit, catalogue, receipt, event_at, points)

@@ -59,6 +59,8 @@ class Sent(NamedTuple):
     seconds: float
     answers: list[Answer]
     latencies_nanoseconds: array[int]
+    cpu_seconds: float
+    """Processor time of the clients while they sent, without getting ready for it."""
 
 
 class SentOnSchedule(NamedTuple):
@@ -68,6 +70,8 @@ class SentOnSchedule(NamedTuple):
     sent_nanoseconds: array[int]
     """When the client really sent each; later than its schedule says if the client was busy."""
     answered_nanoseconds: array[int]
+    cpu_seconds: float
+    """Processor time of the clients while they sent, without getting ready for it."""
 
 
 class _Orders(NamedTuple):
@@ -95,6 +99,7 @@ class _Report(NamedTuple):
     ended_nanoseconds: int
     answers: list[Answer]
     latencies_nanoseconds: array[int]
+    cpu_seconds: float
 
 
 class Clients:
@@ -126,7 +131,8 @@ class Clients:
             latencies[index::count] = report.latencies_nanoseconds
         begun = min(report.begun_nanoseconds for report in reports)
         ended = max(report.ended_nanoseconds for report in reports)
-        return Sent((ended - begun) * _NANOSECONDS, answers, latencies)
+        spent = sum(report.cpu_seconds for report in reports)
+        return Sent((ended - begun) * _NANOSECONDS, answers, latencies, spent)
 
     def send_on_schedule(
         self,
@@ -157,7 +163,7 @@ class Clients:
             answers[index::count] = report.answers
             sent[index::count] = report.sent_nanoseconds
             answered[index::count] = report.answered_nanoseconds
-        return SentOnSchedule(answers, sent, answered)
+        return SentOnSchedule(answers, sent, answered, sum(report.cpu_seconds for report in reports))
 
     def _carried_out(self, orders: Iterable[_Orders | _ScheduledOrders]) -> list[Any]:
         """Give each client its orders, let all begin at the same moment, and return their reports."""
@@ -263,7 +269,7 @@ async def _drive_lean(connections: Sequence[LeanConnection], orders: _ScheduledO
     calls = LeanCalls(len(orders.requests), orders.timeout_seconds, begin)
     for connection in connections:
         connection.done = calls.done
-    timer = PreciseTimer()
+    timer, cpu_before = PreciseTimer(), time.process_time()
     sweeping = asyncio.create_task(calls.sweep(connections))
     try:
         for index, due in enumerate(orders.due_nanoseconds):
@@ -275,7 +281,8 @@ async def _drive_lean(connections: Sequence[LeanConnection], orders: _ScheduledO
         await sweeping
     finally:
         timer.close()
-    return SentOnSchedule(calls.answers, calls.sent_nanoseconds, calls.answered_nanoseconds)
+    spent = time.process_time() - cpu_before
+    return SentOnSchedule(calls.answers, calls.sent_nanoseconds, calls.answered_nanoseconds, spent)
 
 
 async def _open_lanes(target: Target, connections: int) -> list[_Lane]:
@@ -333,9 +340,9 @@ async def _drive_unary(lanes: Sequence[_Lane], requests: Sequence[bytes], in_fli
                 answers[index] = f"{error.code().name}: {error.details()}"
             latencies[index] = now() - begun
 
-    begun = time.monotonic_ns()
+    begun, cpu_before = time.monotonic_ns(), time.process_time()
     await asyncio.gather(*(repeat(lanes[number % len(lanes)]) for number in range(in_flight)))
-    return _Report(begun, time.monotonic_ns(), answers, latencies)
+    return _Report(begun, time.monotonic_ns(), answers, latencies, time.process_time() - cpu_before)
 
 
 async def _drive_streams(lanes: Sequence[_Lane], requests: Sequence[bytes], in_flight: int) -> _Report:
@@ -368,9 +375,9 @@ async def _drive_streams(lanes: Sequence[_Lane], requests: Sequence[bytes], in_f
             for index in begun:
                 answers[index] = f"{error.code().name}: {error.details()}"
 
-    begun = time.monotonic_ns()
+    begun, cpu_before = time.monotonic_ns(), time.process_time()
     await asyncio.gather(*(converse(lane, max(1, in_flight // len(lanes))) for lane in lanes))
-    return _Report(begun, time.monotonic_ns(), answers, latencies)
+    return _Report(begun, time.monotonic_ns(), answers, latencies, time.process_time() - cpu_before)
 
 
 async def _drive_on_schedule(lanes: Sequence[_Lane], orders: _ScheduledOrders, begin: int) -> SentOnSchedule:
@@ -388,7 +395,7 @@ async def _drive_on_schedule(lanes: Sequence[_Lane], orders: _ScheduledOrders, b
             answers[index] = f"{error.code().name}: {error.details()}"
         answered[index] = now() - begin
 
-    timer = PreciseTimer()
+    timer, cpu_before = PreciseTimer(), time.process_time()
     try:
         async with asyncio.TaskGroup() as group:
             for index, due in enumerate(orders.due_nanoseconds):
@@ -399,4 +406,4 @@ async def _drive_on_schedule(lanes: Sequence[_Lane], orders: _ScheduledOrders, b
                 group.create_task(send(index, index % len(lanes)))
     finally:
         timer.close()
-    return SentOnSchedule(answers, sent, answered)
+    return SentOnSchedule(answers, sent, answered, time.process_time() - cpu_before)

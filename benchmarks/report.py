@@ -48,14 +48,14 @@ class Run(NamedTuple):
 
 
 RUNS: Final = (
-    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 7 --seconds 6 --matrix"),
-    Run("ledger_vs_pgbench", "--rounds 3 --seconds 2", "--rounds 7 --seconds 6"),
-    Run("latency", "--rounds 3 --seconds 1.2 --warm-up-seconds 1", "--rounds 5 --seconds 5"),
-    Run("overload", "--rounds 1 --seconds 4 --recovery-seconds 4 --offered 3", "--rounds 3 --seconds 8"),
+    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 5 --seconds 5 --matrix"),
+    Run("ledger_vs_pgbench", "--rounds 3 --seconds 2", "--rounds 5 --seconds 6"),
+    Run("latency", "--rounds 3 --seconds 1.2 --warm-up-seconds 1", "--rounds 5 --seconds 4"),
+    Run("overload", "--rounds 3 --seconds 2 --recovery-seconds 3 --offered 3", "--rounds 3 --seconds 8"),
     Run("growth", "--rounds 3 --seconds 1.5 --entries 10000,100000", "--rounds 5 --seconds 4"),
-    Run("workers", "--rounds 3 --seconds 1.2 --workers 1,2,4 --members 500", "--rounds 5 --seconds 4"),
+    Run("workers", "--rounds 3 --seconds 1.2 --workers 1,2,4 --members 500", "--rounds 3 --seconds 4"),
     Run("crm_lag", "--rounds 3 --seconds 2", "--rounds 5 --seconds 6"),
-    Run("promotions", "--rounds 3", "--rounds 15"),
+    Run("promotions", "--rounds 3", "--rounds 12"),
 )
 
 

@@ -135,6 +135,9 @@ class Observer(Protocol):
     def fence(self, seconds: float) -> None:
         """A book's lock was taken; it took so long."""
 
+    def depth(self, book: int, waiting: int) -> None:
+        """A batch of a book was taken; so many commands wait for the next."""
+
     def known(self, commands: int, unknown: int) -> None:
         """An owner knew what some commands of a batch need, and had to read it for others."""
 
@@ -149,6 +152,9 @@ class Silent:
         """Ignore it."""
 
     def fence(self, seconds: float) -> None:
+        """Ignore it."""
+
+    def depth(self, book: int, waiting: int) -> None:
         """Ignore it."""
 
     def known(self, commands: int, unknown: int) -> None:
@@ -263,6 +269,7 @@ class Committer:
         try:
             while lane.queue:
                 batch = [lane.queue.popleft() for _ in range(min(len(lane.queue), self._max_batch))]
+                self._observer.depth(lane.book, len(lane.queue))
                 await self._settle(lane, batch)
         finally:
             lane.task = None

@@ -22,7 +22,7 @@ from typing import Final, Protocol, cast
 
 from tallypoint.v1 import common_pb2
 
-from server.edge import Caller, Role
+from server.edge import Caller, Role, Timeline
 from server.edge.status import refused_of
 from server.errors import Refused, refusal_message, refused_of_message
 
@@ -117,7 +117,7 @@ class Forwarder:
         self._observer.forwarded("failed" if answer is None else "answered")
         if isinstance(answer, Refused):
             raise answer
-        return answer
+        return None if answer is None else caller.timeline.take_packed(answer)
 
     async def _keep_watch(self) -> None:
         while True:
@@ -193,13 +193,14 @@ class _Served(_Link):
         task.add_done_callback(self._tasks.discard)
 
     async def _do(self, call: int, body: bytes) -> None:
+        raw, caller = _unpacked(body)
         try:
-            answer = await self._answer(*_unpacked(body))
+            answer = await self._answer(raw, caller)
         except Exception as error:  # noqa: BLE001 - as at the edge: whatever it is, the caller gets an answer
             refusal = refusal_message(refused_of(error, "forwarded"))
             self.send(call, _REFUSAL, refusal.SerializeToString())
         else:
-            self.send(call, _ANSWER, answer)
+            self.send(call, _ANSWER, caller.timeline.packed() + answer)
 
     async def finish(self) -> None:
         """Answer what was taken, then close."""
@@ -218,7 +219,7 @@ def _unpacked(body: bytes) -> tuple[bytes, Caller]:
     deadline, length = _CALLER.unpack_from(body)
     end = _CALLER.size + length
     name, store_id, terminal_id = body[_CALLER.size : end].decode().split(_SEPARATOR)
-    return body[end:], Caller(Role.TERMINAL, name, store_id, terminal_id, deadline or None)
+    return body[end:], Caller(Role.TERMINAL, name, store_id, terminal_id, deadline or None, Timeline())
 
 
 # --- the asking side ----------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ import structlog
 
 MAX_FRAMES: Final = 12
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_CLIENT_GONE: Final = "grpc._cython.cygrpc.ExecuteBatchError"
+"""gRPC calls it an error when a client went away, or its deadline passed, in the moment of its answer."""
 _ROOT: Final = str(Path(__file__).parent.parent)
 _shown: Final = {"error_texts": False}
 
@@ -82,4 +84,5 @@ class _ToStructlog(logging.Handler):
         if record.exc_info is not None and record.exc_info[1] is not None:
             fields |= describe_error(record.exc_info[1])
         fields["message"] = record.msg if isinstance(record.msg, str) else ""
-        structlog.get_logger().log(record.levelno, "library", **fields)
+        level = logging.DEBUG if fields.get("error_type") == _CLIENT_GONE else record.levelno
+        structlog.get_logger().log(level, "library", **fields)

@@ -53,7 +53,14 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         owned = owned_books(number, settings.workers, books)
         committer = Committer(connect, books, utc_now, owned=owned, observer=committer_metrics)
         stack.push_async_callback(committer.close)
-        directory = Directory(connect, identifiers, hashes, books, committer.known_number)
+        directory = Directory(
+            connect,
+            identifiers,
+            hashes,
+            books,
+            committer.known_number,
+            lambda hit: committer_metrics.lookup("member", hit, not hit),
+        )
         stack.push_async_callback(directory.close)
         loaders: dict[str, tuple[Loader, ...]] = {
             "stores": (keys.load, stores.load),
@@ -88,9 +95,7 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
             shadows=shadows,
         )
         await forwarder.start(servicer.commit_for_other)
-        edge = edge_of(
-            settings, keys, lambda store_id: min(stores.groups(store_id), default=metrics.NO_GROUP), tracing
-        )
+        edge = edge_of(settings, keys, lambda store_id: min(stores.groups(store_id), default=metrics.NO_GROUP), tracing)
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]
         handlers = service_handler(service, servicer, _TERMINALS, edge, batch_methods={"CommitBatch"})
         await answer_until(stop, Port(task.pos_address, settings, edge, [(service, handlers)]), ready)

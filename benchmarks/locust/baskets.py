@@ -57,7 +57,7 @@ def sample(count: int, folder: Path, console: Console) -> Sample:
 
 def _draw(count: int) -> Sample:
     # Here, since pandas and the data cost seconds and memory that only the first run has to pay.
-    from benchmarks.replay import dataset  # noqa: PLC0415
+    from benchmarks.replay import dataset  # noqa: PLC0415  - see above
 
     data = dataset.load()
     chance = random.Random(_SEED)  # noqa: S311  - goods, not secrets

@@ -78,7 +78,7 @@ def measure(prepared: Path, transports: Sequence[str], processes: int, seconds: 
 def _main(prepared: Path, processes: int, seconds: float, transports: Sequence[str]) -> None:
     """Measure, and print the ceilings as JSON."""
     # Here, since only this process needs the server's parts that the echo is made of.
-    from benchmarks.echo_server import echo_server  # noqa: PLC0415
+    from benchmarks.echo_server import echo_server  # noqa: PLC0415  - see above
 
     with echo_server(1, canned_answer()) as echo:
         found = [

@@ -100,7 +100,7 @@ def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust 
     options: Any = environment.parsed_options
     if options.kill_worker_pid and not options.worker:
         # Here, since the file with the address is the locustfile's matter.
-        from benchmarks.locust.prepared import Prepared  # noqa: PLC0415
+        from benchmarks.locust.prepared import Prepared  # noqa: PLC0415  - see above
 
         try:
             check_worker(options.kill_worker_pid, environment.host or Prepared.load(Path(options.prepared)).pos_address)

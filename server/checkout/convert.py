@@ -171,7 +171,7 @@ def add_line_effects(
 ) -> None:
     """Write what happens to every line into a message's field, in the receipt's order; voided ones by number only.
 
-    Where every receipt passes, `wire.LinesField` writes the same in a quarter of the time; explaining compares with this.
+    Where every receipt passes, `wire.LinesField` writes the same in a quarter of the time; `explain` compares with it.
     """
     by_number = {line.line_number: line for line in effects.lines}
     for receipt_line in receipt.lines:

@@ -24,6 +24,7 @@ from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
 from server.checkout.convert import CatalogueLike, balance_message, moment_of
+from server.checkout.evaluating import earn_as_paid, quote
 from server.checkout.further import further_payment
 from server.checkout.holding import (
     HoldContext,
@@ -57,7 +58,7 @@ from server.edge import Caller, Stream, check
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
 from server.members.directory import Directory, Found
-from server.promotions import Effects, OfflineAction, PaidLine, Rules, earn_as_paid, quote, standing
+from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
 from server.rules import RulesBook
 from server.rules.shadow import Shadows
@@ -266,8 +267,8 @@ class CheckoutServicer:
 
     async def commit_here(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse:
         """Book a receipt as paid, with the member's record as it was looked up before if that still holds."""
-        known = self._directory.remembered(request.identifier)
-        if known is not None and known.as_of != NEVER_READ:
+        known = self._directory.followed(request.identifier)
+        if known is not None:
             try:
                 shopper = Shopper(known.lookup.found, known.lookup.found)
                 return await self._commit(request, caller, shopper, known.as_of)

@@ -14,6 +14,7 @@ from ledger.model import CounterChange, NewCoupon, Purchase
 from ledger.model import Usage as LedgerUsage
 from server.checkout.context import CommitContext, counters_of, money_of_points, unit_money
 from server.checkout.convert import grants_of, judged_lines
+from server.checkout.evaluating import earn_as_paid
 from server.checkout.facts import without_member
 from server.checkout.presenting import Presented
 from server.checkout.recording import Issued, Record, event_of, with_coupons
@@ -27,7 +28,6 @@ from server.promotions import (
     Standing,
     TierChange,
     Usage,
-    earn_as_paid,
     lots_to_grant,
     standing,
     standing_changes,

@@ -17,6 +17,7 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
 from ledger.books import book_of_member
+from ledger.owned import NEVER_READ
 from server.errors import Refused
 from server.gather import Gatherer
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, mask_name
@@ -142,12 +143,15 @@ class Directory:
         hashes: KeyedHash,
         books: int,
         known_number: Callable[[int], int] | None = None,
+        observe: Callable[[bool], object] = bool,
     ) -> None:
         """Take a function that opens a connection, and the ledger's number of books. Nothing is opened yet.
 
         ``known_number`` says up to which entry this process follows a book (-1 if it does not); without it nothing is
-        remembered but which book an identifier's member is in.
+        remembered but which book an identifier's member is in. ``observe`` is told whether a commit found its member
+        in memory.
         """
+        self._observe = observe
         self._reader = reader
         self._hashes = hashes
         self._books = books
@@ -190,6 +194,13 @@ class Directory:
         """
         kind = identifier.WhichOneof("kind")
         return None if kind is None else self._remembered.get((kind, getattr(identifier, kind)))
+
+    def followed(self, identifier: api.Identifier) -> Remembered | None:
+        """Return what was found earlier, if this process follows the book of the member, as a commit needs it."""
+        known = self.remembered(identifier)
+        is_followed = known is not None and known.as_of != NEVER_READ
+        self._observe(is_followed)
+        return known if is_followed else None
 
     async def forget_all(self, _: Connection) -> None:
         """Forget what was remembered: segments or offers have changed, of which the books do not tell."""

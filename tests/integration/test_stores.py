@@ -210,9 +210,10 @@ async def test_reload_survives_the_loss_of_the_database(stores: StoreRegistry, o
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await owner.close()
+        before = reloader.version("stores")
         key = await StoreRegistry(office.pool, HASHES).issue_terminal_key("kyiv-1", "7", NOW)
         async with asyncio.timeout(30):
-            await reloader.wait_for("stores", reloader.version("stores") + 1)
+            await reloader.wait_for("stores", before + 1)
         assert ring.authenticate(key) is not None
         assert attempts > 3
     finally:
@@ -240,3 +241,19 @@ async def test_failing_loader_is_tried_again_and_keeps_the_version_back(
     assert calls == ["failed", "failed", "loaded"]
     assert reloader.version("stores") == 1
     await reloader.stop()
+
+
+async def test_a_key_that_was_seen_stops_working_when_it_is_revoked(stores: StoreRegistry, office: BackOffice) -> None:
+    """A right key is remembered by a faster hash; not beyond the next reading of the keys."""
+    ring = KeyRing(HASHES)
+    key = await stores.issue_terminal_key("kyiv-1", "7", NOW)
+    conn = await asyncpg.connect(office.dsn)
+    await ring.load(conn)
+    first = ring.authenticate(key)
+    assert first is not None
+    assert ring.authenticate(key) == first
+    assert ring.authenticate(f"{key}x") is None
+    await stores.revoke_terminal_key("kyiv-1", "7", NOW)
+    await ring.load(conn)
+    assert ring.authenticate(key) is None
+    await conn.close()
