@@ -9,10 +9,10 @@ SOURCES_OF_API := $(shell find proto -name '*.proto') proto/generate.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve test check bench adversity proto wheel lock clean
+.PHONY: help setup demo serve test check bench bench-full adversity proto wheel lock clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready ## Make .venv with all dependencies and the project; the other targets do it by themselves
 
@@ -32,9 +32,11 @@ check: setup ## Run linters, formatter, type checker, layer contracts and the AP
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint .generated/api.binpb --config proto/buf.yaml
 
-bench: setup ## Measure commits against a bare echo, and the ledger against pgbench
-	$(BIN)/python -m benchmarks.commit_vs_echo $(ARGS)
-	$(BIN)/python -m benchmarks.ledger_vs_pgbench $(ARGS)
+bench: setup ## Measure everything in short rounds, and write a report with plots (about 6 minutes)
+	$(BIN)/python -m benchmarks.report $(ARGS)
+
+bench-full: setup ## The same in long rounds
+	$(BIN)/python -m benchmarks.report --long $(ARGS)
 
 adversity: setup ## Harm a running service 500 times under load, and prove that no promise was broken
 	$(BIN)/python -m tests.adversity.run $(ARGS)

@@ -20,6 +20,7 @@ from server.settings import Settings, StartRefusedError
 if TYPE_CHECKING:
     from server.tracing import Tracing
 
+MAX_PENDING_CALLS: Final = 10_000
 KEEPALIVE_MILLISECONDS: Final = 30_000
 """A register whose cable was pulled is noticed within a minute."""
 AGE_GRACE_SECONDS: Final = 30
@@ -128,6 +129,9 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
     ]
     return [
         ("grpc.so_reuseport", 1),
+        # Beyond its own 1,000 calls that wait to be taken, gRPC answers CANCELLED: our edge refuses by name instead.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.keepalive_time_ms", KEEPALIVE_MILLISECONDS),
         ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MILLISECONDS // 3),

@@ -117,7 +117,7 @@ class Shop:
         self, shopper: common_pb2.Identifier, amount_minor: int, spend: int = 0, checkout: str = ""
     ) -> checkout_pb2.CommitResponse:
         """Commit a paid receipt."""
-        return await self.servicer.commit(self.purchase(shopper, amount_minor, spend, checkout), lane())
+        return await self.servicer.commit_here(self.purchase(shopper, amount_minor, spend, checkout), lane())
 
     async def hold(
         self, shopper: common_pb2.Identifier, points_minor: int, checkout: str = "c"
