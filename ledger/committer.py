@@ -1,10 +1,10 @@
 """The committer: gathers concurrent commands into one batch a book, and answers them once they are durable.
 
-While a book's batch is committing, the next one collects, and before it is sent it takes along what is on its way in
-the event loop: no timer, so at low load a batch is one entry, and under load it grows by itself. A batch is written
-optimistically: read without locks, decide in memory, then append in one statement that does nothing if another writer
-appended since. A batch that lost that race, or met a key booked at the same moment in another book, is decided again
-under the lock of the book's head; for a while the book's next batches then begin under the lock.
+While a book's batch is committing, the next one collects: no timer, so at low load a batch is one entry, and under
+load it grows by itself. A batch is written optimistically: read without locks, decide in memory, then append in one
+statement that does nothing if another writer appended since. A batch that lost that race, or met a key booked at the
+same moment in another book, is decided again under the lock of the book's head; for a while the book's next batches
+then begin under the lock.
 
 Each book may have a preferred writer, which *owns* it: it keeps in memory what it wrote (`ledger.owned`), and then a
 batch is one round trip. Any other process may write the book as well; the fence sees to it that neither errs.
@@ -39,9 +39,6 @@ from ledger.store import lock_head, read_state, read_tail, write_decision
 
 MAX_BATCH = 128
 """Commands in one transaction; beyond this a batch gains little and keeps the first caller waiting."""
-
-GATHER_SECONDS = 0.005
-"""The longest that a batch waits for commands that are on their way, on a busy machine."""
 
 MAX_QUEUE = 1024
 """Commands that wait for one book in one process; more are refused at once, so that waiting stays bounded."""
@@ -216,7 +213,6 @@ class Committer:
         self._observer = Silent() if observer is None else observer
         self._max_batch = max_batch
         self._max_queue = max_queue
-        self._submitted = 0
         self._lanes = [_Lane(book, owned=OwnedBook(book) if book in owned else None) for book in range(books)]
 
     @property
@@ -256,7 +252,6 @@ class Committer:
         answer: asyncio.Future[Outcome] = loop.create_future()
         patience = deadline or loop.time() + DEFAULT_PATIENCE_SECONDS
         lane.queue.append(_Waiting(command, patience, answer, as_of, marks, time.perf_counter()))
-        self._submitted += 1
         if lane.task is None:
             lane.task = loop.create_task(self._empty(lane), name=f"book {lane.book}")
         return await answer
@@ -273,27 +268,11 @@ class Committer:
         """Commit batch after batch until the queue is empty."""
         try:
             while lane.queue:
-                await self._gather(lane)
                 batch = [lane.queue.popleft() for _ in range(min(len(lane.queue), self._max_batch))]
                 self._observer.depth(lane.book, len(lane.queue))
                 await self._settle(lane, batch)
         finally:
             lane.task = None
-
-    async def _gather(self, lane: _Lane) -> None:
-        """Let what is on its way come along, as long as every turn of the event loop brings something.
-
-        On an idle machine that is one turn, which takes microseconds. On a busy one, where every turn serves some
-        calls, batches grow before they are sent, and not only while another one commits.
-        """
-        begun, before = time.perf_counter(), -1
-        while (
-            before != self._submitted
-            and len(lane.queue) < self._max_batch
-            and time.perf_counter() - begun < GATHER_SECONDS
-        ):
-            before = self._submitted
-            await asyncio.sleep(0)
 
     async def _settle(self, lane: _Lane, batch: list[_Waiting]) -> None:
         """Bring every command of a batch to its answer."""

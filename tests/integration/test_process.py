@@ -104,22 +104,19 @@ async def test_the_ports_have_only_their_own_services(tallypoint: RunningServer)
         assert details_of(caught.value).reason == "ROLE_FORBIDDEN"
 
 
-async def test_metrics_count_calls_of_all_processes(tallypoint: RunningServer) -> None:
+async def test_metrics_count_calls_of_all_processes(tmp_path: Path) -> None:
     """What every worker did stands on one page."""
+    with running_server(tmp_path, "--workers=2") as server:
 
-    def count() -> float:
-        wanted = 'tallypoint_call_seconds_count{code="NOT_FOUND",method="CheckoutService/Identify",'
-        lines = [line for line in metrics_of(tallypoint).splitlines() if line.startswith(wanted)]
-        return sum(float(line.split()[-1]) for line in lines)
+        async def all_are_counted() -> bool:
+            wanted = 'tallypoint_call_seconds_count{code="NOT_FOUND",method="CheckoutService/Identify",'
+            lines = [line for line in metrics_of(server).splitlines() if line.startswith(wanted)]
+            return sum(float(line.split()[-1]) for line in lines) == 8
 
-    async def all_are_counted() -> bool:
-        return count() == before + 8
-
-    before = count()
-    for _ in range(8):  # eight connections: the kernel spreads them over the workers
-        await identify_reason(tallypoint.pos_address, tallypoint.keys["terminal"])
-    await eventually(all_are_counted, "every worker has written its numbers")
-    assert 'tallypoint_children_ready{child="worker-1"} 1.0' in metrics_of(tallypoint)
+        for _ in range(8):  # eight connections: the kernel spreads them over the workers
+            await identify_reason(server.pos_address, server.keys["terminal"])
+        await eventually(all_are_counted, "every worker has written its numbers")
+        assert 'tallypoint_children_ready{child="worker-1"} 1.0' in metrics_of(server)
 
 
 def test_logs_are_json_with_secrets_masked(tallypoint: RunningServer) -> None:
