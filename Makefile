@@ -32,7 +32,7 @@ check: setup ## Run linters, formatter, type checker, layer contracts and the AP
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint .generated/api.binpb --config proto/buf.yaml
 
-bench: setup ## Measure everything in short rounds, and write a report with plots (about 6 minutes)
+bench: setup ## Measure everything in short rounds, and write a report with plots (about 8 minutes)
 	$(BIN)/python -m benchmarks.report $(ARGS)
 
 bench-full: setup ## The same in long rounds

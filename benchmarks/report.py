@@ -48,19 +48,19 @@ class Run(NamedTuple):
 
 
 RUNS: Final = (
-    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 5 --seconds 5 --matrix"),
-    Run("ledger_vs_pgbench", "--rounds 3 --seconds 2", "--rounds 5 --seconds 6"),
-    Run("latency", "--rounds 3 --seconds 1.2 --warm-up-seconds 1", "--rounds 5 --seconds 4"),
-    Run("overload", "--rounds 3 --seconds 2 --recovery-seconds 3 --offered 3", "--rounds 3 --seconds 8"),
-    Run("growth", "--rounds 3 --seconds 1.5 --entries 10000,100000", "--rounds 5 --seconds 4"),
-    Run("workers", "--rounds 3 --seconds 1.2 --workers 1,2,4 --members 500", "--rounds 3 --seconds 4"),
-    Run("crm_lag", "--rounds 3 --seconds 2", "--rounds 5 --seconds 6"),
-    Run("promotions", "--rounds 3", "--rounds 12"),
+    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 5 --seconds 4 --matrix"),
+    Run("ledger_vs_pgbench", "--rounds 3 --seconds 2", "--rounds 5 --seconds 3"),
+    Run("latency", "--rounds 3 --seconds 1.2 --warm-up-seconds 1", "--rounds 3 --seconds 4"),
+    Run("overload", "--rounds 3 --seconds 2 --recovery-seconds 3 --offered 3", "--rounds 3 --seconds 4"),
+    Run("growth", "--rounds 3 --seconds 1.5 --entries 10000,100000", "--rounds 3 --seconds 3"),
+    Run("workers", "--rounds 3 --seconds 1.2 --workers 1,2,4 --members 500", "--rounds 3 --seconds 2"),
+    Run("crm_lag", "--rounds 3 --seconds 2", "--rounds 3 --seconds 4"),
+    Run("promotions", "--rounds 3", "--rounds 8"),
 )
 
 
 def main(
-    long: Annotated[bool, typer.Option("--long", help="A long round, some 25 minutes; else a short one, some six.")] = (
+    long: Annotated[bool, typer.Option("--long", help="A long round, some 15 minutes; else a short one, some six.")] = (
         False
     ),
     out: Annotated[Path | None, typer.Option(help="The report's folder; by default one named by the time.")] = None,
