@@ -20,7 +20,9 @@ from server.settings import Settings, StartRefusedError
 if TYPE_CHECKING:
     from server.tracing import Tracing
 
-MAX_PENDING_CALLS: Final = 10_000
+MAX_PENDING_CALLS: Final = 2_000
+"""Calls of one process that may wait to be taken, some 3 s of work: of those beyond it gRPC answers more and more with
+CANCELLED by itself. With 10,000 a server that had been overloaded answered calls of long ago for 5 s and more."""
 KEEPALIVE_MILLISECONDS: Final = 30_000
 """A register whose cable was pulled is noticed within a minute."""
 AGE_GRACE_SECONDS: Final = 30
@@ -129,7 +131,6 @@ def server_options(settings: Settings) -> list[tuple[str, int]]:
     ]
     return [
         ("grpc.so_reuseport", 1),
-        # Beyond its own 1,000 calls that wait to be taken, gRPC answers CANCELLED: our edge refuses by name instead.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
