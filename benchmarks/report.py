@@ -60,7 +60,7 @@ RUNS: Final = (
 
 
 def main(
-    long: Annotated[bool, typer.Option("--long", help="A long round, some 15 minutes; else a short one, some six.")] = (
+    long: Annotated[bool, typer.Option("--long", help="A long round, some 20 minutes; else a short one, some eight.")] = (
         False
     ),
     out: Annotated[Path | None, typer.Option(help="The report's folder; by default one named by the time.")] = None,
