@@ -60,9 +60,7 @@ RUNS: Final = (
 
 
 def main(
-    long: Annotated[bool, typer.Option("--long", help="A long round, some 20 minutes; else a short one, some eight.")] = (
-        False
-    ),
+    long: Annotated[bool, typer.Option("--long", help="A long round, 20 minutes; else a short one, eight.")] = (False),
     out: Annotated[Path | None, typer.Option(help="The report's folder; by default one named by the time.")] = None,
     only: Annotated[str, typer.Option(help="Only these benchmarks, separated by commas.")] = "",
     entries: Annotated[str, typer.Option(help="Of growth: the sizes of the ledger; by default up to a million.")] = "",
