@@ -173,12 +173,15 @@ class OwnedBook:
         for command in commands:
             if command.member_id is not None and not isinstance(command, Purchase):
                 self._members.pop(command.member_id, None)
-        self._remember_keys(decision)
+        self._note_entries(decision)
         while len(self._members) > MAX_MEMBERS:
             del self._members[next(iter(self._members))]
 
-    def _remember_keys(self, decision: Decision) -> None:
+    def _note_entries(self, decision: Decision) -> None:
+        """Note who has changed, and the keys."""
         for entry in decision.entries:
+            if entry.kind == _MEMBER_CHANGE and entry.member_id is not None:
+                self._changes[entry.member_id] = entry.number
             record = KeyRecord(entry.content_hash, self.book, entry.number)
             if entry.message_id is not None:
                 self._young[entry.message_id] = record

@@ -279,6 +279,10 @@ async def test_a_record_that_was_kept_does_not_outlive_a_change_of_the_member(
             await other.submit(member_change(first))
         with pytest.raises(MemberChanged):
             await committer.submit(purchase(3, ANNA, books=BOOKS), as_of=as_of)
+        as_of = committer.known_number(first.book)
+        await committer.submit(member_change(first))
+        with pytest.raises(MemberChanged):
+            await committer.submit(purchase(3, ANNA, books=BOOKS), as_of=as_of)
         assert isinstance(await committer.submit(purchase(3, ANNA, books=BOOKS)), Booked)
         as_of = committer.known_number(first.book)
         assert isinstance(await committer.submit(purchase(4, ANNA, books=BOOKS), as_of=as_of), Booked)
