@@ -1,17 +1,18 @@
 """The committer: gathers concurrent commands into one batch a book, and answers them once they are durable.
 
 While a book's batch is committing, the next one collects: no timer, so at low load a batch is one entry, and under
-load it grows by itself. A batch is written optimistically: read without locks, decide in memory, then append in one
-statement that does nothing if another writer appended since. A batch that lost that race, or met a key booked at the
-same moment in another book, is decided again under the lock of the book's head; for a while the book's next batches
-then begin under the lock.
+load it grows by itself. Callers may wait for their book's turn before they make a command (`Committer.turn`), so that
+all commands of a batch are made one after the other, just before it is decided. A batch is written optimistically:
+read without locks, decide in memory, then append in one statement that does nothing if another writer appended since.
+A batch that lost that race, or met a key booked at the same moment in another book, is decided again under the lock
+of the book's head; for a while the book's next batches then begin under the lock.
 
 Each book may have a preferred writer, which *owns* it: it keeps in memory what it wrote (`ledger.owned`), and then a
 batch is one round trip. Any other process may write the book as well; the fence sees to it that neither errs.
 
 What can go wrong, and what becomes of a command then:
 
-* the queue is full: ``Overloaded``, nothing stored;
+* too many wait, or for too long: ``Overloaded``, nothing stored;
 * its deadline passed before it was sent to the database: ``DeadlinePassed``, nothing stored;
 * the database was lost: the batch runs again with the same keys until the command's deadline, since entries that
   were stored after all are found by their keys; then ``OutcomeUnknown``, and sending the same keys again settles it;
@@ -42,6 +43,10 @@ MAX_BATCH = 128
 
 MAX_QUEUE = 1024
 """Commands that wait for one book in one process; more are refused at once, so that waiting stays bounded."""
+
+MAX_WAIT_SECONDS = 1.0
+"""When whoever waits longest for a book's turn has waited so long, more are refused. A register waits 3 s in all, so
+who would wait longer than this costs work that nobody is there for when it is done."""
 
 STATEMENT_TIMEOUT_SECONDS = 10.0
 """A statement that takes longer counts as a lost connection."""
@@ -136,7 +141,7 @@ class Observer(Protocol):
         """A book's lock was taken; it took so long."""
 
     def depth(self, book: int, waiting: int) -> None:
-        """A batch of a book was taken; so many commands wait for the next."""
+        """A batch of a book was taken; so many callers wait for the next."""
 
     def known(self, commands: int, unknown: int) -> None:
         """An owner knew what some commands of a batch need, and had to read it for others."""
@@ -172,17 +177,33 @@ class _Waiting:
     tried: bool = False
 
 
+class _Caller(NamedTuple):
+    """Who waits for a book's turn, and makes a command then."""
+
+    turn: asyncio.Future[None]
+    deadline: float
+    since: float
+
+
 @dataclass(slots=True)
 class _Lane:
     """One book: its queue, its connection, and the task that empties the one over the other."""
 
     book: int
+    callers: deque[_Caller] = field(default_factory=deque)
     queue: deque[_Waiting] = field(default_factory=deque)
     conn: asyncpg.Connection | None = None
     task: asyncio.Task[None] | None = None
     owned: OwnedBook | None = None
     contended_batches: int = 0
     read_keys_batches: int = 0
+    is_away: bool = False
+    """Whether the database was lost, and has not answered since."""
+
+    @property
+    def waiting(self) -> int:
+        """How many commands and callers wait."""
+        return len(self.queue) + len(self.callers)
 
 
 Connect = Callable[[], Awaitable[asyncpg.Connection]]
@@ -217,12 +238,12 @@ class Committer:
 
     @property
     def waiting(self) -> int:
-        """How many commands wait in all queues."""
-        return sum(len(lane.queue) for lane in self._lanes)
+        """How many commands and callers wait for all books."""
+        return sum(lane.waiting for lane in self._lanes)
 
     def waiting_by_book(self) -> list[int]:
-        """Return how many commands wait for each book."""
-        return [len(lane.queue) for lane in self._lanes]
+        """Return how many commands and callers wait for each book."""
+        return [lane.waiting for lane in self._lanes]
 
     def known_number(self, book: int) -> int:
         """Return as of which entry of a book a member's record counts that is read now; see ``submit``.
@@ -231,6 +252,28 @@ class Committer:
         """
         owned = self._lanes[book].owned
         return NEVER_READ if owned is None else owned.known_number
+
+    async def turn(self, book: int, deadline: float | None = None) -> None:
+        """Wait until a book takes its next batch; whoever makes a command and submits it at once is part of it.
+
+        What is made then is made with the newest that this process knows, and one after the other, which is faster
+        than as the calls come. Who waits in vain has cost nothing yet. ``deadline`` is that of `submit`.
+
+        Raises:
+            Overloaded: if too many wait already, or the first of them has waited for `MAX_WAIT_SECONDS`.
+            DeadlinePassed: if the deadline passes before.
+        """
+        lane = self._lanes[book]
+        if lane.task is None:
+            return
+        now = time.perf_counter()
+        is_slow = bool(lane.callers) and now - lane.callers[0].since > MAX_WAIT_SECONDS and not lane.is_away
+        if is_slow or lane.waiting >= self._max_queue:
+            raise Overloaded(retry_after_seconds=0.5)
+        loop = asyncio.get_running_loop()
+        caller = _Caller(loop.create_future(), deadline or loop.time() + DEFAULT_PATIENCE_SECONDS, now)
+        lane.callers.append(caller)
+        await caller.turn
 
     async def submit(
         self, command: Command, deadline: float | None = None, *, as_of: int = NEVER_READ, marks: Marks | None = None
@@ -267,20 +310,38 @@ class Committer:
     async def _empty(self, lane: _Lane) -> None:
         """Commit batch after batch until the queue is empty."""
         try:
-            while lane.queue:
+            while lane.waiting:
+                since = self._let_in(lane)
+                if since is not None:
+                    await asyncio.sleep(0)  # now they make their commands, and submit them
                 batch = [lane.queue.popleft() for _ in range(min(len(lane.queue), self._max_batch))]
-                self._observer.depth(lane.book, len(lane.queue))
-                await self._settle(lane, batch)
+                if batch:
+                    self._observer.depth(lane.book, lane.waiting)
+                    await self._settle(lane, batch, min(batch[0].since, since or batch[0].since))
         finally:
             lane.task = None
 
-    async def _settle(self, lane: _Lane, batch: list[_Waiting]) -> None:
-        """Bring every command of a batch to its answer."""
+    def _let_in(self, lane: _Lane) -> float | None:
+        """Give as many callers their turn as the next batch has room for; return since when the first has waited."""
+        room, since, now = self._max_batch - len(lane.queue), None, asyncio.get_running_loop().time()
+        while lane.callers and room > 0:
+            caller = lane.callers.popleft()
+            if caller.turn.done():
+                continue
+            if caller.deadline <= now:
+                caller.turn.set_exception(DeadlinePassed("the deadline passed before anything was stored"))
+                continue
+            caller.turn.set_result(None)
+            since, room = since or caller.since, room - 1
+        return since
+
+    async def _settle(self, lane: _Lane, batch: list[_Waiting], since: float) -> None:
+        """Bring every command of a batch to its answer; its first caller came at ``since``."""
         loop = asyncio.get_running_loop()
         failures, races, under_lock = 0, 0, lane.contended_batches > 0
         lane.contended_batches = max(0, lane.contended_batches - 1)
         lane.read_keys_batches = max(0, lane.read_keys_batches - 1)
-        waited_seconds = time.perf_counter() - batch[0].since
+        waited_seconds = time.perf_counter() - since
         while batch := self._still_wanted(lane, batch, loop.time()):
             try:
                 settled = await self._attempt(lane, batch, under_lock=under_lock)
@@ -293,6 +354,7 @@ class Committer:
             except _LOST_RACE:
                 settled = None
             except _LOST_CONNECTION:
+                lane.is_away = True
                 self._forget(lane, batch)
                 await self._drop_connection(lane)
                 self._observer.retry("connection")
@@ -303,7 +365,7 @@ class Committer:
                 self._reset(lane)
                 await self._drop_connection(lane)
                 if under_lock:
-                    await self._isolate(lane, batch, error)
+                    await self._isolate(lane, batch, since, error)
                     return
                 # Without the lock the statements of a read see different moments, and what they give together may
                 # make no sense. Under the lock it does, or the command is at fault.
@@ -315,6 +377,7 @@ class Committer:
                 if lane.owned is None or races >= OPTIMISTIC_ATTEMPTS:
                     under_lock, lane.contended_batches = True, CONTENDED_BATCHES
                 continue
+            lane.is_away = False
             self._answer(lane, batch, waited_seconds, settled)
             return
 
@@ -341,7 +404,7 @@ class Committer:
         if lane.owned is not None:
             lane.owned.reset()
 
-    async def _isolate(self, lane: _Lane, batch: list[_Waiting], error: Exception) -> None:
+    async def _isolate(self, lane: _Lane, batch: list[_Waiting], since: float, error: Exception) -> None:
         """Halve a batch that cannot be booked, so that only the guilty command fails."""
         if len(batch) == 1:
             if not batch[0].answer.done():
@@ -351,8 +414,8 @@ class Committer:
             return
         self._observer.retry("bisect")
         middle = len(batch) // 2
-        await self._settle(lane, batch[:middle])
-        await self._settle(lane, batch[middle:])
+        await self._settle(lane, batch[:middle], since)
+        await self._settle(lane, batch[middle:], since)
 
     @staticmethod
     def _still_wanted(lane: _Lane, batch: list[_Waiting], now: float) -> list[_Waiting]:

@@ -32,12 +32,13 @@ SILENCE_SECONDS: Final = 1.0
 """An owner whose event loop gives no sign of life for so long counts as away: registers wait 3 s in all."""
 
 _HEAD: Final = struct.Struct("!IQB")
-_CALLER: Final = struct.Struct("!dH")
+_CALLER: Final = struct.Struct("!dHH")
 _REQUEST, _ANSWER, _REFUSAL, _PING, _PONG = range(5)
 _SEPARATOR: Final = "\x1f"
 
-Answer = Callable[[bytes, Caller], Awaitable[bytes]]
-"""Does a call as if it had come by gRPC: the serialised request in, the serialised answer out; may raise Refused."""
+Answer = Callable[[int, bytes, Caller], Awaitable[bytes]]
+"""Does a call for a book as if it had come by gRPC: the serialised request in, the serialised answer out; may raise
+Refused."""
 
 
 class ForwardingObserver(Protocol):
@@ -113,7 +114,7 @@ class Forwarder:
         if not peer.is_there:
             self._observer.forwarded("local")
             return None
-        answer = await peer.ask(caller)
+        answer = await peer.ask(book, caller)
         self._observer.forwarded("failed" if answer is None else "answered")
         if isinstance(answer, Refused):
             raise answer
@@ -193,9 +194,9 @@ class _Served(_Link):
         task.add_done_callback(self._tasks.discard)
 
     async def _do(self, call: int, body: bytes) -> None:
-        raw, caller = _unpacked(body)
+        book, raw, caller = _unpacked(body)
         try:
-            answer = await self._answer(raw, caller)
+            answer = await self._answer(book, raw, caller)
         except Exception as error:  # noqa: BLE001 - as at the edge: whatever it is, the caller gets an answer
             refusal = refusal_message(refused_of(error, "forwarded"))
             self.send(call, _REFUSAL, refusal.SerializeToString())
@@ -210,16 +211,16 @@ class _Served(_Link):
             self.transport.close()
 
 
-def _packed(caller: Caller) -> bytes:
+def _packed(book: int, caller: Caller) -> bytes:
     identity = _SEPARATOR.join((caller.name, caller.store_id, caller.terminal_id)).encode()
-    return _CALLER.pack(caller.deadline or 0.0, len(identity)) + identity + caller.raw_request()
+    return _CALLER.pack(caller.deadline or 0.0, book, len(identity)) + identity + caller.raw_request()
 
 
-def _unpacked(body: bytes) -> tuple[bytes, Caller]:
-    deadline, length = _CALLER.unpack_from(body)
+def _unpacked(body: bytes) -> tuple[int, bytes, Caller]:
+    deadline, book, length = _CALLER.unpack_from(body)
     end = _CALLER.size + length
     name, store_id, terminal_id = body[_CALLER.size : end].decode().split(_SEPARATOR)
-    return body[end:], Caller(Role.TERMINAL, name, store_id, terminal_id, deadline or None, Timeline())
+    return book, body[end:], Caller(Role.TERMINAL, name, store_id, terminal_id, deadline or None, Timeline())
 
 
 # --- the asking side ----------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ class _Peer:
         """Whether a call that is sent now will probably be answered."""
         return self._gives_signs and self._link is not None and self._link.transport is not None
 
-    async def ask(self, caller: Caller) -> bytes | Refused | None:
+    async def ask(self, book: int, caller: Caller) -> bytes | Refused | None:
         """Send a call; return the answer, or None if none will come."""
         link = self._link
         assert link is not None, "a peer that is there has a link"
@@ -278,7 +279,7 @@ class _Peer:
         call = self._calls
         answer: asyncio.Future[bytes | Refused | None] = asyncio.get_running_loop().create_future()
         link.waiting[call] = answer
-        link.send(call, _REQUEST, _packed(caller))
+        link.send(call, _REQUEST, _packed(book, caller))
         try:
             return await answer
         finally:

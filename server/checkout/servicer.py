@@ -52,7 +52,7 @@ from server.checkout.reading import LedgerReader
 from server.checkout.returning import ReturnContext, known_purchase, return_command, return_response
 from server.checkout.sale import Judge, Sale, StoresLike, evaluated, shopper_of
 from server.checkout.session import Call, serve_session
-from server.checkout.submitting import receipt_key_bytes, submit
+from server.checkout.submitting import receipt_key_bytes, submit, turn
 from server.clock import Clock
 from server.edge import Caller, Stream, check
 from server.errors import Refused, refusal_message
@@ -252,18 +252,25 @@ class CheckoutServicer:
 
     async def commit(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse | bytes:
         """Book a receipt as paid: by the owner of its book, or here. An owner's answer is passed on as it came."""
-        if self._owners is not None:
-            book = await self._book_of(request)
-            answer = None if book is None else await self._owners.ask(book, caller)
+        book = await self._book_of(request)
+        if book is not None:
+            answer = None if self._owners is None else await self._owners.ask(book, caller)
             if answer is not None:
                 caller.timeline.mark("forwarded")
                 return answer
+            await self._turn(book, caller)
         return await self.commit_here(request, caller)
 
-    async def commit_for_other(self, raw: bytes, caller: Caller) -> bytes:
+    async def commit_for_other(self, book: int, raw: bytes, caller: Caller) -> bytes:
         """Book a receipt that another worker was sent, and has checked."""
+        await self._turn(book, caller)
         request = checkout_pb2.CommitRequest.FromString(raw)
         return (await self.commit_here(request, caller)).SerializeToString()
+
+    async def _turn(self, book: int, caller: Caller) -> None:
+        """Wait for the next batch of a book before anything is made for it."""
+        await turn(self._committer, book, caller.deadline)
+        caller.timeline.mark("waited")
 
     async def commit_here(self, request: checkout_pb2.CommitRequest, caller: Caller) -> checkout_pb2.CommitResponse:
         """Book a receipt as paid, with the member's record as it was looked up before if that still holds."""

@@ -40,6 +40,24 @@ def receipt_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
         raise invalid(f"{field}.business_date", f"is no date of the calendar: {error}") from error
 
 
+async def turn(committer: Committer, book: int, deadline: float | None) -> None:
+    """Wait until a book takes its next batch; see `Committer.turn`.
+
+    Raises:
+        Refused: OVERLOADED or DEADLINE_PASSED.
+    """
+    try:
+        await committer.turn(book, deadline)
+    except (Overloaded, DeadlinePassed) as error:
+        raise _not_stored(error) from error
+
+
+def _not_stored(error: Overloaded | DeadlinePassed) -> Refused:
+    if isinstance(error, DeadlinePassed):
+        return Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error))
+    return Refused(common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds)
+
+
 async def submit(
     committer: Committer,
     command: Command,
@@ -60,12 +78,8 @@ async def submit(
     """
     try:
         outcome = await committer.submit(command, deadline, as_of=as_of, marks=marks)
-    except Overloaded as error:
-        raise Refused(
-            common_pb2.REFUSAL_REASON_OVERLOADED, str(error), retry_after_seconds=error.retry_after_seconds
-        ) from error
-    except DeadlinePassed as error:
-        raise Refused(common_pb2.REFUSAL_REASON_DEADLINE_PASSED, str(error)) from error
+    except (Overloaded, DeadlinePassed) as error:
+        raise _not_stored(error) from error
     except OutcomeUnknown as error:
         raise Refused(common_pb2.REFUSAL_REASON_LEDGER_UNAVAILABLE, str(error), retry_after_seconds=1.0) from error
     except MemberChanged:

@@ -1,7 +1,8 @@
 """When a call was where: the log of slow calls says it, and traces show it.
 
-A step's name says what was over at its mark: ``admitted``, ``parsed``, ``member`` (found), ``judged``, ``queued``,
-``read``, ``decided``, ``written``, ``answered``.
+A step's name says what was over at its mark: ``admitted``, ``parsed``, ``forwarded`` (answered by the book's owner),
+``waited`` (for the book's turn), ``member`` (found), ``judged``, ``queued``, ``read``, ``decided``, ``written``,
+``answered``.
 """
 
 from __future__ import annotations

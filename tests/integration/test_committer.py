@@ -143,6 +143,88 @@ async def test_a_full_queue_refuses_before_anything_is_stored(ledger_dsn: str, o
     await assert_sound(owner, booked)
 
 
+@asynccontextmanager
+async def books_locked(owner: Connection) -> AsyncIterator[None]:
+    """Every batch has to wait for us until the end of the block."""
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger.book_head FOR UPDATE")
+        yield
+
+
+async def stuck(committer: Committer, owner: Connection) -> asyncio.Task[Outcome]:
+    """The first receipt of Anna's book, once its batch waits for the books."""
+    first = asyncio.create_task(committer.submit(purchase(1, ANNA, books=BOOKS, earn=[1])))
+    async with asyncio.timeout(20):
+        while not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            await owner.execute("SELECT pg_stat_clear_snapshot()")
+    return first
+
+
+async def test_who_waits_for_a_turn_shares_one_batch(ledger_dsn: str, owner: Connection) -> None:
+    sizes: list[int] = []
+
+    class Sizes(Silent):
+        def batch(self, book: int, commands: int, waited_seconds: float, times: object) -> None:
+            sizes.append(commands)
+
+    made: list[int] = []
+
+    async def call(number: int) -> Outcome:
+        await committer.turn(purchase(1, ANNA, books=BOOKS).book)
+        made.append(number)
+        return await committer.submit(purchase(number, ANNA, books=BOOKS, earn=[1]))
+
+    async with a_committer(ledger_dsn, observer=Sizes()) as committer:
+        async with books_locked(owner):
+            first = await stuck(committer, owner)
+            calls = [asyncio.create_task(call(number)) for number in range(2, 22)]
+            await asyncio.sleep(0)
+            assert not made, "nothing is made before the batch that it is for"
+            assert committer.waiting == 20
+            calls[5].cancel()
+        outcomes = await asyncio.gather(first, *calls, return_exceptions=True)
+        assert sizes == [1, 19]
+        assert len(made) == 19
+        assert await call(30), "an idle book lets everybody in at once"
+    assert [isinstance(outcome, Booked) for outcome in outcomes].count(True) == 20
+    await assert_sound(owner, 21)
+
+
+async def test_a_turn_in_vain_costs_nothing(ledger_dsn: str, owner: Connection) -> None:
+    book = purchase(1, ANNA, books=BOOKS).book
+    async with a_committer(ledger_dsn, max_queue=3) as committer:
+        async with books_locked(owner):
+            first = await stuck(committer, owner)
+            soon = asyncio.get_running_loop().time() + 0.01
+            late = asyncio.create_task(committer.turn(book, soon))
+            others = [asyncio.create_task(committer.turn(book)) for _ in range(2)]
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await committer.turn(book)
+            while asyncio.get_running_loop().time() <= soon:
+                await asyncio.sleep(0)
+        with pytest.raises(DeadlinePassed):
+            await late
+        await asyncio.gather(first, *others)
+    await assert_sound(owner, 1)
+
+
+async def test_who_would_wait_too_long_is_refused(
+    ledger_dsn: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.committer.MAX_WAIT_SECONDS", 0.0)
+    book = purchase(1, ANNA, books=BOOKS).book
+    async with a_committer(ledger_dsn) as committer:
+        async with books_locked(owner):
+            first = await stuck(committer, owner)
+            waiting = asyncio.create_task(committer.turn(book))
+            await asyncio.sleep(0)
+            with pytest.raises(Overloaded):
+                await committer.turn(book)
+        await asyncio.gather(first, waiting)
+    await assert_sound(owner, 1)
+
+
 async def test_a_passed_deadline_stores_nothing(ledger_dsn: str, owner: Connection) -> None:
     async with a_committer(ledger_dsn) as committer:
         with pytest.raises(DeadlinePassed):

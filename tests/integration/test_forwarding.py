@@ -33,11 +33,12 @@ def a_call(request: bytes) -> Caller:
     return Caller(Role.TERMINAL, "Kasse 3 ü", "store-1", "lane-3", time.monotonic() + PATIENCE_SECONDS, sent=request)
 
 
-async def echo(request: bytes, caller: Caller) -> bytes:
+async def echo(book: int, request: bytes, caller: Caller) -> bytes:
     assert caller.deadline is not None
     left = caller.deadline - time.monotonic()
     assert 0 < left <= PATIENCE_SECONDS
-    return b"|".join((request, caller.name.encode(), caller.store_id.encode(), caller.terminal_id.encode()))
+    who = (caller.name.encode(), caller.store_id.encode(), caller.terminal_id.encode())
+    return b"|".join((request, b"%d" % book, *who))
 
 
 async def ask_until(forwarder: Forwarder, book: int, wanted: Callable[[bytes | None], bool]) -> bytes | None:
@@ -50,7 +51,7 @@ async def ask_until(forwarder: Forwarder, book: int, wanted: Callable[[bytes | N
 
 @asynccontextmanager
 async def a_worker(
-    folder: Path, number: int, answer: Callable[[bytes, Caller], Awaitable[bytes]] = echo
+    folder: Path, number: int, answer: Callable[[int, bytes, Caller], Awaitable[bytes]] = echo
 ) -> AsyncIterator[tuple[Forwarder, Outcomes]]:
     outcomes = Outcomes()
     forwarder = Forwarder(folder, number, WORKERS, outcomes)
@@ -76,7 +77,7 @@ def test_every_book_has_one_owner() -> None:
 async def test_an_owner_answers_for_whom_the_call_is(tmp_path: Path) -> None:
     async with a_worker(tmp_path, 1) as (first, outcomes), a_worker(tmp_path, 2):
         answer = await ask_until(first, THEIRS, lambda each: each is not None)
-        assert answer == "receipt|Kasse 3 ü|store-1|lane-3".encode()
+        assert answer == f"receipt|{THEIRS}|Kasse 3 ü|store-1|lane-3".encode()
         large = b"\0\xff" * 700_000
         echoed = await asyncio.gather(*(first.ask(THEIRS, a_call(large)) for _ in range(8)))
         assert all(each is not None and each.startswith(large) for each in echoed)
@@ -93,7 +94,7 @@ async def test_a_refusal_comes_back_whole(tmp_path: Path) -> None:
         retry_after_seconds=0.25,
     )
 
-    async def refuse(request: bytes, caller: Caller) -> bytes:
+    async def refuse(book: int, request: bytes, caller: Caller) -> bytes:
         raise refused
 
     async with a_worker(tmp_path, 1) as (first, _), a_worker(tmp_path, 2, refuse):
@@ -104,7 +105,7 @@ async def test_a_refusal_comes_back_whole(tmp_path: Path) -> None:
 
 
 async def test_a_mistake_of_the_owner_is_an_internal_error_and_the_link_goes_on(tmp_path: Path) -> None:
-    async def stumble(request: bytes, caller: Caller) -> bytes:
+    async def stumble(book: int, request: bytes, caller: Caller) -> bytes:
         if request == b"receipt":
             raise ZeroDivisionError
         return b"fine"
@@ -130,7 +131,7 @@ async def test_without_its_owner_a_call_is_done_here_and_the_owner_is_found_agai
 async def test_a_draining_owner_finishes_what_it_took(tmp_path: Path) -> None:
     taken, go = asyncio.Event(), asyncio.Event()
 
-    async def slowly(request: bytes, caller: Caller) -> bytes:
+    async def slowly(book: int, request: bytes, caller: Caller) -> bytes:
         taken.set()
         await go.wait()
         return b"done"
