@@ -33,12 +33,15 @@ from ledger.books import book_of_member, ensure_unit, open_books
 from ledger.committer import MAX_BATCH, CommitError, Committer
 from ledger.keys import business_key, content_hash
 from ledger.model import Booked, Outcome, Purchase, Unit
+from server.child import GC_THRESHOLDS
 from server.postgres import EmbeddedPostgres
 from server.storage import LEDGER_MIGRATIONS, migrate_database
 
 FILLING_BATCH: Final = 1_000
 FILLING_IN_FLIGHT: Final = 4_000
 """Commands under way at once in one writer that fills."""
+FILLING_PATIENCE_SECONDS: Final = 600.0
+"""A machine that does other things as well may take long for a batch; filling goes on all the same."""
 FIRST_DAY: Final = date(2024, 1, 1)
 RECEIPTS_OF_A_DAY: Final = 20_000
 """While a ledger is filled, the business date moves on after so many: a day's keys are neighbours in the index."""
@@ -274,6 +277,7 @@ def _committer(plan: _WriterPlan, *, filling: bool) -> Committer:
 async def _writer(parent: Connection, plan: _WriterPlan) -> None:
     commands = Commands(plan)
     committer = _committer(plan, filling=False)
+    gc.set_threshold(*GC_THRESHOLDS)  # as a worker does
     parent.send("ready")
     while True:
         try:
@@ -295,7 +299,7 @@ async def _writer(parent: Connection, plan: _WriterPlan) -> None:
 
 async def _fill(parent: Connection, plan: _WriterPlan, commands: Iterator[Purchase]) -> _Report:
     failures: list[str] = []
-    committer = _committer(plan, filling=True)
+    committer, loop = _committer(plan, filling=True), asyncio.get_running_loop()
     done = 0
 
     async def repeat() -> None:
@@ -304,7 +308,7 @@ async def _fill(parent: Connection, plan: _WriterPlan, commands: Iterator[Purcha
             if failures:
                 return
             try:
-                outcome = await committer.submit(command)
+                outcome = await committer.submit(command, loop.time() + FILLING_PATIENCE_SECONDS)
             except CommitError as error:
                 failures.append(f"{type(error).__name__}: {error}")
                 return

@@ -38,6 +38,7 @@ from ledger.keys import business_key, content_hash
 from ledger.model import Booked, Outcome, Purchase, Spend, Unit
 from server.catalogue import Product
 from server.checkout.convert import add_line_effects, grants_of, lines_of
+from server.child import GC_THRESHOLDS
 from server.postgres import EmbeddedPostgres
 from server.promotions import MemberFacts, ReceiptFacts, Rules, compile_rules, load_programme, lots_to_grant, quote
 from server.storage import LEDGER_MIGRATIONS, migrate_database
@@ -192,6 +193,7 @@ async def _writer(parent: Connection, dsn: str, unit: Unit, shape: LedgerShape, 
     own = range(number % shape.books, shape.books, shape.writers)
     committer = Committer(connect, shape.books, lambda: datetime.now(UTC), owned=own, max_queue=shape.in_flight)
     commands = _commands(_templates(shape, unit), shape.books, own, number * _NUMBERS_OF_A_WRITER)
+    gc.set_threshold(*GC_THRESHOLDS)  # as a worker does
     parent.send("ready")
     while True:
         try:

@@ -39,6 +39,7 @@ from server.progress import progress
 PROGRAMME: Final = Path(__file__).with_name("programme.yaml")
 TIME_ZONE: Final = "America/New_York"
 SETTLE_SECONDS: Final = 60.0
+_REACH_SECONDS: Final = 15.0
 _CALL_TIMEOUT_SECONDS: Final = 60.0
 _CALLS_AT_ONCE: Final = 8
 _ARTICLES_PER_CALL: Final = 5_000
@@ -120,10 +121,11 @@ async def prepare(server: Reached, wanted: Wanted, folder: Path, console: Consol
     """Fill a running server with all that a load test needs. The folder keeps the sample of baskets.
 
     Raises:
-        SeedFailed: the server did not take something, or does not work by it after a minute.
+        SeedFailed: the server cannot be reached, did not take something, or does not work by it after a minute.
         CallFailed: the server refused a call, or did not answer.
         DatasetMissing: there is no sample yet, and no data set to draw it from.
     """
+    await _reach(server)
     baskets, articles = sample(wanted.baskets, folder, console)
     people = [_person(number, CardShape.parse(wanted.card_scheme)) for number in range(wanted.members)]
     async with server.channel(server.backoffice_address) as channel:
@@ -227,6 +229,23 @@ def _person(number: int, shape: CardShape) -> Person:
 
 def _unknown_cards(shape: CardShape) -> list[str]:
     return [card_number(_FIRST_UNKNOWN_CARD + number, shape) for number in range(_UNKNOWN_CARDS)]
+
+
+async def _reach(server: Reached) -> None:
+    """Make sure that both ports can be reached before anything is changed: new keys end the old ones."""
+    if server.tls_ca:
+        hint = f"does it speak TLS, with a certificate for this name, by an authority in {server.tls_ca}?"
+    else:
+        hint = "if it speaks TLS, give --tls-ca"
+    for name, address in (("POS", server.pos_address), ("back-office", server.backoffice_address)):
+        async with server.channel(address) as channel:
+            try:
+                await asyncio.wait_for(channel.channel_ready(), _REACH_SECONDS)
+            except TimeoutError:
+                raise SeedFailed(
+                    f"no connection to the {name} port, {address}, in {_REACH_SECONDS:.0f} s: "
+                    f"is a server there? And {hint}"
+                ) from None
 
 
 async def _settle(server: Reached, prepared: Prepared, version: int) -> None:
