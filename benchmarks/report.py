@@ -48,7 +48,7 @@ class Run(NamedTuple):
 
 
 RUNS: Final = (
-    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 5 --seconds 4 --matrix"),
+    Run("commit_vs_echo", "--rounds 3 --seconds 2", "--rounds 3 --seconds 4 --matrix"),
     Run("ledger_vs_pgbench", "--rounds 3 --seconds 2", "--rounds 5 --seconds 3"),
     Run("latency", "--rounds 3 --seconds 1.2 --warm-up-seconds 1", "--rounds 3 --seconds 4"),
     Run("overload", "--rounds 3 --seconds 2 --recovery-seconds 3 --offered 3", "--rounds 3 --seconds 4"),

@@ -146,7 +146,9 @@ def migrate(
 def show_settings(data_dir: DataDir = None) -> None:
     """Show all settings with their environment variables; secrets are masked."""
     settings = load_settings(data_dir=data_dir)
-    table = Table("setting", "value", "environment variable", "meaning")
+    table = Table()
+    for title in ("setting", "value", "environment variable", "meaning"):
+        table.add_column(title, overflow="fold", no_wrap=title == "environment variable")  # to be copied, so uncut
     for name, value in settings.masked().items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         meaning = type(settings).model_fields[name].description or ""

@@ -64,7 +64,8 @@ def load_settings(**from_command_line: Any) -> Settings:  # noqa: ANN401 - whate
         for problem in error.errors(include_url=False, include_input=False):
             name = ".".join(str(part) for part in problem["loc"])
             variable = f" (TALLYPOINT_{name.upper()})" if name else ""
-            lines.append(f"  {name}{variable}: {problem['msg']}" if name else f"  {problem['msg']}")
+            message = problem["msg"].removeprefix("Value error, ")
+            lines.append(f"  {name}{variable}: {message}" if name else f"  {message}")
         raise fail("These settings are wrong:\n" + "\n".join(lines)) from None
     except (SettingsError, OSError, ValueError) as error:
         raise fail(f"The settings cannot be read: {error}") from None
@@ -76,7 +77,14 @@ def unknown_variables() -> list[str]:
     return sorted(name for name in os.environ if name.startswith("TALLYPOINT_") and name not in known)
 
 
-OTHER_VARIABLES: Final = {"TALLYPOINT_SETTINGS_FILE", "TALLYPOINT_ADMIN_KEY"}
+OTHER_VARIABLES: Final = {
+    "TALLYPOINT_SETTINGS_FILE",
+    "TALLYPOINT_ADMIN_ADDRESS",
+    "TALLYPOINT_ADMIN_KEY",
+    "TALLYPOINT_ADMIN_TLS_CA",
+    "TALLYPOINT_ADMIN_TLS_CERT",
+    "TALLYPOINT_ADMIN_TLS_KEY",
+}
 """Variables that are read elsewhere."""
 
 

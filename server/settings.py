@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -219,14 +220,29 @@ def mask_dsn(dsn: str) -> str:
     return _DSN_PASSWORD.sub("********", dsn)
 
 
+def _check_certificate(settings: Settings) -> None:
+    """Refuse a certificate that no port could open with; gRPC would say so in each child, again and again."""
+    if settings.tls_cert is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_cert, settings.tls_key, lambda: b"")
+    except (OSError, ValueError) as error:
+        raise StartRefusedError(
+            f"no port can open with the certificate {settings.tls_cert} and the key {settings.tls_key}, which must "
+            f"belong together, in PEM, the key without a passphrase: {error}"
+        ) from None
+
+
 def check_production(settings: Settings) -> None:
     """Refuse settings that are not safe outside development.
 
     Raises:
-        StartRefusedError: There is no secret, or keys and receipts would cross a network unencrypted.
+        StartRefusedError: There is no secret, the certificate cannot be used, or keys and receipts would cross a
+            network unencrypted.
     """
     if settings.secret_key is None and not settings.development:
         raise StartRefusedError(_NO_KEY_TEXT)
+    _check_certificate(settings)
     if settings.tls_cert is not None or settings.allow_plaintext:
         return
     for name in ("pos_listen", "backoffice_listen"):

@@ -6,6 +6,8 @@ Every user is one terminal that holds its connection, with unary calls (`UnaryLa
 
 from __future__ import annotations
 
+import functools
+import io
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import gevent
-from locust import User, events, tag, task
+from locust import User, argument_parser, events, tag, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 from rich.console import Console
@@ -23,7 +25,7 @@ from benchmarks.locust.lane import Lane
 from benchmarks.locust.options import Options, add_options
 from benchmarks.locust.prepared import NotPrepared, Prepared, Shopper
 from benchmarks.locust.register import GivenUp, Outcome, Register
-from benchmarks.locust.run import TAKE_LANES, Run
+from benchmarks.locust.run import LAST_WORD, TAKE_LANES, Run
 from benchmarks.locust.wire import Server, SessionWire, UnaryWire, start_gevent
 
 RECONNECT_HALF: Final = "tallypoint_reconnect_half"
@@ -53,7 +55,7 @@ class LaneUser(User):
         """Take a lane, connect, and wait for the first shopper: lanes do not begin all at once."""
         self._lane = lane = self._run.take_lane()
         address = self.host or self._run.prepared.pos_address
-        server = Server(address, lane.terminal.key, self._run.prepared.tls_ca)
+        server = Server(address, lane.terminal.key, self._run.prepared.tls_ca_pem)
         self.register = Register(self.transport(server), lane, self._report, self._run.options.scan_seconds)
         self._run.working.append(self.register)
         self.register.connect_if_possible()
@@ -210,10 +212,15 @@ def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust 
         sys.stderr.write(f"{error}\n")
         sys.exit(2)
     if isinstance(runner, WorkerRunner):
+        # At each step of a shape Locust would make it for every option, and the lanes would stand still meanwhile.
+        vars(argument_parser)["default_args_dict"] = functools.cache(argument_parser.default_args_dict)
         runner.register_message(TAKE_LANES, lambda msg, **_: run.take_lanes(msg.data))
+        runner.register_message(LAST_WORD, lambda **_: run.say_last_word())
     else:
         _measure_ceilings(environment, run)
-    if not isinstance(runner, MasterRunner):
+    if isinstance(runner, MasterRunner):
+        runner.register_message(LAST_WORD, lambda msg, **_: run.hear_last_word(msg.node_id, msg.data))
+    else:
         runner.register_message(RECONNECT_HALF, lambda **_: _reconnect_half(environment))
     if environment.web_ui is not None:
         _add_page(environment, run)
@@ -226,6 +233,7 @@ def _measure_ceilings(environment: Environment, run: Run) -> None:
         return
     assert environment.parsed_options is not None
     processes = environment.parsed_options.processes or 1
+    sys.stderr.write("Measuring what the generator itself manages; --ceiling-seconds 0 does not.\n")
     transports = sorted({each.transport.kind for each in environment.user_classes if issubclass(each, LaneUser)})
     try:
         run.ceilings = measure(run.options.prepared, transports, processes, seconds)
@@ -245,12 +253,13 @@ def _add_page(environment: Environment, run: Run) -> None:
     """Show the summary so far at /summary of the web page."""
 
     def summary() -> tuple[str, int, dict[str, str]]:
-        console = Console(width=_FILE_COLUMNS, record=True, file=sys.stderr, quiet=True)
+        page = io.StringIO()
+        console = Console(width=_FILE_COLUMNS, file=page, highlight=False, soft_wrap=True)
         if run.was_begun:
             run.show(console)
         else:
             console.print("No run yet.")
-        return console.export_text(), 200, {"Content-Type": "text/plain; charset=utf-8"}
+        return page.getvalue(), 200, {"Content-Type": "text/plain; charset=utf-8"}
 
     assert environment.web_ui is not None
     assert environment.web_ui.app is not None
@@ -260,8 +269,17 @@ def _add_page(environment: Environment, run: Run) -> None:
 def _test_start(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
     assert environment.parsed_options is not None
     run = _runs[environment]
-    run.begin(Options.of(environment.parsed_options))
+    try:
+        run.begin(Options.of(environment.parsed_options))
+    except ValueError as error:  # from the web page; the command line's were read before
+        run.begin(run.options, f"this run has the options of the one before: {error}")
     run.share_lanes()
+
+
+def _test_stopping(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
+    """End before the users do: what they break off does not count. The master must have stopped its shape first."""
+    if not isinstance(environment.runner, MasterRunner):
+        _runs[environment].end()
 
 
 def _test_stop(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust passes more
@@ -306,6 +324,7 @@ _LISTENERS: Final[dict[str, Callable[..., None]]] = {
     "init_command_line_parser": add_options,
     "init": _init,
     "test_start": _test_start,
+    "test_stopping": _test_stopping,
     "test_stop": _test_stop,
     "reset_stats": _reset_stats,
     "report_to_master": _report_to_master,

@@ -108,11 +108,16 @@ class Reached:
     admin_key: str
     tls_ca: str = ""
 
+    @property
+    def tls_ca_pem(self) -> str:
+        """The certificate authority itself; nothing for a connection without TLS."""
+        return Path(self.tls_ca).read_text(encoding="utf-8") if self.tls_ca else ""
+
     def channel(self, address: str) -> grpc.aio.Channel:
         """Open a connection of its own."""
         options = (("grpc.use_local_subchannel_pool", 1),)
         if self.tls_ca:
-            credentials = grpc.ssl_channel_credentials(Path(self.tls_ca).read_bytes())
+            credentials = grpc.ssl_channel_credentials(self.tls_ca_pem.encode())
             return grpc.aio.secure_channel(address, credentials, options=options)
         return grpc.aio.insecure_channel(address, options=options)
 
@@ -138,7 +143,7 @@ async def prepare(server: Reached, wanted: Wanted, folder: Path, console: Consol
         terminals = await office.open_terminals(wanted.terminals)
     prepared = Prepared(
         pos_address=server.pos_address,
-        tls_ca=server.tls_ca,
+        tls_ca_pem=server.tls_ca_pem,
         currency=wanted.currency,
         terminals=terminals,
         shoppers=[Shopper(str(who.member_id), who.card_number, who.phone) for who in people],

@@ -55,8 +55,8 @@ class Prepared:
     """A server that is ready for a load test. Shoppers and coupons are shared out among the terminals."""
 
     pos_address: str
-    tls_ca: str
-    """The file with the server's certificate authority; empty for a connection without TLS."""
+    tls_ca_pem: str
+    """The server's certificate authority itself, so that a copy of this file is enough; empty without TLS."""
     currency: str
     terminals: Sequence[Terminal]
     shoppers: Sequence[Shopper]

@@ -13,9 +13,10 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import gevent
 from locust.env import Environment
 from locust.exception import StopUser
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from rich.console import Console
 
 from benchmarks.locust import results
@@ -29,6 +30,10 @@ from benchmarks.locust.wire import NoAnswer
 
 TAKE_LANES: Final = "tallypoint_take_lanes"
 """The message by which the master tells a worker which lanes are its own."""
+LAST_WORD: Final = "tallypoint_last_word"
+"""The message by which the master, at the end, asks a worker what is new, and by which that answers."""
+_LAST_WORD_SECONDS: Final = 15.0
+_SECONDS_BETWEEN_LOOKS: Final = 0.05
 _NEWS: Final = "tallypoint"
 _LOGGED_OF_A_REASON: Final = 3
 _RESOURCE_EXHAUSTED: Final = 8
@@ -60,6 +65,13 @@ class Run:
         self._logged: Counter[str] = Counter()
         self._begun: float | None = None
         self._ended: float | None = None
+        self._objection = ""
+        self._workers: set[str] = set()
+        """The workers that the master began with."""
+        self._lost: set[str] = set()
+        """Those of them that did not answer any more when the run ended."""
+        self._silent: set[str] = set()
+        """The workers whose last calls the master has not heard of yet."""
         if not isinstance(environment.runner, MasterRunner | WorkerRunner):
             self._make_lanes(0, 1)
 
@@ -70,6 +82,7 @@ class Run:
         runner = self.environment.runner
         if isinstance(runner, MasterRunner):
             workers = list(runner.clients)
+            self._workers = set(workers)
             for share, worker in enumerate(workers):
                 runner.send_message(TAKE_LANES, {"share": share, "of": len(workers)}, worker)
 
@@ -96,7 +109,9 @@ class Run:
     # --- calls ---
 
     def report(self, transport: str, outcome: Outcome) -> None:
-        """Take note of a call: in our own tables and in Locust's."""
+        """Take note of a call: in our own tables and in Locust's. One that ends after the run does not count."""
+        if self._ended is not None:
+            return
         self.tally.record(transport, outcome)
         reason = results.reason_of(outcome.error) if outcome.error else None
         if reason is not None:
@@ -116,19 +131,44 @@ class Run:
 
     def report_checkout(self, transport: str, nanoseconds: int) -> None:
         """Take note of how long a shopper waited in all. It is no call, so Locust's tables do not have it."""
-        self.tally.record(transport, Outcome(results.CHECKOUT, nanoseconds, 0, None))
+        if self._ended is None:
+            self.tally.record(transport, Outcome(results.CHECKOUT, nanoseconds, 0, None))
 
     # --- adding up ---
 
-    def begin(self, options: Options) -> None:
-        """Begin anew, with the options of this run: the web page may have changed some."""
+    def begin(self, options: Options, objection: str = "") -> None:
+        """Begin anew, with the options of this run: the web page may have changed some. An objection fails it."""
         self.options = options
+        self._objection = objection
         self.reset()
         self._begun, self._ended = time.monotonic(), None
+        self._lost, self._silent = set(), set()
 
     def end(self) -> None:
-        """Stop the clock."""
-        self._ended = self._ended or time.monotonic()
+        """Stop the clock. The master waits for the workers' last calls, which Locust does for half a second only."""
+        if not self.was_begun or self._ended is not None:
+            return
+        self._ended = time.monotonic()
+        runner = self.environment.runner
+        if isinstance(runner, MasterRunner):
+            at_work = {worker for worker, node in runner.clients.items() if node.state != STATE_MISSING}
+            self._lost = self._workers - at_work
+            self._silent = set(runner.clients)
+            runner.send_message(LAST_WORD)
+            give_up_at = time.monotonic() + _LAST_WORD_SECONDS
+            while self._silent and time.monotonic() < give_up_at:
+                gevent.sleep(_SECONDS_BETWEEN_LOOKS)
+
+    def say_last_word(self) -> None:
+        """Tell the master what is new, and count no further calls."""
+        self.end()
+        assert self.environment.runner is not None
+        self.environment.runner.send_message(LAST_WORD, self.tally.news())
+
+    def hear_last_word(self, worker: str, news: Mapping[str, Any]) -> None:
+        """Add a worker's last calls."""
+        self._total.add(news)
+        self._silent.discard(worker)
 
     def reset(self) -> None:
         """Forget all calls so far."""
@@ -163,10 +203,17 @@ class Run:
 
     def findings(self) -> list[Finding]:
         """Judge the run."""
-        found = results.judge(self.total, self.options.limits)
+        found = [Finding(passed=False, text=self._objection)] if self._objection else []
+        found += results.judge(self.total, self.options.limits)
         runner = self.environment.runner
         for exception in runner.exceptions.values() if runner else ():
             found.append(Finding(passed=False, text=f"the generator itself stumbled: {exception['msg']}"))
+        if self._lost:
+            text = f"{len(self._lost)} of the generator's processes died, or did not answer Locust for seconds"
+            found.append(Finding(passed=False, text=text))
+        if self._silent:
+            text = f"{len(self._silent)} of the generator's processes did not say what their last calls came to"
+            found.append(Finding(passed=False, text=text))
         return found
 
     def show(self, console: Console) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import gevent
@@ -96,12 +95,12 @@ class Server(NamedTuple):
 
     address: str
     key: str
-    tls_ca: str = ""
+    tls_ca_pem: str = ""
 
     def channel(self) -> grpc.Channel:
         """Open a connection that nobody else uses."""
-        if self.tls_ca:
-            credentials = grpc.ssl_channel_credentials(Path(self.tls_ca).read_bytes())
+        if self.tls_ca_pem:
+            credentials = grpc.ssl_channel_credentials(self.tls_ca_pem.encode())
             return grpc.secure_channel(self.address, credentials, options=[_OWN_CONNECTION])
         return grpc.insecure_channel(self.address, options=[_OWN_CONNECTION])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,13 +39,27 @@ SERVICE_CONFIG: Final = json.dumps(
 )
 """gRPC itself repeats calls while the service restarts or has too much work; all that we send may be repeated."""
 
-Address = Annotated[str | None, typer.Option(help="The back office's host:port; not given means this machine's.")]
+CERTIFICATE_VARIABLES: Final = ("TALLYPOINT_ADMIN_TLS_CERT", "TALLYPOINT_ADMIN_TLS_KEY")
+"""The PEM files of the certificate that our commands show, and of its key, where the server asks for one."""
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        envvar="TALLYPOINT_ADMIN_ADDRESS", help="The back office's host:port; not given means this machine's."
+    ),
+]
 Key = Annotated[
     str | None,
     typer.Option(envvar="TALLYPOINT_ADMIN_KEY", help="A back-office key; a development server's is found by itself."),
 ]
 TlsCa = Annotated[
-    Path | None, typer.Option(help="Use TLS and trust the certificates in this PEM file.", exists=True, dir_okay=False)
+    Path | None,
+    typer.Option(
+        envvar="TALLYPOINT_ADMIN_TLS_CA",
+        help="Use TLS and trust the certificates in this PEM file.",
+        exists=True,
+        dir_okay=False,
+    ),
 ]
 
 Response = TypeVar("Response")
@@ -76,19 +91,40 @@ def back_office(
     """Open a channel to the back office.
 
     Raises:
-        typer.Exit: there is no key.
+        typer.Exit: there is no key, it cannot be one, or this machine's back office wants TLS.
     """
     key = key or _development_key(settings.data_dir / KEYS_FILE)
     if not key:
-        raise fail("no key: give --key, or set TALLYPOINT_ADMIN_KEY to a key with the role admin or crm")
+        raise fail("no key: give --key, or set TALLYPOINT_ADMIN_KEY to a key with the role admin, crm or finance")
+    if not key.isascii() or not key.isprintable():
+        raise fail("the key is none of ours: it has line breaks or other characters that no key has")
+    if tls_ca is None and address is None and settings.tls_cert is not None:
+        raise fail(
+            "the back office answers with TLS only: give --tls-ca, or set TALLYPOINT_ADMIN_TLS_CA, with the authority "
+            "(PEM) that signed its certificate"
+        )
     target = address or settings.backoffice_listen
     options = [("grpc.service_config", SERVICE_CONFIG)]
     if tls_ca is None:
         channel = grpc.insecure_channel(target, options)
     else:
-        channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(tls_ca.read_bytes()), options)
+        channel = grpc.secure_channel(target, _credentials(tls_ca), options)
     with channel:
         yield BackOfficeClient(channel, key)
+
+
+def _credentials(tls_ca: Path) -> grpc.ChannelCredentials:
+    """Trust an authority, and show our own certificate if the environment names one (setting tls_client_ca)."""
+    certificate, private_key = (os.environ.get(variable) for variable in CERTIFICATE_VARIABLES)
+    if not certificate and not private_key:
+        return grpc.ssl_channel_credentials(tls_ca.read_bytes())
+    if not certificate or not private_key:
+        raise fail("{} and {} belong together: set both, or neither".format(*CERTIFICATE_VARIABLES))
+    try:
+        chain, key = Path(certificate).read_bytes(), Path(private_key).read_bytes()
+    except OSError as error:
+        raise fail(f"the certificate to show cannot be read: {error}") from None
+    return grpc.ssl_channel_credentials(tls_ca.read_bytes(), key, chain)
 
 
 def describe(error: grpc.RpcError) -> str:

@@ -52,7 +52,12 @@ _STATES: Final = {
     State.REJECTED: correction_pb2.ADJUSTMENT_STATE_REJECTED,
 }
 
-MemberName = Annotated[str, typer.Argument(help="A member: the id, a card number, or a phone with its +.")]
+MemberName = Annotated[
+    str,
+    typer.Argument(
+        help="A member: the id, a card number, or a phone with its +; with a key of the role finance only the id."
+    ),
+]
 Points = Annotated[str, typer.Option(help="Points, such as 50 or 12.5; with a minus they are taken.")]
 Reason = Annotated[str, typer.Option(help="The reason's code, such as goodwill.")]
 RequestId = Annotated[UUID, typer.Argument(help="The id of the request, as `list` shows it.")]

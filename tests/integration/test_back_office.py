@@ -26,6 +26,7 @@ from tallypoint.v1 import (
 )
 
 from server.backoffice import client
+from tests.support.certificates import make_certificate
 from tests.support.server_process import RunningServer, run_command
 
 TIMEOUT_SECONDS = 20
@@ -304,6 +305,26 @@ def test_commands_with_a_wrong_key_say_so(tallypoint: RunningServer, tmp_path: P
     done = run(tallypoint, "members", "import", str(file), "--key", "tp_wrong")
     assert done.returncode == 2
     assert "UNAUTHENTICATED" in done.stderr
+
+
+def test_a_key_that_is_no_text_of_one_line_is_refused_before_it_is_sent(tallypoint: RunningServer) -> None:
+    done = run(tallypoint, "stores", "list", "--key", "tp_right\ntp_wrong")
+    assert (done.returncode, "the key is none of ours" in done.stderr) == (2, True)
+
+
+def test_commands_need_an_authority_where_the_back_office_has_a_certificate(
+    tallypoint: RunningServer, tmp_path: Path
+) -> None:
+    """Without one they say so at once; the variables stand for the options."""
+    authority = make_certificate(tmp_path, "authority")
+    own = make_certificate(tmp_path, "server", authority)
+    keys = {"TALLYPOINT_TLS_CERT": str(own.cert_path), "TALLYPOINT_TLS_KEY": str(own.key_path)}
+    environment = {**keys, "TALLYPOINT_ADMIN_KEY": tallypoint.keys["admin"]}
+    done = run_command("stores", "list", environment=environment)
+    assert (done.returncode, "set TALLYPOINT_ADMIN_TLS_CA" in done.stderr) == (2, True)
+    environment |= {"TALLYPOINT_ADMIN_ADDRESS": tallypoint.backoffice_address}
+    done = run_command("stores", "list", environment=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_command_without_a_server_says_so(

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 from rich.console import Console
@@ -25,6 +29,7 @@ from benchmarks.locust.prepared import Line, NotPrepared, Prepared
 from benchmarks.locust.register import Outcome
 from benchmarks.locust.results import Limits, Tally, Total, judge
 from benchmarks.locust.wire import NoAnswer
+from benchmarks.replay.seed import SeedFailed
 from tests.support.server_process import running_server
 
 BASKETS = 20
@@ -77,14 +82,44 @@ def test_every_kind_of_call_is_answered_rightly(prepared: Path) -> None:
 
 
 def test_a_limit_that_nobody_can_keep_fails_the_run(prepared: Path) -> None:
+    # Shorter than the time between two reports of Locust's processes: all calls come with the last one.
     exit_code, summary, output = run_locust(
-        prepared, "--run-time", "1s", "--p99-ms", "Commit=0.001, 60000", "UnaryLane"
+        prepared, "--run-time", "1s", "--processes", "2", "--p99-ms", "Commit=0.001, 60000", "UnaryLane"
     )
     failed = [finding["text"] for finding in summary["findings"] if not finding["passed"]]
     assert exit_code == 1, output
     assert len(failed) == 1
     assert failed[0].startswith("p99 of Commit (unary) is")
     assert {row["by"] for row in summary["calls"]} == {"unary"}
+
+
+def test_the_web_page_has_the_summary(prepared: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "locust", "-f", "benchmarks/locust/locustfile.py", "--autostart", "--users", "2"),
+        *("--web-host", "127.0.0.1", "--web-port", str(port), "--prepared", str(prepared), "--ceiling-seconds", "0"),
+        *("--pace-seconds", "0.2"),
+    ]
+    page = ""
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as locust:
+        give_up_at = time.monotonic() + 60
+        while "Commit" not in page and time.monotonic() < give_up_at:
+            time.sleep(0.2)
+            with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/summary", timeout=10) as answer:
+                page = answer.read().decode()
+        locust.terminate()
+    assert "Commit" in page
+    assert "pass 0 wrong answers" in page
+    assert page.rstrip().endswith("PASS")
+
+
+def test_a_server_that_is_not_there_is_not_prepared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.locust.prepare._REACH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SeedFailed, match=rf"no connection to the POS port, {address}.*if it speaks TLS"):
+            asyncio.run(prepare(Reached(address, address, "key"), Supplies(), tmp_path, Console(quiet=True)))
 
 
 def test_a_file_that_is_missing_says_how_to_make_it(tmp_path: Path) -> None:

@@ -21,13 +21,15 @@ import grpc
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pydantic import SecretStr
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc, common_pb2, store_pb2, store_pb2_grpc
 
 from server.postgres import EmbeddedPostgres
+from server.settings import Settings, StartRefusedError, check_production
 from tests.support.certificates import make_certificate
 from tests.support.crm import eventually
 from tests.support.refusals import details_of
-from tests.support.server_process import RunningServer, running_server, start_server
+from tests.support.server_process import RunningServer, run_command, running_server, start_server
 
 HEALTHY = health_pb2.HealthCheckResponse.SERVING
 SECRET = "a-secret-of-at-least-32-characters-in-all"
@@ -311,6 +313,51 @@ def test_settings_are_shown_with_secrets_masked(tmp_path: Path) -> None:
     assert "postgresql://u:********@db/ledger" in shown
     assert SECRET not in shown
     assert "hunter2" not in shown
+
+
+def test_commands_show_a_certificate_where_the_server_asks_for_one(tmp_path: Path) -> None:
+    """The setting tls_client_ca holds for the back office too."""
+    authority = make_certificate(tmp_path, "authority")
+    own, office = (make_certificate(tmp_path, name, authority) for name in ("server", "office"))
+    environment = {
+        "TALLYPOINT_SECRET_KEY": SECRET,
+        "TALLYPOINT_TLS_CERT": str(own.cert_path),
+        "TALLYPOINT_TLS_KEY": str(own.key_path),
+        "TALLYPOINT_TLS_CLIENT_CA": str(authority.cert_path),
+    }
+    with running_server(tmp_path / "data", "--workers=1", environment=environment, development=False) as server:
+        reach = {
+            "TALLYPOINT_ADMIN_ADDRESS": server.backoffice_address,
+            "TALLYPOINT_ADMIN_KEY": "tp_nobody",
+            "TALLYPOINT_ADMIN_TLS_CA": str(authority.cert_path),
+        }
+        certificate = {"TALLYPOINT_ADMIN_TLS_CERT": str(office.cert_path)}
+        private_key = {"TALLYPOINT_ADMIN_TLS_KEY": str(office.key_path)}
+        for shown, words in (
+            (certificate | private_key, "UNAUTHENTICATED"),
+            ({}, "UNAVAILABLE"),
+            (certificate, "belong together"),
+            (certificate | {"TALLYPOINT_ADMIN_TLS_KEY": str(tmp_path / "none")}, "cannot be read"),
+        ):
+            done = run_command("stores", "list", environment=reach | shown)
+            assert (done.returncode, words in done.stderr) == (2, True), done.stderr
+
+
+def test_names_of_settings_are_whole_on_a_narrow_terminal() -> None:
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "COLUMNS": "80"}
+    command = [sys.executable, "-m", "server.cli", "settings"]
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "…" not in shown
+    assert "TALLYPOINT_ADJUSTMENT_LIMIT_POINTS" in shown
+
+
+def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
+    """With exit code 2 and both names, not by each child again and again."""
+    mine, other = make_certificate(tmp_path, "mine"), make_certificate(tmp_path, "other")
+    right = Settings(secret_key=SecretStr(SECRET), tls_cert=mine.cert_path, tls_key=mine.key_path)
+    check_production(right)
+    with pytest.raises(StartRefusedError, match=f"{mine.cert_path} and the key {other.key_path}"):
+        check_production(right.model_copy(update={"tls_key": other.key_path}))
 
 
 def test_migrate_beside_a_running_server_changes_nothing(tallypoint: RunningServer) -> None:
