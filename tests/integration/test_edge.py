@@ -158,7 +158,7 @@ async def test_a_sound_call_is_answered_and_its_caller_is_known(running: Running
     [caller] = running.servicer.callers
     assert caller[:4] == (Role.TERMINAL, "register 1", "s1", "t1")
     assert caller.deadline is not None
-    assert before + 50 < caller.deadline <= time.monotonic() + 60
+    assert before + 50 < caller.deadline <= time.monotonic() + 61  # gRPC rounds time-outs up on their way
 
 
 async def test_a_call_without_deadline_gets_the_default_one(running: Running) -> None:
