@@ -151,12 +151,17 @@ async def books_locked(owner: Connection) -> AsyncIterator[None]:
         yield
 
 
+async def a_batch_waits(owner: Connection) -> None:
+    """Return once a batch waits for the books."""
+    async with asyncio.timeout(20):
+        while not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+            await owner.execute("SELECT pg_stat_clear_snapshot()")  # a transaction sees the same activity for ever
+
+
 async def stuck(committer: Committer, owner: Connection) -> asyncio.Task[Outcome]:
     """The first receipt of Anna's book, once its batch waits for the books."""
     first = asyncio.create_task(committer.submit(purchase(1, ANNA, books=BOOKS, earn=[1])))
-    async with asyncio.timeout(20):
-        while not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            await owner.execute("SELECT pg_stat_clear_snapshot()")
+    await a_batch_waits(owner)
     return first
 
 
@@ -225,6 +230,35 @@ async def test_who_would_wait_too_long_is_refused(
     await assert_sound(owner, 1)
 
 
+async def test_a_database_that_is_away_is_no_overload(
+    ledger_dsn: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover may take longer than a line may be: whoever comes meanwhile waits, as long as a register does."""
+    monkeypatch.setattr("ledger.committer.MAX_WAIT_SECONDS", 0.0)
+    is_away, noticed = True, asyncio.Event()
+
+    class Noticing(Silent):
+        def retry(self, reason: str) -> None:
+            noticed.set()
+
+    async def connect() -> Connection:
+        if is_away:
+            raise ConnectionRefusedError
+        return await asyncpg.connect(ledger_dsn, server_settings={"role": "tallypoint_writer"})
+
+    committer = Committer(connect, BOOKS, lambda: datetime.now(UTC), owned=OWNED, observer=Noticing())
+    command = purchase(1, ANNA, books=BOOKS, earn=[1])
+    first = asyncio.create_task(committer.submit(command))
+    await noticed.wait()
+    lane = [asyncio.create_task(committer.turn(command.book)) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert not any(waiting.done() for waiting in lane)
+    is_away = False
+    await asyncio.gather(first, *lane)
+    await committer.close()
+    await assert_sound(owner, 1)
+
+
 async def test_a_passed_deadline_stores_nothing(ledger_dsn: str, owner: Connection) -> None:
     async with a_committer(ledger_dsn) as committer:
         with pytest.raises(DeadlinePassed):
@@ -234,15 +268,11 @@ async def test_a_passed_deadline_stores_nothing(ledger_dsn: str, owner: Connecti
 
 async def test_a_caller_who_goes_away_does_not_stop_the_batch(ledger_dsn: str, owner: Connection) -> None:
     async with a_committer(ledger_dsn) as committer:
-        await owner.execute("BEGIN")
-        await owner.execute("SELECT FROM ledger.book_head FOR UPDATE")  # the batch has to wait for us
-        calls = [asyncio.create_task(committer.submit(purchase(n, ANNA, books=BOOKS, earn=[1]))) for n in range(1, 4)]
-        async with asyncio.timeout(20):
-            waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-            while not await owner.fetchval(waiting):
-                await owner.execute("SELECT pg_stat_clear_snapshot()")  # a transaction sees the same activity for ever
-        calls[0].cancel()
-        await owner.execute("COMMIT")
+        async with books_locked(owner):
+            submits = [committer.submit(purchase(n, ANNA, books=BOOKS, earn=[1])) for n in range(1, 4)]
+            calls = [asyncio.create_task(submit) for submit in submits]
+            await a_batch_waits(owner)
+            calls[0].cancel()
         rest = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(rest[0], asyncio.CancelledError)
     assert all(isinstance(outcome, Booked) for outcome in rest[1:])
