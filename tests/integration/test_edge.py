@@ -251,8 +251,10 @@ async def test_bytes_that_are_no_message_are_refused(running: Running) -> None:
 async def test_an_oversized_message_is_refused_and_the_connection_lives_on(running: Running) -> None:
     """The limit protects memory: the message is not even read."""
     large = commit(coupon_codes=["x" * 60_000, "y" * 60_000])
-    await refused(running.stub.Commit(large, metadata=TERMINAL), grpc.StatusCode.RESOURCE_EXHAUSTED)
-    await running.stub.Identify(identify(), metadata=TERMINAL)
+    message, _ = await refused(running.stub.Commit(large, metadata=TERMINAL), grpc.StatusCode.RESOURCE_EXHAUSTED)
+    assert "larger than max" in message
+    response = await running.stub.Identify(identify(), metadata=TERMINAL)
+    assert response.member.masked_name == "O*** K."
 
 
 async def test_a_refusal_arrives_with_all_its_details(running: Running) -> None:
