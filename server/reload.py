@@ -1,7 +1,9 @@
-"""Keeping what a worker has in memory up to date: one task that looks for new versions once a second.
+"""Keeping what a worker has in memory up to date: one task that looks for new versions when it hears of one.
 
-Every write of a topic raises its number in `server.config_version`; the loader of a topic reads what it needs and
-replaces what its owner keeps. While the database is away everything goes on with what it had.
+Every write of a topic raises its number in `server.config_version` and notifies; the loader of a topic reads what it
+needs and replaces what its owner keeps. A change after a quiet second is loaded at once, a burst of changes once a
+second. Whoever hears nothing (a connection that passes no notifications on) looks once a second all the same. While the
+database is away everything goes on with what it had.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import structlog
 Connect = Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]
 Loader = Callable[["asyncpg.Connection[asyncpg.Record]"], Awaitable[None]]
 
+NEWS_CHANNEL: Final = "tallypoint_config"
+"""The channel on which whoever raises a version notifies."""
 INTERVAL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 30.0
 """The longest that one look at the database may take, with the reading of a whole catalogue."""
@@ -42,6 +46,7 @@ class Reloader:
         self._loaded: dict[str, int] = {}
         self._conn: asyncpg.Connection[asyncpg.Record] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._news = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self._progress = asyncio.Condition()
 
@@ -68,11 +73,13 @@ class Reloader:
         async with self._progress:
             await self._progress.wait_for(lambda: self.version(topic) >= version)
 
-    async def poll(self) -> None:
-        """Look now, and load what has changed. Errors of the database and of loaders are raised."""
+    async def poll(self) -> bool:
+        """Look now, and load what has changed; return whether anything has. Errors are raised."""
+        changed = False
         async with self._one_at_a_time, asyncio.timeout(TIMEOUT_SECONDS):
             if self._conn is None or self._conn.is_closed():
                 self._conn = await self._connect()
+                await self._conn.add_listener(NEWS_CHANNEL, self._hear)
             versions = {record["topic"]: record["version"] for record in await self._conn.fetch(READ_VERSIONS)}
             for topic, loaders in self._loaders.items():
                 # The version is read before the content, so the content is at least as new as we say.
@@ -80,6 +87,11 @@ class Reloader:
                     for loader in loaders:
                         await loader(self._conn)
                     await self._note(topic, versions[topic])
+                    changed = True
+        return changed
+
+    def _hear(self, *_: object) -> None:
+        self._news.set()
 
     async def _note(self, topic: str, version: int) -> None:
         async with self._progress:
@@ -90,9 +102,11 @@ class Reloader:
     async def _run(self) -> None:
         failed = False
         while True:
-            await asyncio.sleep(self._interval_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), self._interval_seconds)
+            self._news.clear()
             try:
-                await self.poll()
+                changed = await self.poll()
             except Exception as error:  # noqa: BLE001 - whatever it is, the next look may succeed, and calls go on meanwhile
                 if not failed:
                     _log.warning("reload_failed", error=f"{type(error).__name__}: {error}")
@@ -100,6 +114,8 @@ class Reloader:
                 await self._disconnect()
             else:
                 failed = False
+                if changed:
+                    await asyncio.sleep(self._interval_seconds)
 
     async def _disconnect(self) -> None:
         if self._conn is not None:

@@ -17,6 +17,7 @@ from server.database import connection, transaction
 from server.edge.caller import Identity, Role
 from server.errors import Refused
 from server.members.identifiers import KeyedHash
+from server.reload import NEWS_CHANNEL
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool
@@ -30,8 +31,11 @@ KEY_BYTES: Final = 25
 _KEY_PURPOSE: Final = "api_key"
 _SEEN_BYTES: Final = 32
 
-# Raise a topic's version, and put the topic's writers in a queue.
-RAISE_VERSION: Final = "UPDATE server.config_version SET version = version + 1 WHERE topic = $1 RETURNING version"
+# Raise a topic's version, put the topic's writers in a queue, and wake who waits for news once this is committed.
+RAISE_VERSION: Final = f"""
+UPDATE server.config_version SET version = version + 1 WHERE topic = $1
+RETURNING version, pg_notify('{NEWS_CHANNEL}', topic)
+"""  # noqa: S608 - a constant
 
 # Make a store or change it.
 PUT_STORE: Final = """

@@ -298,7 +298,7 @@ async def set_up_store(server: RunningServer, store_id: str) -> str:
         await stores.PutProducts(store_pb2.PutProductsRequest(products=products), metadata=admin)
         programmes = programme_pb2_grpc.ProgrammeServiceStub(office)
         await programmes.PublishProgramme(programme_pb2.PublishProgrammeRequest(text=PROGRAMME), metadata=admin)
-    await _until_all_have_read_it(server)
+    await until_all_have_read_it(server)
     return issued.key
 
 
@@ -306,7 +306,7 @@ async def set_up_store(server: RunningServer, store_id: str) -> str:
 READ_VERSIONS = "SELECT topic, version FROM server.config_version"
 
 
-async def _until_all_have_read_it(server: RunningServer) -> None:
+async def until_all_have_read_it(server: RunningServer) -> None:
     """Wait until every worker and the back office have what stands in the database now, as their log says."""
     conn = await asyncpg.connect(dsn_of(server, LEDGER_DATABASE))
     wanted = {row["topic"]: row["version"] for row in await conn.fetch(READ_VERSIONS)}
