@@ -132,10 +132,11 @@ def migrate(
 ) -> None:
     """Bring both databases up to date and open the books of a new ledger."""
     settings = load_settings(data_dir=data_dir, books=books)
-    from server.storage import migrate_all, open_databases
+    from server.opening import bring_up_to_date
+    from server.storage import open_databases
 
     with readable_errors(), open_databases(settings) as databases:
-        applied = asyncio.run(migrate_all(databases.dsns, settings.books))
+        applied = asyncio.run(bring_up_to_date(databases.dsns, settings))
     console = Console(highlight=False)
     for name in applied:
         console.print(f"applied {name}", markup=False)

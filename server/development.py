@@ -57,24 +57,29 @@ class DevelopmentKeys:
 
 
 def development_keys(settings: Settings) -> DevelopmentKeys | None:
-    """Read or make the keys of development mode; None outside of it. A secret that is set stays as it is."""
+    """Read or make the keys of development mode; None outside of it.
+
+    A secret that is set stays as it is. Over another one in the file it is written by `install_development_keys` only,
+    when the database has been found to be its own.
+    """
     if not settings.development:
         return None
     path = settings.data_dir / KEYS_FILE
     values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    given = "" if settings.secret_key is None else settings.secret_key.get_secret_value()
     made = {
-        "secret_key": secrets.token_hex(32),
+        "secret_key": given or secrets.token_hex(32),
         **{name: new_key() for name in _BACKOFFICE_ROLES},
         "terminal": "",  # the server gives it out when the store exists
         "store_id": STORE_ID,
         "terminal_id": TERMINAL_ID,
     }
     keys = DevelopmentKeys(path, {**made, **values})
-    if settings.secret_key is not None:
-        keys.values["secret_key"] = settings.secret_key.get_secret_value()
     if keys.values != values:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         keys.write()
+    if given:
+        keys.values["secret_key"] = given
     return keys
 
 
@@ -86,9 +91,9 @@ def with_development_secret(settings: Settings) -> Settings:
     return DevelopmentKeys(path, json.loads(path.read_text(encoding="utf-8"))).apply_to(settings)
 
 
-async def install_development_keys(settings: Settings, dsns: Dsns, keys: DevelopmentKeys) -> None:
-    """Make the store, the terminal and the callers of development mode known to the database."""
-    hashes = KeyedHash(settings.secret_bytes)
+async def install_development_keys(dsns: Dsns, keys: DevelopmentKeys, hashes: KeyedHash) -> None:
+    """Make the store, the terminal and the callers of development mode known to the database, and keep its secret."""
+    keys.write()
     ring = KeyRing(hashes)
     now = utc_now()
     async with asyncpg.create_pool(dsns.ledger, min_size=1, max_size=1) as pool:

@@ -18,9 +18,11 @@ from server.clock import utc_now
 from server.command import load_settings, readable_errors
 from server.development import with_development_secret
 from server.edge import Role
-from server.members.identifiers import KeyedHash
-from server.storage import open_databases, writer_pool
+from server.opening import open_hashes
+from server.storage import open_databases, writer_connect, writer_pool
 from server.stores import StoreRegistry, new_key
+
+APPLICATION: Final = "tallypoint keys"
 
 T = TypeVar("T")
 
@@ -64,8 +66,9 @@ def _with_registry(data_dir: Path | None, work: Callable[[StoreRegistry], Awaita
     settings = with_development_secret(load_settings(data_dir=data_dir))
 
     async def run(dsn: str) -> T:
-        async with writer_pool(dsn, "tallypoint keys") as pool:
-            return await work(StoreRegistry(pool, KeyedHash(settings.secret_bytes)))
+        hashes = await open_hashes(writer_connect(dsn, APPLICATION), settings)
+        async with writer_pool(dsn, APPLICATION) as pool:
+            return await work(StoreRegistry(pool, hashes))
 
     with readable_errors(), open_databases(settings) as databases:
         return asyncio.run(run(databases.dsns.ledger))

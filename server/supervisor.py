@@ -27,9 +27,10 @@ from server.development import DevelopmentKeys, development_keys, install_develo
 from server.logs import configure_logs, describe_error
 from server.metrics_directory import remove_old_directories
 from server.metrics_process import process_measured
+from server.opening import bring_up_to_date, open_hashes
 from server.postgres import EmbeddedPostgres, PostgresError
 from server.settings import Settings, StartRefusedError, check_production, split_address
-from server.storage import Dsns, migrate_all, open_databases
+from server.storage import Dsns, open_databases, writer_connect
 
 BACKOFF_FIRST_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 10.0
@@ -144,7 +145,7 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
         unknown_variables: Environment variables to warn of, because they look like settings and are none.
 
     Raises:
-        StartRefusedError: The settings or the machine do not permit it; the message says what to do.
+        StartRefusedError: The settings, the ledger or the machine do not permit it; the message says what to do.
         PostgresError: The embedded database cannot start.
         MigrationError: The database does not fit this version.
     """
@@ -178,12 +179,13 @@ def _end_while_starting(number: int, frame: object) -> NoReturn:  # noqa: ARG001
 
 
 async def _prepare(settings: Settings, dsns: Dsns, keys: DevelopmentKeys | None) -> None:
-    """Bring the databases up to date before anything listens."""
+    """Bring the databases up to date and open the ledger, before anything listens."""
     if settings.migrate_on_start:
-        applied = await migrate_all(dsns, settings.books)
+        applied = await bring_up_to_date(dsns, settings)
         _log.info("migrated", applied=applied)
+    hashes = await open_hashes(writer_connect(dsns.ledger, "tallypoint supervisor"), settings)
     if keys is not None:
-        await install_development_keys(settings, dsns, keys)
+        await install_development_keys(dsns, keys, hashes)
         _log.warning(
             "development_mode",
             text="DEVELOPMENT MODE: this server made its own secret and access keys; do not use it for real shops",

@@ -30,6 +30,8 @@ class Ban(NamedTuple):
 
 
 CLOCK = "take the time as an argument; a process hands in server.clock.utc_now"
+CHILDREN_WITH_HASHES = ("server/worker.py", "server/backoffice/process.py")
+"""Their supervisor has opened the hashes before it starts them."""
 BANS = [
     Ban("datetime.now", ("server", "ledger", "pos_adapters"), CLOCK, allowed_in=("server/clock.py",)),
     Ban("datetime.utcnow", ALL_CODE, CLOCK),
@@ -39,6 +41,12 @@ BANS = [
     Ban("float", ("ledger", "server/promotions"), "int in minor units, or fractions.Fraction for a rate"),
     Ban("round", ("ledger", "server/promotions"), "server.promotions.arithmetic: round() rounds halves to even"),
     Ban("time.sleep", ("server", "ledger"), "await asyncio.sleep, or wait on an Event"),
+    Ban(
+        "KeyedHash",
+        ("server", "benchmarks"),
+        "server.opening.open_hashes, which refuses a secret that is not the database's",
+        allowed_in=("server/opening.py", *CHILDREN_WITH_HASHES),
+    ),
     Ban("print", ("server", "ledger"), "structlog in the service, rich.console.Console in a command"),
 ]
 
