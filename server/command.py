@@ -50,6 +50,15 @@ def at_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+_IN_WORDS: Final = {
+    "extra_forbidden": "there is no such setting; 'tallypoint settings' lists all of them",
+    "bool_parsing": "must be true or false",
+    "int_parsing": "must be a whole number, such as 2",
+    "float_parsing": "must be a number, such as 0.5",
+}
+"""What people read in place of pydantic's words for some kinds of errors."""
+
+
 def load_settings(**from_command_line: Any) -> Settings:  # noqa: ANN401 - whatever types the settings have
     """Read the settings; None means that the command line does not say.
 
@@ -64,7 +73,7 @@ def load_settings(**from_command_line: Any) -> Settings:  # noqa: ANN401 - whate
         for problem in error.errors(include_url=False, include_input=False):
             name = ".".join(str(part) for part in problem["loc"])
             variable = f" (TALLYPOINT_{name.upper()})" if name else ""
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _IN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
             lines.append(f"  {name}{variable}: {message}" if name else f"  {message}")
         raise fail("These settings are wrong:\n" + "\n".join(lines)) from None
     except (SettingsError, OSError, ValueError) as error:

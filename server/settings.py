@@ -29,6 +29,7 @@ MIN_SECRET_LENGTH: Final = 32
 _DSN_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&\s]+")
 
 _REASON_CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_REGION: Final = re.compile(r"[A-Z]{2}")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -59,6 +60,18 @@ def _checked_address(address: str) -> str:
     return address
 
 
+def _checked_region(region: str) -> str:
+    if not _REGION.fullmatch(region):
+        raise ValueError(f"{region!r} is not an ISO 3166 code of two capital letters, such as UA")
+    return region
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    if not endpoint.startswith(("http://", "https://")):
+        raise ValueError("does not begin with http:// or https://; write it as http://localhost:4318")
+    return endpoint
+
+
 def _split(value: object) -> object:
     """Read a list from one environment variable, separated by spaces."""
     return value.split() if isinstance(value, str) else value
@@ -78,6 +91,8 @@ def _checked_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Address = Annotated[str, AfterValidator(_checked_address)]
+Region = Annotated[str, AfterValidator(_checked_region)]
+Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
 ReasonCodes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_codes)]
 
 
@@ -119,7 +134,7 @@ class Settings(BaseSettings):
     )
 
     # The country.
-    default_region: str = Field("UA", pattern="^[A-Z]{2}$", description="Whose national phone numbers are read.")
+    default_region: Region = Field("UA", description="Whose national phone numbers are read.")
     card_schemes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_schemes)] = (
         Field(("ean13:2",), description="The chain's loyalty cards: check, digits, prefix; such as luhn16-19:9804.")
     )
@@ -148,8 +163,8 @@ class Settings(BaseSettings):
 
     # Watching.
     slow_call_milliseconds: int = Field(250, ge=0, description="Calls that take longer are logged; 0: none.")
-    trace_endpoint: str | None = Field(
-        None, pattern="^https?://", description="Where traces go, OTLP over HTTP, such as http://localhost:4318."
+    trace_endpoint: Endpoint | None = Field(
+        None, description="Where traces go, OTLP over HTTP, such as http://localhost:4318."
     )
     trace_share: float = Field(
         0.01, ge=0, le=1, description="The share of calls that are traced, if their callers' are not."
@@ -157,7 +172,7 @@ class Settings(BaseSettings):
 
     # Workings.
     event_loop: Literal["uvloop", "asyncio"] = Field("uvloop", description="The event loop of the children.")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="The least level logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least level logged.")
 
     @classmethod
     def settings_customise_sources(
@@ -233,13 +248,25 @@ def _check_certificate(settings: Settings) -> None:
         ) from None
 
 
+def _check_region(settings: Settings) -> None:
+    """Refuse a region without phone numbers, of which each child would die."""
+    from phonenumbers import SUPPORTED_REGIONS  # noqa: PLC0415 - slow to import; other commands do without
+
+    if settings.default_region not in SUPPORTED_REGIONS:
+        raise StartRefusedError(
+            f"default_region is {settings.default_region}, which is no country with phone numbers: set "
+            f"TALLYPOINT_DEFAULT_REGION to an ISO 3166 code of two capital letters, such as UA (or GB, not UK)"
+        )
+
+
 def check_production(settings: Settings) -> None:
-    """Refuse settings that are not safe outside development.
+    """Refuse settings that are not safe outside development, and those that no child would start with.
 
     Raises:
-        StartRefusedError: There is no secret, the certificate cannot be used, or keys and receipts would cross a
-            network unencrypted.
+        StartRefusedError: There is no secret, the certificate cannot be used, the region is none, or keys and receipts
+            would cross a network unencrypted.
     """
+    _check_region(settings)
     if settings.secret_key is None and not settings.development:
         raise StartRefusedError(_NO_KEY_TEXT)
     _check_certificate(settings)

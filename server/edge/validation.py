@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import protovalidate
@@ -9,6 +10,7 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 
 from server.edge.prover import Proof, prover
+from server.edge.wording import wording
 from server.errors import Refused
 
 _validator: Final = protovalidate.Validator()
@@ -26,7 +28,7 @@ def check(request: Message) -> None:
         return
     violations = _collect(request)
     if violations:
-        raise invalid_request([_named(violation) for violation in violations])
+        raise invalid_request(_named(violations, request))
 
 
 def check_envelope(request: Message) -> None:
@@ -39,8 +41,7 @@ def check_envelope(request: Message) -> None:
         return
     violations = _collect(request)
     if violations:
-        named = [_named(violation) for violation in violations]
-        of_envelope = [(field, text) for field, text in named if "[" not in field]
+        of_envelope = [(field, text) for field, text in _named(violations, request) if "[" not in field]
         if of_envelope:
             raise invalid_request(of_envelope)
 
@@ -61,14 +62,27 @@ def invalid_request(violations: list[tuple[str, str]]) -> Refused:
     return Refused(api.REFUSAL_REASON_INVALID_REQUEST, message, violations=violations)
 
 
-def _named(violation: protovalidate.Violation) -> tuple[str, str]:
-    """Return the path of the field, such as ``receipt.lines[3].sku``, and what is wrong with it."""
-    proto = violation.proto
+def _named(violations: Iterable[protovalidate.Violation], request: Message) -> list[tuple[str, str]]:
+    """Return the path of each field at fault, such as ``receipt.lines[3].sku``, and all that is wrong with it."""
+    named: dict[str, str] = {}
+    for violation in violations:
+        path = _path(violation)
+        text = wording(violation, request)
+        if not path:
+            text = text[:1].upper() + text[1:]
+        before = named.get(path)
+        if before is not None and not before.startswith("is empty"):  # its pattern says more of an empty text
+            text = f"{before}; {text}"
+        named[path] = text
+    return list(named.items())
+
+
+def _path(violation: protovalidate.Violation) -> str:
     path = ""
-    for element in proto.field.elements if proto.field is not None else ():
+    field = violation.proto.field
+    for element in field.elements if field is not None else ():
         path += f".{element.field_name}" if path else element.field_name
         subscript = element.subscript
         if subscript is not None:
             path += f"[{subscript.value!r}]"
-    text = proto.message or f"breaks the rule {proto.rule_id}"
-    return path, text[:1].upper() + text[1:] if not path else text
+    return path

@@ -41,8 +41,7 @@ class RefusedRow(NamedTuple):
 
     row: Row
     reason: str
-    field: str
-    message: str
+    text: str
 
 
 @app.command("import")
@@ -139,7 +138,8 @@ def import_rows(client: BackOfficeClient, rows: Sequence[Row]) -> list[RefusedRo
             request.members.append(row.member())
             sound.append(row)
         except RowError as error:
-            refused.append(RefusedRow(row, reason_name(api.REFUSAL_REASON_INVALID_REQUEST), error.column, str(error)))
+            text = _fault(error.column, str(error))
+            refused.append(RefusedRow(row, reason_name(api.REFUSAL_REASON_INVALID_REQUEST), text))
     if sound:
         stub = member_pb2_grpc.MemberServiceStub(client.channel)
         response = client.call(stub.ImportMembers, request)
@@ -156,23 +156,24 @@ def write_refused(path: Path, refused: Iterable[RefusedRow]) -> None:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         for one in refused:
-            why: dict[str, Any] = dict(zip(names[-3:], (one.row.line, one.reason, _text(one)), strict=True))
+            why: dict[str, Any] = dict(zip(names[-3:], (one.row.line, one.reason, one.text), strict=True))
             writer.writerow({**one.row.values, **why})
 
 
 def _refused(row: Row, refusal: api.Refusal) -> RefusedRow:
-    field = refusal.violations[0].field if refusal.violations else ""
-    message = refusal.violations[0].description if refusal.violations else refusal.message
-    return RefusedRow(row, reason_name(refusal.reason), field, message)
+    faults = [_fault(fault.field, fault.description) for fault in refusal.violations]
+    return RefusedRow(row, reason_name(refusal.reason), "; ".join(faults) or refusal.message)
 
 
-def _text(one: RefusedRow) -> str:
-    return f"{one.field}: {one.message}" if one.field else one.message
+def _fault(field: str, text: str) -> str:
+    """Return what is wrong with a field, by the name of its column."""
+    column = field.removeprefix("profile.")
+    return f"{column}: {text}" if column else text
 
 
 def _show(console: Console, file: Path, refused: Sequence[RefusedRow]) -> None:
     for one in refused[:ERRORS_SHOWN]:
-        console.print(f"{file}:{one.row.line}: {one.reason}: {_text(one)}", markup=False, soft_wrap=True)
+        console.print(f"{file}:{one.row.line}: {one.reason}: {one.text}", markup=False, soft_wrap=True)
     if len(refused) > ERRORS_SHOWN:
         console.print(f"... and {len(refused) - ERRORS_SHOWN:,} more; --errors FILE writes them all")
 

@@ -139,11 +139,12 @@ class IdentifierReader:
         if isinstance(card, NormalIdentifier):
             return card
         if card.scheme is None:
+            names = ", ".join(scheme.name for scheme in self._schemes) or "none is set"
             raise Refused(
                 api.REFUSAL_REASON_CARD_FOREIGN,
-                f"{field} fits none of the card schemes ({', '.join(s.name for s in self._schemes) or 'none is set'})",
+                f"{field} fits none of the card schemes ({names})",
                 cashier_text=ASK_OTHER_CARD,
-                violations=[(field, "is not a number of one of our card schemes")],
+                violations=[(field, f"is not a number of one of our card schemes ({names})")],
             )
         raise Refused(
             api.REFUSAL_REASON_CARD_CHECK_DIGIT_WRONG,
@@ -171,7 +172,7 @@ class IdentifierReader:
                 api.REFUSAL_REASON_PHONE_INVALID,
                 f"{field} is not a phone number that exists (national numbers are read as of {self._region})",
                 cashier_text=ASK_PHONE_AGAIN,
-                violations=[(field, f"is neither an E.164 number such as +380501234567 nor one of {self._region}")],
+                violations=[(field, f"does not exist: write it as +380501234567, or as dialled in {self._region}")],
             )
         return NormalIdentifier(api.IDENTIFIER_KIND_PHONE, number)
 

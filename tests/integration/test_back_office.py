@@ -263,8 +263,8 @@ def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: Ru
     for done in outcomes:
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines() == [
-            f"{file}:5: INVALID_REQUEST: profile.birthday: is not a day of the calendar written as YYYY-MM-DD",
-            f"{file}:702: CARD_FOREIGN: card_numbers[0]: is not a number of one of our card schemes",
+            f"{file}:5: INVALID_REQUEST: birthday: is not a day of the calendar written as YYYY-MM-DD",
+            f"{file}:702: CARD_FOREIGN: card_numbers[0]: is not a number of one of our card schemes (ean13:2)",
             f"{file}:703: IDENTIFIER_TAKEN: card_numbers[0]: already belongs to a member",
             "1,200 rows: 1,197 are members, 3 were refused",
         ]
@@ -280,6 +280,29 @@ def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: Ru
     refused.write_text(mended.replace(f"{cards[0]};", ""))
     done = run(tallypoint, "members", "import", str(refused))
     assert (done.returncode, done.stdout) == (0, "3 rows: 3 are members, 0 were refused\n"), done.stderr
+
+
+def test_import_command_tells_line_column_and_cure(tallypoint: RunningServer, tmp_path: Path) -> None:
+    """All that is wrong with the form of a row at once, and nothing of what the member said."""
+    file = tmp_path / "members.csv"
+    file.write_text(
+        "phone,birthday,member_id,status\n"
+        "+380501234567,1990-5-1,,\n"
+        "0501234568,17.05.1990,K-7,\n"
+        "0441,,,\n"
+        "+380501234569,,,asleep\n"
+    )
+    done = run(tallypoint, "members", "import", str(file))
+    day = "birthday: is not a day of the calendar written as YYYY-MM-DD, such as 2026-05-17 (or leave it empty)"
+    uuid = "member_id: is not a UUID, such as 0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f (or leave it empty)"
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines() == [
+        f"{file}:2: INVALID_REQUEST: {day}",
+        f"{file}:3: INVALID_REQUEST: {uuid}; {day}",
+        f"{file}:4: PHONE_INVALID: phone: does not exist: write it as +380501234567, or as dialled in UA",
+        f"{file}:5: INVALID_REQUEST: status: must be active, earn_only or blocked, or empty",
+        "4 rows: 0 are members, 4 were refused",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def test_coupons_are_loaded_from_a_file_which_may_be_loaded_again(
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines() == [
             f"{file}:4: INVALID_REQUEST: uses: must be a whole number",
-            f"{file}:5052: CARD_FOREIGN: member.card_number: is not a number of one of our card schemes",
+            f"{file}:5052: CARD_FOREIGN: member.card_number: is not a number of one of our card schemes (ean13:2)",
             f"5,100 rows: {counts} already, 2 were refused",
         ]
         assert "5,100 of 5,100 rows" in done.stderr
@@ -280,8 +280,8 @@ def test_catalogue_is_loaded_from_a_file(tallypoint: RunningServer, tmp_path: Pa
         assert done.returncode == 1
         assert done.stdout.splitlines() == [
             f"{file}:9: INVALID_REQUEST: sku: stands in line 2 already",
-            f"{file}:10: INVALID_REQUEST: brand: must be at most 64 characters",
-            f"{file}:11: INVALID_REQUEST: sku: must be at least 1 characters",
+            f"{file}:10: INVALID_REQUEST: brand: must have at most 64 characters, not 65",
+            f"{file}:11: INVALID_REQUEST: sku: is empty: must have 1 to 64 characters",
             f"5,001 rows: {changed} articles are new or different, 3 were refused",
         ], done.stderr
     shown = run(tallypoint, "products", "show", skus[1])
