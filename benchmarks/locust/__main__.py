@@ -59,6 +59,8 @@ def main(
     ] = None,
 ) -> None:
     """Start a server, prepare it, let lanes sell, print the summary. Other options go to Locust, as `--p99-ms 250`."""
+    if kill_worker and shape is not Shape.FAILOVER:
+        raise typer.BadParameter("only with --shape failover", param_hint="--kill-worker")
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_TERMINATED))  # so that the server is stopped as well
     try:
@@ -78,6 +80,7 @@ def main(
                 *(("--kill-worker-pid", str(_a_worker(target))) if kill_worker else ()),
                 *context.args,
             ]
+            signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches Locust as well, which then ends by itself
             exit_code = subprocess.run(command, check=False).returncode  # noqa: S603  - our own command
     except (ServerFailed, SeedFailed, CallFailed, DatasetMissing) as error:
         console.print(f"[red]No run.[/red] {error}")

@@ -19,6 +19,11 @@ class WrongAnswer(Exception):
     def __init__(self, what: str, text: str) -> None:
         super().__init__(f"wrong answer, {what}: {text}")
         self.what = what
+        self._text = text
+
+    def to(self, call: str) -> WrongAnswer:
+        """Return the same with the call that it answered, so that it can be looked up."""
+        return WrongAnswer(self.what, f"{self._text}; {call}")
 
 
 class Points(NamedTuple):

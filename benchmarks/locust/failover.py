@@ -44,7 +44,7 @@ def check_worker(pid: int, pos_address: str) -> None:
     try:
         connections = psutil.Process(pid).net_connections("tcp")
     except psutil.Error as error:
-        raise NoWorker(f"--kill-worker-pid {pid}: {error}") from error
+        raise NoWorker(f"--kill-worker-pid {pid}: there is no such process, or it is another user's") from error
     if not any(each.status == psutil.CONN_LISTEN and each.laddr.port == int(port) for each in connections):
         raise NoWorker(f"--kill-worker-pid {pid}: this process does not listen on {pos_address}")
 
@@ -105,7 +105,7 @@ def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust 
         try:
             check_worker(options.kill_worker_pid, environment.host or Prepared.load(Path(options.prepared)).pos_address)
         except NoWorker as error:
-            sys.stderr.write(f"{error}\n")
+            sys.stderr.write(f"No run. {error}\n")
             sys.exit(2)
 
 

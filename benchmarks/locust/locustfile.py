@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,14 +20,16 @@ from locust import User, argument_parser, events, tag, task
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 from rich.console import Console
+from tallypoint.v1 import checkout_pb2
 
 from benchmarks.locust.ceiling import CeilingUnknown, measure
+from benchmarks.locust.csv_files import complete_csv_files
 from benchmarks.locust.lane import Lane
 from benchmarks.locust.options import Options, add_options
-from benchmarks.locust.prepared import NotPrepared, Prepared, Shopper
+from benchmarks.locust.prepared import NotPrepared, Prepared, Shopper, receipt_of
 from benchmarks.locust.register import GivenUp, Outcome, Register
 from benchmarks.locust.run import LAST_WORD, TAKE_LANES, Run
-from benchmarks.locust.wire import Server, SessionWire, UnaryWire, start_gevent
+from benchmarks.locust.wire import NoAnswer, Server, SessionWire, UnaryWire, start_gevent
 
 RECONNECT_HALF: Final = "tallypoint_reconnect_half"
 """The message upon which every second lane connects anew, all at once."""
@@ -35,6 +38,8 @@ _LEAST_POINTS_MINOR: Final = 100
 _TOUR_MEMBERS: Final = 3
 _NANOSECONDS: Final = 1e9
 _FILE_COLUMNS: Final = 140
+_EXIT_CANNOT_RUN: Final = 2
+_EXIT_INTERRUPTED: Final = 130
 
 _runs: dict[Environment, Run] = {}
 
@@ -208,15 +213,21 @@ def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust 
     try:
         options = Options.of(environment.parsed_options)
         run = _runs[environment] = Run(environment, options, Prepared.load(options.prepared))
+        _check_lanes(environment, run)
     except (NotPrepared, ValueError) as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
+        sys.stderr.write(f"No run. {error}\n")
+        sys.exit(_EXIT_CANNOT_RUN)
+    _take_interrupts(environment, run)
     if isinstance(runner, WorkerRunner):
         # At each step of a shape Locust would make it for every option, and the lanes would stand still meanwhile.
         vars(argument_parser)["default_args_dict"] = functools.cache(argument_parser.default_args_dict)
         runner.register_message(TAKE_LANES, lambda msg, **_: run.take_lanes(msg.data))
         runner.register_message(LAST_WORD, lambda **_: run.say_last_word())
-    else:
+        quitting: Any = environment.events.quitting  # not typed
+        quitting.add_listener(lambda **_: run.leave())  # before Locust says that it goes
+    start_gevent()
+    if not isinstance(runner, WorkerRunner):
+        _check_server(environment, run)
         _measure_ceilings(environment, run)
     if isinstance(runner, MasterRunner):
         runner.register_message(LAST_WORD, lambda msg, **_: run.hear_last_word(msg.node_id, msg.data))
@@ -224,7 +235,69 @@ def _init(environment: Environment, **_: Any) -> None:  # noqa: ANN401 - Locust 
         runner.register_message(RECONNECT_HALF, lambda **_: _reconnect_half(environment))
     if environment.web_ui is not None:
         _add_page(environment, run)
-    start_gevent()
+    gevent.get_hub().loop.update_now()  # its clock stood still since the start, and --run-time is counted by it
+
+
+def _check_lanes(environment: Environment, run: Run) -> None:
+    """Refuse a run with more users than there are terminals: each user needs one."""
+    options = environment.parsed_options
+    assert options is not None
+    terminals = len(run.prepared.terminals)
+    if (options.num_users or 0) > terminals:
+        raise ValueError(
+            f"--users {options.num_users}, and {run.options.prepared} has {terminals} terminals. "
+            f"Prepare more: python -m benchmarks.locust.prepare --terminals {options.num_users}"
+        )
+
+
+def _check_server(environment: Environment, run: Run) -> None:
+    """End here if there is no server, or if it does not take the keys, rather than after minutes of failures."""
+    options = environment.parsed_options
+    assert options is not None
+    if options.master and not options.processes:
+        return  # the generators are on other machines, and this one need not reach the server
+    prepared = run.prepared
+    address = environment.host or prepared.pos_address
+    wire = UnaryWire(Server(address, prepared.terminals[0].key, prepared.tls_ca_pem))
+    request = checkout_pb2.QuoteRequest(receipt=receipt_of(prepared.baskets[0], prepared.currency, int(time.time())))
+    try:
+        wire.call("Quote", request)
+    except NoAnswer as error:
+        why = {
+            "UNIMPLEMENTED": "Is this the POS port?",
+            "NOT_CONNECTED": "Is a server there, and was it prepared with --tls-ca if it speaks TLS?",
+            "UNAUTHENTICATED": f"The keys in {run.options.prepared} are not this server's, or it was prepared again "
+            "since. Prepare it: python -m benchmarks.locust.prepare --help",
+        }.get(error.reason)
+        if why is not None:  # whatever else it says is for the run to show
+            sys.stderr.write(f"No run. {address}: {error}. {why}\n")
+            sys.exit(_EXIT_CANNOT_RUN)
+    finally:
+        wire.close()
+
+
+def _take_interrupts(environment: Environment, run: Run) -> None:
+    """Let Ctrl-C end the run as Locust expects it: in the greenlet that waits for the end, never in a lane's.
+
+    With the web page, Locust may only end the run at the first one; then the next one ends the page.
+    """
+    options = environment.parsed_options
+    assert options is not None
+
+    def interrupt() -> None:
+        reason: BaseException = KeyboardInterrupt()
+        if options.headless:
+            watcher.cancel()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if options.headless and not options.worker:
+            if run.was_begun:
+                sys.stderr.write("Stopping; what came of the run follows. Ctrl-C once more ends at once.\n")
+            else:
+                sys.stderr.write("Stopped before the run began.\n")
+                reason = SystemExit(_EXIT_INTERRUPTED)
+        gevent.get_hub().handle_system_error(type(reason), reason)
+
+    watcher = gevent.signal_handler(signal.SIGINT, interrupt)
 
 
 def _measure_ceilings(environment: Environment, run: Run) -> None:
@@ -334,3 +407,4 @@ _LISTENERS: Final[dict[str, Callable[..., None]]] = {
 }
 for _event, _listener in _LISTENERS.items():
     getattr(events, _event).add_listener(_listener)
+complete_csv_files()

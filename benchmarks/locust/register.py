@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import gevent
 from google.protobuf.message import Message
@@ -264,7 +264,7 @@ class Register:
                 check(answer)
                 entry = getattr(answer.message, "entry", None) if kind != "Commit again" else None
             except WrongAnswer as wrong:
-                error = wrong
+                error = wrong.to(self._whereabouts(request, answer.message, shopper))
         self._report(Outcome(kind, nanoseconds, len(answer.raw) if answer else 0, error, entry))
         if answer is None or error is not None:
             self.lane.forget(shopper)
@@ -276,14 +276,28 @@ class Register:
         begun = time.perf_counter_ns()
         error: Exception | None = None
         try:
-            self._wire.call(method, request)
-            error = WrongAnswer("not refused", f"{method} was answered; it should be refused {reason}")
+            answer = self._wire.call(method, request)
+            wrong = WrongAnswer("not refused", f"{method} was answered; it should be refused {reason}")
+            error = wrong.to(self._whereabouts(request, answer.message))
         except NoAnswer as none:
             if none.reason != reason:
                 error = none
         self._report(Outcome(kind, time.perf_counter_ns() - begun, 0, error))
         if error is not None:
             raise GivenUp from error
+
+    def _whereabouts(self, request: Any, answer: Any, shopper: Shopper | None = None) -> str:  # noqa: ANN401 - messages
+        """Say which call it was: what there is of terminal, receipt, entry in the books, and member."""
+        words = [f"store {self.lane.terminal.store_id}, terminal {self.lane.terminal.terminal_id}"]
+        key = getattr(request, "receipt_key", None)
+        if key is not None:
+            words.append(f"receipt {key.receipt_number} of {key.business_date}")
+        entry = getattr(answer, "entry", None)
+        if entry is not None and entry.number:
+            words.append(f"entry {entry.number} of book {entry.book}")
+        if shopper is not None:
+            words.append(f"member {shopper.member_id}")
+        return ", ".join(words)
 
     def _pause(self) -> None:
         """Wait while goods are scanned."""

@@ -22,6 +22,20 @@ from benchmarks.locust.wire import NoAnswer
 PERCENTILES: Final = (50.0, 95.0, 99.0, 99.9)
 CHECKOUT: Final = "Checkout"
 """Not a call: all the time that a shopper waits, from the moment at which the lane should have begun."""
+KINDS: Final = (
+    "Connect",
+    "Identify",
+    "Identify refused",
+    "Quote",
+    "Hold",
+    "Cancel",
+    "Commit",
+    "Commit again",
+    "Return",
+    "Return refused",
+    CHECKOUT,
+)
+"""What a limit may be given for."""
 _LONGEST_MICROSECONDS: Final = 600_000_000
 _DIGITS: Final = 3
 _NANOSECONDS_PER_MICROSECOND: Final = 1000
@@ -161,13 +175,15 @@ class Limits:
         """Read "250" (for all kinds) or "Commit=250, Quote=100, 500" (the last one for all others).
 
         Raises:
-            ValueError: it is not of that form.
+            ValueError: it is not of that form, or there are no such calls.
         """
         limits: dict[str, float] = {}
         for part in filter(None, (part.strip() for part in p99.split(","))):
-            kind, _, milliseconds = part.rpartition("=")
+            kind, _, milliseconds = (piece.strip() for piece in part.rpartition("="))
+            if kind and kind not in KINDS:
+                raise ValueError(f"--p99-ms {p99!r}: there are no calls named {kind!r}, but {', '.join(KINDS)}")
             try:
-                limits[kind.strip()] = float(milliseconds)
+                limits[kind] = float(milliseconds)
             except ValueError:
                 raise ValueError(
                     f"--p99-ms {p99!r}: {part!r} is neither milliseconds nor KIND=MILLISECONDS, such as Commit=250"
@@ -202,7 +218,8 @@ def _p99(total: Total, limits: Limits) -> Iterable[Finding]:
         if limit is not None and row.latencies.get_total_count():
             p99 = row.milliseconds(99.0)
             if p99 > limit:
-                yield Finding(passed=False, text=f"p99 of {kind} ({transport}) is {p99:,.1f} ms, limit {limit:,g} ms")
+                text = f"p99 of {kind} ({transport}) is {p99:,.1f} ms, limit {limit:,g} ms"
+                yield Finding(passed=False, text=f"{text}; {row.latencies.get_total_count():,} calls")
             else:
                 kept += 1
     if kept:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import gevent
+from gevent import GreenletExit
 from locust.env import Environment
-from locust.exception import StopUser
 from locust.runners import STATE_MISSING, MasterRunner, WorkerRunner
 from rich.console import Console
 
@@ -72,6 +72,8 @@ class Run:
         """Those of them that did not answer any more when the run ended."""
         self._silent: set[str] = set()
         """The workers whose last calls the master has not heard of yet."""
+        self._told: set[str] = set()
+        """Those that have told, whether they still answer or not: who was stopped tells before it goes."""
         if not isinstance(environment.runner, MasterRunner | WorkerRunner):
             self._make_lanes(0, 1)
 
@@ -100,7 +102,7 @@ class Run:
         text = f"only {len(self.prepared.terminals)} terminals are prepared, which is fewer than users: prepare more"
         error = NoAnswer(_RESOURCE_EXHAUSTED, "NO_TERMINAL_LEFT", text)
         self.report("lane", Outcome("Connect", 0, 0, error))
-        raise StopUser
+        raise GreenletExit  # which Locust takes as a user's end; of a StopUser at this point it logs a traceback
 
     def give_back(self, lane: Lane) -> None:
         """Take back the lane of a user who ends, with all that it knows."""
@@ -142,7 +144,7 @@ class Run:
         self._objection = objection
         self.reset()
         self._begun, self._ended = time.monotonic(), None
-        self._lost, self._silent = set(), set()
+        self._lost, self._silent, self._told = set(), set(), set()
 
     def end(self) -> None:
         """Stop the clock. The master waits for the workers' last calls, which Locust does for half a second only."""
@@ -152,8 +154,8 @@ class Run:
         runner = self.environment.runner
         if isinstance(runner, MasterRunner):
             at_work = {worker for worker, node in runner.clients.items() if node.state != STATE_MISSING}
-            self._lost = self._workers - at_work
-            self._silent = set(runner.clients)
+            self._lost = self._workers - at_work - self._told
+            self._silent = set(runner.clients) - self._told
             runner.send_message(LAST_WORD)
             give_up_at = time.monotonic() + _LAST_WORD_SECONDS
             while self._silent and time.monotonic() < give_up_at:
@@ -165,9 +167,17 @@ class Run:
         assert self.environment.runner is not None
         self.environment.runner.send_message(LAST_WORD, self.tally.news())
 
+    def leave(self) -> None:
+        """End as a worker: Ctrl-C and SIGTERM may reach it before the master asks for anything."""
+        runner = self.environment.runner
+        if isinstance(runner, WorkerRunner) and self.was_begun:
+            runner._send_stats()  # noqa: SLF001  - for Locust's tables and files; it would do so only if told to quit
+            self.say_last_word()
+
     def hear_last_word(self, worker: str, news: Mapping[str, Any]) -> None:
         """Add a worker's last calls."""
         self._total.add(news)
+        self._told.add(worker)
         self._silent.discard(worker)
 
     def reset(self) -> None:
@@ -234,6 +244,13 @@ class Run:
             self.options.summary_json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return passed
 
+    def _beside(self, ceiling: Ceiling) -> str:
+        """Say how near to its ceiling the generator came."""
+        rows = self.total.calls().items()
+        rate = sum(row.calls for (transport, _), row in rows if transport == ceiling.transport) / self.seconds
+        share = rate / max(ceiling.calls_per_s, 1e-9)
+        return f"{ceiling} This run's {rate:,.0f} calls/s are {share * 100:.0f} % of it."
+
     def _how_to_read(self) -> str:
         pace = self.options.pace_seconds
         lines = [
@@ -241,6 +258,8 @@ class Run:
             if pace
             else "Closed loop: a lane began the next checkout when the last one was over.",
             "Calls count from when they were sent: a lane makes one at a time, so a slow answer delays the next call.",
-            *(str(ceiling) for ceiling in self.ceilings),
+            *(self._beside(ceiling) for ceiling in self.ceilings),
         ]
+        if not self.options.limits.p99_milliseconds:
+            lines.append("Latencies are not judged: --p99-ms sets limits.")
         return "\n".join(lines)

@@ -111,12 +111,11 @@ class Server(NamedTuple):
 
 
 def start_gevent() -> None:
-    """Let gRPC wait as gevent does; once in each process, after it was forked, as the last thing before the load."""
+    """Let gRPC wait as gevent does; once in each process, after it was forked."""
     # gRPC waits in threads of gevent's pool, one for each call under way and each open stream. A pool of the usual
     # size is soon full of streams, and then no call ever ends.
     gevent.get_hub().threadpool.maxsize = _MOST_THREADS
     grpc.experimental.gevent.init_gevent()
-    gevent.get_hub().loop.update_now()  # its clock stood still since the start, and --run-time is counted by it
 
 
 class UnaryWire:

@@ -6,13 +6,18 @@ Locust itself runs in processes of its own: importing it changes the standard li
 from __future__ import annotations
 
 import asyncio
+import csv
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -34,7 +39,22 @@ from tests.support.server_process import running_server
 
 BASKETS = 20
 ARTICLES = [Article(str(1000 + n), f"grocery/shelf-{n % 3}", "private", (), f"Article {n}") for n in range(30)]
+LOCUSTFILE = "benchmarks/locust/locustfile.py"
 KINDS = {"Connect", "Identify", "Identify refused", "Quote", "Hold", "Cancel", "Commit", "Commit again", "Return"}
+FALSE_BALANCES = """
+from benchmarks.locust import wire
+
+def falsified(call):
+    def answer(self, method, request):
+        answer = call(self, method, request)
+        if method == "Commit" and answer.message.member_id:
+            answer.message.settlement.balance.available_points_minor += 1
+        return answer
+    return answer
+
+for each in (wire.UnaryWire, wire.SessionWire):
+    each.call = falsified(each.call)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +79,7 @@ def run_locust(prepared: Path, *arguments: str) -> tuple[int, dict[str, Any], st
     summary = prepared.with_name("summary.json")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "locust", "-f", "benchmarks/locust/locustfile.py", "--headless", "--only-summary"),
+            *(sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--headless", "--only-summary"),
             *("--prepared", str(prepared), "--summary-json", str(summary), "--users", "4", "--spawn-rate", "40"),
             *("--pace-seconds", "0", "--ceiling-seconds", "0", *arguments),
         ],
@@ -93,11 +113,109 @@ def test_a_limit_that_nobody_can_keep_fails_the_run(prepared: Path) -> None:
     assert {row["by"] for row in summary["calls"]} == {"unary"}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param((), id="one process"),
+        pytest.param(("--processes", "2"), id="two processes"),
+        pytest.param(("-f", "failover.py"), id="a shape"),
+        pytest.param(("-f", "failover.py", "--processes", "2", "--html", "report.html"), id="a shape, two processes"),
+    ],
+)
+def test_csv_files_have_all_calls_however_long_the_end_takes(
+    arguments: tuple[str, ...], prepared: Path, tmp_path: Path
+) -> None:
+    # Locust's writer looks at its files once a second, also when they are closed.
+    slow_end = tmp_path / "slow_end.py"
+    slow_end.write_text("import atexit, time\natexit.register(time.sleep, 2.5)\n")
+    files = [LOCUSTFILE, str(slow_end)]
+    if "-f" in arguments:
+        files.append("benchmarks/locust/failover.py")
+        arguments = arguments[2:]
+    arguments = tuple(str(tmp_path / each) if each.endswith(".html") else each for each in arguments)
+    exit_code, summary, output = run_locust(
+        prepared, "-f", ",".join(files), "--run-time", "3s", "--csv", str(tmp_path / "run"), *arguments
+    )
+    calls = sum(row["calls"] for row in summary["calls"] if row["kind"] != "Checkout")
+    with (tmp_path / "run_stats.csv").open() as file:
+        total = next(row for row in csv.DictReader(file) if row["Name"] == "Aggregated")
+    assert exit_code == 0, output
+    assert "Traceback" not in output
+    assert int(total["Request Count"]) == calls > 0
+    assert {path.name for path in tmp_path.glob("run_*.csv")} == {
+        *("run_stats.csv", "run_stats_history.csv", "run_failures.csv", "run_exceptions.csv")
+    }
+    assert (tmp_path / "report.html").exists() == ("--html" in arguments)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_is_judged_by_all_its_calls(stop: signal.Signals, prepared: Path, tmp_path: Path) -> None:
+    """A terminal's Ctrl-C, and a pipeline that gives up, reach all processes at once."""
+    summary, log = tmp_path / "summary.json", tmp_path / "log"
+    command = [
+        *(sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--headless", "--only-summary", "--processes", "2"),
+        *("--prepared", str(prepared), "--summary-json", str(summary), "--users", "4", "--spawn-rate", "40"),
+        *("--pace-seconds", "0.1", "--ceiling-seconds", "0", "--run-time", "80s"),
+    ]
+    with (
+        log.open("w") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True) as locust,
+    ):
+        give_up_at = time.monotonic() + 60
+        while "All users spawned" not in log.read_text() and time.monotonic() < give_up_at:
+            time.sleep(0.2)  # between two looks at another process' log; the loop waits for the line
+        time.sleep(1)  # of selling: less than the time between two reports of Locust's processes
+        os.killpg(locust.pid, stop)
+        exit_code = locust.wait(30)
+    assert exit_code == 0, log.read_text()
+    assert "Traceback" not in log.read_text()
+    assert {row["kind"] for row in json.loads(summary.read_text())["calls"]} >= {"Connect", "Quote", "Commit"}
+
+
+def test_a_wrong_answer_fails_the_run_and_says_which_call_it_was(prepared: Path, tmp_path: Path) -> None:
+    false = tmp_path / "false.py"
+    false.write_text(FALSE_BALANCES)
+    exit_code, summary, output = run_locust(
+        prepared, "-f", f"{LOCUSTFILE},{false}", "--run-time", "3s", "--error-budget", "1", "--tags", "member"
+    )
+    assert exit_code == 1, output
+    failed = [finding["text"] for finding in summary["findings"] if not finding["passed"]]
+    assert len(failed) == 1
+    assert failed[0].endswith(" wrong answers")
+    assert re.search(
+        r"wrong answer, balance: .*; store locust-\d, terminal lane-\d, receipt \d+ of [\d-]+, entry \d+ of book \d, m",
+        output,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        pytest.param(("--host", "127.0.0.1:1"), "no connection to 127.0.0.1:1 in 1 s", id="no server"),
+        pytest.param(("--prepared", "false key"), "UNAUTHENTICATED", id="a key that nobody knows"),
+        pytest.param(("--users", "7"), "has 6 terminals. Prepare more", id="more users than terminals"),
+        pytest.param(("--p99-ms", "Comit=100"), "there are no calls named 'Comit'", id="a limit for nothing"),
+    ],
+)
+def test_a_run_that_cannot_be_says_so_at_the_start(
+    arguments: tuple[str, str], said: str, prepared: Path, tmp_path: Path
+) -> None:
+    if arguments == ("--prepared", "false key"):
+        known = Prepared.load(prepared)
+        terminals = [terminal._replace(key="nobody's") for terminal in known.terminals]
+        replace(known, terminals=terminals).save(tmp_path / "prepared.json")
+        arguments = ("--prepared", str(tmp_path / "prepared.json"))
+    exit_code, _, output = run_locust(prepared, "--run-time", "60s", *arguments)
+    assert exit_code == 2, output
+    assert said in output
+    assert "Traceback" not in output
+
+
 def test_the_web_page_has_the_summary(prepared: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [
-        *(sys.executable, "-m", "locust", "-f", "benchmarks/locust/locustfile.py", "--autostart", "--users", "2"),
+        *(sys.executable, "-m", "locust", "-f", LOCUSTFILE, "--autostart", "--users", "2"),
         *("--web-host", "127.0.0.1", "--web-port", str(port), "--prepared", str(prepared), "--ceiling-seconds", "0"),
         *("--pace-seconds", "0.2", "--p99-ms", "60000"),
     ]
@@ -213,5 +331,7 @@ def test_limits_are_read_by_kind() -> None:
         "Commit again": 300,
         "": 500,
     }
+    with pytest.raises(ValueError, match="no calls named 'Comit', but Connect, Identify"):
+        Limits.parse("Comit=250", 0)
     with pytest.raises(ValueError, match="Commit=250"):
         Limits.parse("Commit=fast", 0)
