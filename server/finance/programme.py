@@ -19,12 +19,11 @@ def programme_of(book: RulesBook, unit: str, at: datetime) -> Programme | None:
     To finance, each further unit of a programme, such as gift points, is a programme of its own, named
     ``<programme>/<unit>``: it has its own reports, point values and closes.
     """
-    rules = book.of_unit(unit, at)
-    if rules is not None:
-        return _programme(book, rules, rules.programme.code, rules.programme.point)
-    rules = book.of_further_unit(unit, at)
+    rules = book.with_unit(unit, at)
     if rules is None:
         return None
+    if unit in {"", rules.programme.point.unit}:
+        return _programme(book, rules, rules.programme.code, rules.programme.point)
     (point,) = (each.point for each in rules.programme.units if each.point.unit == unit)
     return _programme(book, rules, f"{rules.programme.code}/{unit}", point)
 

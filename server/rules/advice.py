@@ -30,9 +30,9 @@ def warnings_of(
 
     `unknown_skus` are those that a catalogue does not have, of `named_skus`.
     """
-    positions = read_yaml(text).positions
     found = [*_about_promotions(programme, today), *_about_groups(programme), *_about_campaigns(programme)]
     found += _about_goods(programme, frozenset(unknown_skus))
+    positions = read_yaml(text).positions if found else {}
     warnings = []
     for path, message, hint in found:
         place = path

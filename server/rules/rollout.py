@@ -7,7 +7,7 @@ drawn for 20 %. What holds for a receipt is what was said by its own time, so th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import IntEnum
 from typing import Final, NamedTuple
@@ -105,6 +105,23 @@ def due(versions: Iterable[Dated], at: datetime) -> list[Dated]:
 def in_effect(versions: Iterable[Dated], at: datetime) -> int | None:
     """Return the version that decides receipts of a moment which no smaller share takes out; None if there is none."""
     return next((one.version for one in due(versions, at) if in_force(one.rollouts, at).is_for_all), None)
+
+
+def needed_since(versions: Iterable[Dated], since: datetime) -> set[int]:
+    """Return the versions that decide some receipt of a moment or later, or are compared with it as shadows."""
+    known = list(versions)
+    said = {rollout.from_at for one in known for rollout in one.rollouts if rollout.from_at}
+    moments = {since} | {moment for moment in {one.effective_at for one in known} | said if moment > since}
+    return {number for moment in moments for number in _asked(known, moment)}
+
+
+def _asked(versions: Iterable[Dated], at: datetime) -> Iterator[int]:
+    is_decided = False
+    for one in due(versions, at):
+        held = in_force(one.rollouts, at)
+        if held.mode is Mode.SHADOW or not (is_decided or held.is_off):
+            yield one.version
+        is_decided = is_decided or held.is_for_all
 
 
 class Rollback(NamedTuple):

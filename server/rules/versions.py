@@ -51,7 +51,7 @@ READ_VERSIONS: Final = f"SELECT {_COLUMNS} FROM server.programme_version ORDER B
 # The text of a version.
 READ_TEXT: Final = "SELECT text FROM server.programme_version WHERE version = $1"
 
-# Versions that are not compiled yet.
+# The versions after one, with their texts.
 READ_NEW_TEXTS: Final = """
 SELECT version, effective_at, text FROM server.programme_version WHERE version > $1 ORDER BY version
 """

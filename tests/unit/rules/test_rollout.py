@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from math import sqrt
 
@@ -11,14 +12,17 @@ from hypothesis import strategies as st
 
 from server.rules.rollout import (
     EVERYBODY,
+    PLAIN,
     Dated,
     Mode,
     Rollback,
     Rollout,
     ShareBy,
     drawn,
+    due,
     in_effect,
     in_force,
+    needed_since,
     plan_rollback,
 )
 
@@ -116,3 +120,71 @@ def test_rollback(said: tuple[tuple[Rollout, ...], ...], to: int | None, expecte
         changed = versions(*after.values())
         assert in_effect(changed, at(50)) == plan.version
         assert in_effect(changed, at(49)) == in_effect(versions(*said), at(49)), "earlier receipts keep their version"
+
+
+# --- which versions may still be needed -------------------------------------------------------------------------------
+
+TENTH = Rollout(share_millionths=100_000, share_by=ShareBy.RECEIPTS)
+
+
+def said(rollout: Rollout, hours: float) -> Rollout:
+    return rollout._replace(from_at=at(hours))
+
+
+@pytest.mark.parametrize(
+    ("versions", "needed"),
+    [
+        pytest.param([], set(), id="none"),
+        pytest.param([(-9,), (-5,), (-1,)], {3}, id="the newest in effect"),
+        pytest.param([(-9,), (-1,), (-5,)], {2}, id="the newest in effect, not the one published last"),
+        pytest.param([(-5,), (-5,)], {2}, id="a correction of the same date"),
+        pytest.param([(-9,), (-5,), (3,), (9,)], {2, 3, 4}, id="those that start later"),
+        pytest.param([(3,), (9,)], {1, 2}, id="none in effect yet"),
+        pytest.param([(-9,), (-5,), (-1, TENTH)], {2, 3}, id="a share, and who takes the rest"),
+        pytest.param([(-9,), (-5, TENTH), (-1, TENTH)], {1, 2, 3}, id="two shares, and who takes the rest"),
+        pytest.param([(-9,), (-5,), (-1, OFF)], {2}, id="one that is off"),
+        pytest.param([(-9, SHADOW), (-5,), (-1,)], {1, 3}, id="an old shadow"),
+        pytest.param([(-5,), (3, SHADOW)], {1, 2}, id="a shadow that starts later"),
+        pytest.param([(-5,), (-1, TENTH, said(PLAIN, -0.5))], {2}, id="a share that has become everybody"),
+        pytest.param([(-5,), (-1, TENTH, said(PLAIN, 2))], {1, 2}, id="a share that becomes everybody later"),
+        pytest.param([(-5,), (-1, said(OFF, 2))], {1, 2}, id="going back later"),
+        pytest.param([(-9,), (-5, OFF), (-1, OFF)], {1}, id="gone back two"),
+    ],
+)
+def test_versions_that_may_still_be_needed(
+    versions: list[tuple[float, *tuple[Rollout, ...]]], needed: set[int]
+) -> None:
+    known = [Dated(at(hours), number, tuple(rollouts)) for number, (hours, *rollouts) in enumerate(versions, start=1)]
+    assert needed_since(known, at(0)) == needed
+
+
+def only_in(version: int) -> str:
+    """Return a shopper whom of the shares of five versions this one's alone has."""
+    wanted = [number == version for number in range(5)]
+    names = map(str, itertools.count())
+    return next(one for one in names if [drawn(number, one) < TENTH.share_millionths for number in range(5)] == wanted)
+
+
+SHOPPERS = ["", *map(only_in, range(5))]
+
+_rollouts = st.sampled_from([PLAIN, OFF, SHADOW, TENTH]).flatmap(
+    lambda rollout: st.none().map(lambda _: rollout) | st.integers(-4, 8).map(lambda hours: said(rollout, hours))
+)
+
+
+@given(st.lists(st.tuples(st.integers(-4, 8), st.lists(_rollouts, max_size=2)), max_size=5))
+def test_whatever_is_asked_from_a_moment_on_is_needed(histories: list[tuple[int, list[Rollout]]]) -> None:
+    versions = [Dated(at(hours), number, tuple(rollouts)) for number, (hours, rollouts) in enumerate(histories)]
+    asked = set()
+    for half_hours in range(20):
+        moment = at(half_hours / 2)
+        order = due(versions, moment)
+        asked |= {one.version for one in order if in_force(one.rollouts, moment).mode is Mode.SHADOW}
+        for shopper in SHOPPERS:
+            counting = (one.version for one in order if _counts(one, moment, shopper))
+            asked |= set(itertools.islice(counting, 1))
+    assert needed_since(versions, at(0)) == asked
+
+
+def _counts(one: Dated, moment: datetime, shopper: str) -> bool:
+    return in_force(one.rollouts, moment).counts_for(one.version, "", shopper)
