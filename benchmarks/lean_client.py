@@ -205,7 +205,7 @@ class LeanConnection(asyncio.Protocol):
             self._write(frame(PING, ACK, 0, payload))
             return
         settings = dict(struct.iter_unpack(">HI", payload))
-        self._most_streams = settings.get(MAX_CONCURRENT_STREAMS, LARGEST_WINDOW)
+        self._most_streams = settings.get(MAX_CONCURRENT_STREAMS, self._most_streams)
         self._write(frame(SETTINGS, ACK, 0, b""))
         if not self.ready.done():
             self.ready.set_result(None)

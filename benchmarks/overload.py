@@ -282,7 +282,7 @@ def main(  # noqa: PLR0913, PLR0917  - the options of the command line
     books: Annotated[int, typer.Option(help="Books of the ledger; the service's own default.")] = 4,
     members: Annotated[int, typer.Option(help="Members who shop.")] = 4_000,
     clients_count: Annotated[int, typer.Option("--clients", help="Processes of the client.")] = 2,
-    connections: Annotated[int, typer.Option(help="Connections of the clients to the server.")] = 8,
+    connections: Annotated[int, typer.Option(help="Registers, each with a connection of its own.")] = 512,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object as the last line.")] = False,
 ) -> None:
     """Ask a server for more than it can do, as registers would that wait three seconds, and see what it does."""

@@ -121,6 +121,12 @@ LOOP_DELAY_SECONDS: Final = CollectedHistogram(
     ["process"],
     buckets=STEP_BUCKETS,
 )
+LINE_SECONDS: Final = CollectedHistogram(
+    "tallypoint_line_seconds",
+    "How long a call waits until its process takes it, tried ten times a second.",
+    ["process"],
+    buckets=STEP_BUCKETS,
+)
 GC_SECONDS: Final = CollectedHistogram(
     "tallypoint_gc_seconds", "Pauses of the garbage collector.", ["process"], buckets=STEP_BUCKETS
 )

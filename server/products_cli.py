@@ -15,10 +15,8 @@ from tallypoint.v1 import store_pb2, store_pb2_grpc
 
 from server.backoffice.client import Address, Key, TlsCa, back_office
 from server.command import load_settings
-from server.csv_rows import EXIT_ROWS_REFUSED, Batch, Refusal, Row, RowError, send_rows
+from server.csv_rows import EXIT_ROWS_REFUSED, Batch, Refusal, Row, send_rows
 from server.csv_rows import Table as FileTable
-from server.edge.validation import check
-from server.errors import Refused
 
 COLUMNS: Final = ("sku", "category", "brand", "supplier", "tags", "name")
 _SEPARATORS: Final = re.compile(r"[;\s]+")
@@ -49,8 +47,8 @@ def load(
     def message_of(row: Row) -> store_pb2.Product:
         product = _product(row)
         first = lines.setdefault(product.sku, row.line)
-        if first != row.line:
-            raise RowError("sku", f"stands in line {first} already")
+        if product.sku and first != row.line:
+            row.wrong("sku", f"stands in line {first} already")
         return product
 
     done: Counter[str] = Counter()
@@ -89,7 +87,7 @@ def show(
 
 
 def _product(row: Row) -> store_pb2.Product:
-    product = store_pb2.Product(
+    return store_pb2.Product(
         sku=row.text("sku"),
         category=row.text("category"),
         brand=row.text("brand"),
@@ -97,9 +95,3 @@ def _product(row: Row) -> store_pb2.Product:
         tags=[tag for tag in _SEPARATORS.split(row.text("tags")) if tag],
         name=row.text("name"),
     )
-    try:
-        check(product)
-    except Refused as refusal:
-        column, text = refusal.violations[0]
-        raise RowError(column, text) from None
-    return product

@@ -98,7 +98,9 @@ async def pos_worker_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         edge = edge_of(settings, keys, lambda store_id: min(stores.groups(store_id), default=metrics.NO_GROUP), tracing)
         service = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]
         handlers = service_handler(service, servicer, _TERMINALS, edge, batch_methods={"CommitBatch"})
-        await answer_until(stop, Port(task.pos_address, settings, edge, [(service, handlers)]), ready)
+        line_socket = task.sockets / f"{task.name}.line"
+        port = Port(task.pos_address, settings, edge, [(service, handlers)], line_socket)
+        await answer_until(stop, port, ready)
 
 
 async def _load_balances(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from server.clock import Clock, utc_now
 from server.corrections.adjustments import Adjustment, AdjustmentDesk, AdjustmentOrder, Filter
 from server.corrections.transfers import Gift, TransferDesk
 from server.database import connection
-from server.edge import Caller, Role, invalid_request
+from server.edge import Caller, Role, invalid_request, read_optional_day
 from server.members.identifiers import read_member_id
 from server.members.merge import Merger
 from server.members.registry import AdminMessage
@@ -72,7 +72,7 @@ class CorrectionServicer:
             request.unit,
             request.reason_code,
             request.note,
-            _day(request.expires_on),
+            read_optional_day(request.expires_on, "expires_on"),
         )
         message = AdminMessage.of(request.request_id, request)
         adjustment = await self._adjustments.request(message, order, caller.name, self._clock())
@@ -193,13 +193,6 @@ def _moment(timestamp: Timestamp) -> datetime:
         return timestamp.ToDatetime(tzinfo=UTC)
     except ValueError:
         raise invalid_request([("requested_from", "is not a time between the years 1 and 9999")]) from None
-
-
-def _day(text: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise invalid_request([("expires_on", "is not a day of the calendar")]) from None
 
 
 def _token(adjustment: Adjustment) -> str:

@@ -13,6 +13,7 @@ from ledger.journal import read_payloads
 from ledger.keys import business_key
 from server.checkout.facts import first_difference, member_of, paid_of, receipt_of, reexplained, usage_of
 from server.database import connection
+from server.edge import invalid_request, no_day
 from server.errors import Refused
 from server.rules.explaining import promotion_explanations
 
@@ -76,6 +77,6 @@ async def _entry(conn: Connection, request: pb.ExplainReceiptRequest) -> Booked:
 def _key(key: api.ReceiptKey) -> bytes:
     try:
         return business_key(key)
-    except ValueError as error:
-        text = f"receipt_key: {error}"
-        raise Refused(api.REFUSAL_REASON_INVALID_REQUEST, text, violations=[("receipt_key", str(error))]) from error
+    except ValueError:
+        fault = no_day(key.business_date, optional=False)
+        raise invalid_request([("receipt_key.business_date", fault)]) from None

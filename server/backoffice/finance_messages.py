@@ -14,7 +14,7 @@ from ledger.finance.closing import ClosedPeriod
 from ledger.finance.point_value import PointValue
 from ledger.finance.scope import By, Measure, Programme, Query
 from ledger.finance.table import Column, Kind, Table, Value
-from server.edge import invalid_request
+from server.edge import read_optional_day
 
 _BY: Final[Mapping[int, By]] = {
     finance_pb2.REPORT_BY_UNSPECIFIED: "month",
@@ -50,24 +50,12 @@ def query_of(message: finance_pb2.ReportQuery, programme: Programme) -> Query:
     return Query(
         programme=programme,
         as_of=message.as_of_close or None,
-        from_day=day_of(message.from_day, "query.from_day"),
-        to_day=day_of(message.to_day, "query.to_day"),
+        from_day=read_optional_day(message.from_day, "query.from_day"),
+        to_day=read_optional_day(message.to_day, "query.to_day"),
         store_id=message.store_id or None,
         by=_BY[message.by],
         measure=_MEASURES[message.measure],
     )
-
-
-def day_of(text: str, field: str) -> date | None:
-    """Return a day, or None for an empty text.
-
-    Raises:
-        Refused: INVALID_REQUEST if the calendar has no such day.
-    """
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise invalid_request([(field, "is not a day of the calendar")]) from None
 
 
 def table_message(table: Table) -> finance_pb2.ReportTable:

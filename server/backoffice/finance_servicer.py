@@ -18,11 +18,11 @@ from ledger.finance.point_value import read_point_values, record_point_value
 from ledger.finance.profile import age_profile, expiry_profile
 from ledger.finance.redemption import redemption_rate
 from ledger.finance.statement import member_statement
-from server.backoffice.finance_messages import close_message, day_of, point_value_message
+from server.backoffice.finance_messages import close_message, point_value_message
 from server.backoffice.finance_reports import ReportDesk
 from server.clock import Clock, utc_now
 from server.database import connection, transaction
-from server.edge import Caller, Role
+from server.edge import Caller, Role, read_day
 from server.errors import Refused
 from server.members.identifiers import read_member_id
 
@@ -53,8 +53,7 @@ class FinanceServicer:
     ) -> finance_pb2.CloseBooksResponse:
         """Close a day or a month."""
         programme = self._desk.programme(request.unit)
-        day = day_of(request.day, "day")
-        assert day is not None, "the request's pattern wants a day"
+        day = read_day(request.day, "day")
         last_day = last_day_of_month(day) if request.period == MONTH else day
         async with connection(self._pool) as conn:
             try:

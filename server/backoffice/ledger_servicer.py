@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import date
 from typing import TYPE_CHECKING, Final
 
 import asyncpg
@@ -18,7 +17,7 @@ from server.backoffice.ledger_messages import entry_message, head_message, hold_
 from server.checkout.convert import balance_message
 from server.clock import Clock, utc_now
 from server.database import connection
-from server.edge import Caller, Role
+from server.edge import Caller, Role, invalid_request, no_day, read_optional_day
 from server.errors import Refused
 from server.members.identifiers import read_member_id
 
@@ -113,7 +112,8 @@ class LedgerServicer:
 
     async def list_totals(self, request: ledger_pb2.ListTotalsRequest, caller: Caller) -> ledger_pb2.ListTotalsResponse:
         """Show the totals by day, unit and account."""
-        first, last = _day(request.from_day, "from_day"), _day(request.to_day, "to_day")
+        first = read_optional_day(request.from_day, "from_day")
+        last = read_optional_day(request.to_day, "to_day")
         async with connection(self._pool) as conn:
             rows = await conn.fetch(READ_TOTALS, first, last)
         return ledger_pb2.ListTotalsResponse(totals=[_total(row) for row in rows])
@@ -133,19 +133,5 @@ def _receipt_key(key: api.ReceiptKey) -> bytes:
     try:
         return business_key(key)
     except ValueError:
-        raise _no_day("receipt_key.business_date") from None
-
-
-def _day(text: str, field: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise _no_day(field) from None
-
-
-def _no_day(field: str) -> Refused:
-    return Refused(
-        api.REFUSAL_REASON_INVALID_REQUEST,
-        f"{field} is not a day of the calendar",
-        violations=[(field, "is not a day of the calendar")],
-    )
+        fault = no_day(key.business_date, optional=False)
+        raise invalid_request([("receipt_key.business_date", fault)]) from None

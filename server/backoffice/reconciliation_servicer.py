@@ -12,7 +12,7 @@ from tallypoint.v1 import reconciliation_pb2 as pb
 
 from server.clock import Clock, utc_now
 from server.database import connection, transaction
-from server.edge import Caller, Role
+from server.edge import Caller, Role, read_day, read_optional_day
 from server.errors import Refused
 from server.promotions import Programme, load_programme
 from server.reconciliation import breaks, files, reconciler, settle
@@ -66,7 +66,7 @@ class ReconciliationServicer:
 
     async def reconcile(self, request: pb.ReconcileRequest, caller: Caller) -> pb.ReconcileResponse:
         """Compare days of stores."""
-        first, last = _day(request.from_day, "from_day"), _day(request.to_day, "to_day")
+        first, last = read_day(request.from_day, "from_day"), read_day(request.to_day, "to_day")
         if not first <= last < first + timedelta(days=MAX_DAYS):
             raise _invalid("to_day", f"must be from_day or later, and at most {MAX_DAYS} days in all")
         pending = await reconciler.catch_up(self._pool)
@@ -91,8 +91,8 @@ class ReconciliationServicer:
             [BreakState(state) for state in request.states] or [BreakState.OPEN],
             [BreakKind(kind) for kind in request.kinds] or list(BreakKind),
             request.store_id,
-            _day(request.from_day, "from_day") if request.from_day else None,
-            _day(request.to_day, "to_day") if request.to_day else None,
+            read_optional_day(request.from_day, "from_day"),
+            read_optional_day(request.to_day, "to_day"),
             now - timedelta(days=request.min_age_days),
         )
         async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
@@ -236,14 +236,10 @@ def _place(token: str) -> tuple[date, str]:
     if not token:
         return date.min, ""
     day, break_id = token.split("/")
-    return _day(day, "page_token"), break_id
-
-
-def _day(text: str, field: str) -> date:
     try:
-        return date.fromisoformat(text)
+        return date.fromisoformat(day), break_id
     except ValueError:
-        raise _invalid(field, "is not a day of the calendar") from None
+        raise _invalid("page_token", "is not the next_page_token of the answer before, unchanged") from None
 
 
 def _invalid(field: str, text: str) -> Refused:

@@ -13,6 +13,7 @@ from ledger.model import Booked, Command
 from ledger.model import Refused as LedgerRefused
 from ledger.owned import NEVER_READ
 from server.checkout.convert import invalid
+from server.edge import no_day
 from server.errors import Refused
 
 CASHIER_TEXTS: Final[Mapping[common_pb2.RefusalReason, str]] = {
@@ -36,8 +37,8 @@ def receipt_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
     """
     try:
         return business_key(key)
-    except ValueError as error:
-        raise invalid(f"{field}.business_date", f"is no date of the calendar: {error}") from error
+    except ValueError:
+        raise invalid(f"{field}.business_date", no_day(key.business_date, optional=False)) from None
 
 
 async def turn(committer: Committer, book: int, deadline: float | None) -> None:

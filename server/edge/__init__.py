@@ -7,7 +7,8 @@ from server.edge.caller import Authenticator, Caller, Identity, Role
 from server.edge.handlers import Edge, MethodHandlers, service_handler
 from server.edge.stream import Stream
 from server.edge.timeline import Timeline
-from server.edge.validation import check, invalid_request
+from server.edge.validation import check, invalid_request, read_day, read_optional_day
+from server.edge.wording import no_day
 
 __all__ = [
     "Authenticator",
@@ -20,5 +21,8 @@ __all__ = [
     "Timeline",
     "check",
     "invalid_request",
+    "no_day",
+    "read_day",
+    "read_optional_day",
     "service_handler",
 ]

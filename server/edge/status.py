@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from typing import Any, Final, NoReturn
 
 import structlog
+from google.protobuf import any_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from tallypoint.v1 import common_pb2 as api
@@ -36,15 +38,14 @@ def rpc_status(refused: Refused) -> status_pb2.Status:
     """Return the refusal as a status with ErrorInfo and, where they apply, BadRequest, RetryInfo, LocalizedMessage."""
     numeric_code: int = refused.code.value[0]
     status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
-    _add(status, error_details_pb2.ErrorInfo(reason=refused.reason_name, domain=ERROR_DOMAIN))
+    status.details.append(_why(refused.reason_name))
     if refused.violations:
-        _add(status, _bad_request(refused))
+        status.details.append(_packed(_bad_request(refused)))
     if refused.retry_after_seconds is not None:
-        delay = duration_of_seconds(refused.retry_after_seconds)
-        _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
+        status.details.append(_when(refused.retry_after_seconds))
     if refused.cashier_text:
         text = _cut(refused.cashier_text, MAX_TEXT_BYTES)
-        _add(status, error_details_pb2.LocalizedMessage(locale="en", message=text))
+        status.details.append(_packed(error_details_pb2.LocalizedMessage(locale="en", message=text)))
     return status
 
 
@@ -61,8 +62,20 @@ def _bad_request(refused: Refused) -> error_details_pb2.BadRequest:
     return bad_request
 
 
-def _add(status: status_pb2.Status, detail: Message) -> None:
-    status.details.add().Pack(detail)
+@functools.lru_cache
+def _why(reason_name: str) -> any_pb2.Any:
+    return _packed(error_details_pb2.ErrorInfo(reason=reason_name, domain=ERROR_DOMAIN))
+
+
+@functools.lru_cache
+def _when(retry_after_seconds: float) -> any_pb2.Any:
+    return _packed(error_details_pb2.RetryInfo(retry_delay=duration_of_seconds(retry_after_seconds)))
+
+
+def _packed(detail: Message) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
 
 
 def _cut(text: str, length_bytes: int) -> str:

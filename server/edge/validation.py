@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import date
 from typing import Final
 
 import protovalidate
@@ -10,7 +11,7 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 
 from server.edge.prover import Proof, prover
-from server.edge.wording import wording
+from server.edge.wording import no_day, wording
 from server.errors import Refused
 
 _validator: Final = protovalidate.Validator()
@@ -60,6 +61,26 @@ def invalid_request(violations: list[tuple[str, str]]) -> Refused:
     more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
     message = f"{field}: {text}{more}" if field else f"{text}{more}"
     return Refused(api.REFUSAL_REASON_INVALID_REQUEST, message, violations=violations)
+
+
+def read_day(text: str, field: str) -> date:
+    """Return the day that a field names in its form, but for birthdays: the refusal tells it.
+
+    Raises:
+        Refused: INVALID_REQUEST if the calendar has no such day.
+    """
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise invalid_request([(field, no_day(text, optional=False))]) from None
+
+
+def read_optional_day(text: str, field: str) -> date | None:
+    """Return the day that a field names in its form, or None for an empty text; see `read_day`."""
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise invalid_request([(field, no_day(text, optional=True))]) from None
 
 
 def _named(violations: Iterable[protovalidate.Violation], request: Message) -> list[tuple[str, str]]:

@@ -1,8 +1,8 @@
 """Says in words which limit of the proto files a value breaks, and what is expected instead.
 
 What people read names the fault and the cure, with an example. It may tell numbers, lengths and counts, but never the
-value of a text: that may be a name, a phone or a card, and refusals may be logged. `FORMS` has the words for every
-pattern of the proto files; the tests notice one that is missing.
+value of a text: that may be a name, a phone or a card, and refusals may be logged. A day of digits that is no birthday
+may be told. `FORMS` has the words for every pattern of the proto files; the tests notice one that is missing.
 """
 
 from __future__ import annotations
@@ -54,6 +54,18 @@ FORMS: Final[Mapping[str, Form]] = {
 """The words for each pattern of the proto files."""
 
 
+_OR_EMPTY: Final = " (or leave it empty)"
+
+
+def no_day(text: str = "", *, optional: bool) -> str:
+    """Return what is wrong with a day that has its form but is not in the calendar, such as 2026-02-30.
+
+    A birthday is personal: leave its text out.
+    """
+    which = f" {text}, which is" if text else ""
+    return f"is{which} not {_DAY.what}, such as {_DAY.example}{_OR_EMPTY if optional else ''}"
+
+
 class _Broken(NamedTuple):
     """A value, the rules of its field or item, of which it breaks one, and the field itself or the choice."""
 
@@ -65,7 +77,7 @@ class _Broken(NamedTuple):
         form = FORMS[self.limits.pattern]
         if not self.value:
             return f"is empty: must be {form.what}, such as {form.example}"
-        or_empty = " (or leave it empty)" if self.limits.pattern.endswith(("?$", "*$")) else ""
+        or_empty = _OR_EMPTY if self.limits.pattern.endswith(("?$", "*$")) else ""
         return f"is not {form.what}, such as {form.example}{or_empty}"
 
     def uuid(self) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from ledger.finance.accounts import PARTNER_PREFIX
 
@@ -19,7 +21,31 @@ _PARTNER_NAME: Final = r"^(Assets|Liabilities|Equity|Income|Expenses)(:([A-Z0-9]
 _NOT_NAME: Final = re.compile(r"[^A-Za-z0-9-]+")
 _NOT_COMMODITY: Final = re.compile(r"[^A-Z0-9'._-]+")
 
-Commodity = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9'._-]{0,22}[A-Z0-9]$")]
+_COMMODITY: Final = r"^[A-Z][A-Z0-9'._-]{0,22}[A-Z0-9]$"
+
+Commodity = Annotated[str, Field(pattern=_COMMODITY)]
+
+_ACCOUNT: Final = (
+    "is not an account's name: Assets, Liabilities, Equity, Income or Expenses, and after it one part or more of Latin "
+    "letters, digits and hyphens, each after a colon and with"
+)
+_UNIT: Final = (
+    "is not a unit's name: 2 to 24 capital Latin letters, digits and signs ' . _ -, with a letter first and no sign "
+    "last, such as BONUS"
+)
+_FORMS: Final[Mapping[str, str]] = {
+    _NAME: f"{_ACCOUNT} a capital or a digit first, such as Liabilities:Loyalty:Points",
+    _PARTNER_NAME: f"{_ACCOUNT} a capital, a digit or {PLACEHOLDER} first, such as Assets:Partners:{PLACEHOLDER}",
+    _COMMODITY: _UNIT,
+}
+"""What is wrong with a text that does not fit a pattern."""
+_WORDS: Final[Mapping[str, str]] = {
+    "missing": "is missing: add it",
+    "string_type": "must be a text in quotes",
+    "model_type": "must be a table of names and values",
+    "dict_type": "must be a table of names and values",
+}
+"""What is wrong, by the kind that pydantic gives it."""
 
 
 class AccountMapError(ValueError):
@@ -109,8 +135,23 @@ def load_account_map(path: Path | None = None) -> AccountMap:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AccountMapError(f"{path}: this is not TOML: {error}") from None
     except ValidationError as error:
-        faults = [f"  {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        faults = [f"  {'.'.join(map(str, fault['loc']))}: {_wording(fault)}" for fault in error.errors()]
         raise AccountMapError(f"{path}: this is not an account map:\n" + "\n".join(faults)) from None
+
+
+def _wording(fault: ErrorDetails) -> str:
+    """Return what is wrong with a field, and what is expected instead; pydantic's own words where there are none."""
+    kind, where, value, context = fault["type"], fault["loc"], fault["input"], fault.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        return f"{value!r} {_FORMS[context['pattern']]}"
+    if kind == "string_too_long":
+        return f"must have at most {context['max_length']} characters, not {len(value)}"
+    if kind == "extra_forbidden":
+        known: Mapping[int, Iterable[str]] = {1: AccountMap.model_fields, 2: GlAccounts.model_fields}
+        return f"is not known here: the names are {', '.join(known.get(len(where), GlAccount.model_fields))}"
+    if kind == "model_type" and len(where) > 1:
+        return f'{_WORDS[kind]}, such as {{number = "2410", name = "Liabilities:Loyalty:Points"}}'
+    return _WORDS.get(kind) or fault["msg"]
 
 
 def _over(known: Any, own: Any) -> Any:  # noqa: ANN401 - any TOML

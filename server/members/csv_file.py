@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -97,12 +97,13 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
     reader = None
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, restkey=ERROR_PREFIX, strict=True)
-            _check_columns(path, reader.fieldnames)
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = next(reader, [])
+            _check_columns(path, names)
             line = reader.line_num + 1
             for values in reader:
-                surplus = tuple(values.pop(ERROR_PREFIX, ()) or ())
-                yield Row(line, values, surplus)
+                if values:
+                    yield Row(line, dict(zip(names, values, strict=False)), tuple(values[len(names) :]))
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise FileError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
@@ -110,8 +111,8 @@ def read_rows(path: Path, delimiter: str = ",") -> Iterator[Row]:
         raise FileError(f"{path}:{reader.line_num if reader else 1}: is not CSV: {error}") from None
 
 
-def _check_columns(path: Path, names: object) -> None:
-    if not isinstance(names, list):
+def _check_columns(path: Path, names: Sequence[str]) -> None:
+    if not names:
         raise FileError(f"{path}:1: is empty; its first line must name columns: {', '.join(COLUMNS)}")
     unknown = [name for name in names if name not in COLUMNS and not name.startswith(ERROR_PREFIX)]
     if unknown:

@@ -21,6 +21,7 @@ from tallypoint.v1 import member_pb2
 from ledger.append import MemberChange, append_member_changes
 from ledger.books import book_of_member
 from server.database import connection, transaction
+from server.edge import no_day
 from server.errors import Refused
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, lock_present, merged_refusal, read_members
@@ -505,7 +506,7 @@ def _birthday(text: str, now: datetime, field: str) -> date | None:
     try:
         birthday = date.fromisoformat(text)
     except ValueError:
-        raise _invalid(field, "is not a day of the calendar written as YYYY-MM-DD") from None
+        raise _invalid(field, no_day(optional=True)) from None
     if birthday > now.date():
         raise _invalid(field, "lies in the future")
     return birthday

@@ -426,7 +426,7 @@ def _date(text: str) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise fail(f"{text!r} is not a day of the calendar: write it as YYYY-MM-DD") from None
+        raise fail(f"{text!r} is not a day of the calendar: write it as YYYY-MM-DD, such as 2026-05-17") from None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import reconciliation_pb2 as pb
 
+from server.edge import no_day
 from server.errors import Refused
 from server.reconciliation.model import Amounts, ReceiptKind, RegisterReceipt, TerminalDay, ZReport
 from server.reconciliation.receipt_numbers import Run, Runs, covers, joined, parse, size, text_of
@@ -160,7 +161,7 @@ def _day_faults(text: str) -> Iterator[Fault]:
     try:
         date.fromisoformat(text)
     except ValueError:
-        yield "business_date", "must be a day of the calendar as YYYY-MM-DD"
+        yield "business_date", no_day(text, optional=False)
 
 
 # --- loading -----------------------------------------------------------------------------------------------

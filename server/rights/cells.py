@@ -16,35 +16,37 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import BackOfficeClient, back_office
 from server.command import load_settings
-from server.csv_rows import EXIT_ROWS_REFUSED, Row, RowError
+from server.csv_rows import EXIT_ROWS_REFUSED, Row
 
 MEMBER_COLUMNS: Final = ("member_id", "card_number", "phone", "digital_token")
 """Members are named in one of these columns, each in its own."""
+DAY_OPTIONS: Final = {"valid_from": "--from", "valid_until": "--until"}
+"""The options for rows that name no days."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 File = Annotated[Path, typer.Argument(help="A CSV file, UTF-8.", exists=True, dir_okay=False)]
-Errors = Annotated[Path | None, typer.Option(help="Write the refused rows to this CSV file.")]
+Errors = Annotated[Path | None, typer.Option("--errors", help="Write the refused rows to this CSV file.")]
 Delimiter = Annotated[str, typer.Option(help="What separates values.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
 MemberName = Annotated[str, typer.Argument(help="The member's id, a card number, or a phone with its +.")]
 
 
 def member_of(row: Row) -> api.Identifier | None:
-    """Return the member that a row names, or None if it names none; RowError if it names one twice."""
+    """Return the member that a row names, or None if it names none; naming one twice is a fault."""
     named = [column for column in MEMBER_COLUMNS if row.text(column)]
     if not named:
         return None
-    if len(named) > 1:
-        raise RowError(named[1], f"is set beside {named[0]}: name the member once")
+    for column in named[1:]:
+        row.wrong(column, f"is set beside {named[0]}: name the member once")
     return api.Identifier(**{named[0]: row.text(named[0])})
 
 
 def present_member_of(row: Row) -> api.Identifier:
-    """Return the member that a row names; RowError if it names none."""
+    """Return the member that a row names; naming none is a fault."""
     member = member_of(row)
     if member is None:
-        raise RowError("", f"names no member: fill one of {', '.join(MEMBER_COLUMNS)}")
-    return member
+        row.wrong("", f"names no member: fill one of {', '.join(MEMBER_COLUMNS)}")
+    return member or api.Identifier()
 
 
 def identifier_of(text: str) -> api.Identifier:

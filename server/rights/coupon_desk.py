@@ -234,7 +234,8 @@ def _drafts(rows: Sequence[rights_pb2.CouponRow]) -> tuple[dict[int, NewCoupon],
         if earlier == index:
             drafts[index] = draft
         else:
-            refused[index] = invalid_request([("code", f"is the same as in row {earlier} of this batch")])
+            fault = f"is the same as in row {earlier} of this batch: leave one of them out"
+            refused[index] = invalid_request([("code", fault)])
     return drafts, refused
 
 
@@ -268,7 +269,7 @@ def _code_taken(coupon: CouponRecord) -> Refused:
     return Refused(
         api.REFUSAL_REASON_ALREADY_EXISTS,
         f"a coupon of series {coupon.series} has this code, with other terms",
-        violations=[("code", f"is that of a coupon of series {coupon.series} with other terms")],
+        violations=[("code", f"is that of a coupon of series {coupon.series} with other terms: give out another code")],
     )
 
 

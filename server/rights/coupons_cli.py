@@ -19,6 +19,7 @@ from server.csv_rows import Batch, Refusal, Row, send_rows
 from server.csv_rows import Table as FileTable
 from server.progress import progress
 from server.rights.cells import (
+    DAY_OPTIONS,
     MEMBER_COLUMNS,
     DataDir,
     Delimiter,
@@ -80,7 +81,8 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             done.update(added=response.added, unchanged=response.unchanged)
             return batch.refusals(response.refused)
 
-        sent = send_rows(FileTable(file, COLUMNS, ("code",), delimiter), "Loading coupons", message_of, send, errors)
+        table = FileTable(file, COLUMNS, ("code",), delimiter, {"member": MEMBER_COLUMNS}, DAY_OPTIONS)
+        sent = send_rows(table, "Loading coupons", message_of, send, errors)
     there = f"{done['added']:,} coupons are new, {done['unchanged']:,} were there already"
     finish(f"{sent.rows:,} rows: {there}, {sent.refused:,} were refused", sent.refused)
 

@@ -12,9 +12,10 @@ from rich.table import Table
 from tallypoint.v1 import rights_pb2
 
 from server.backoffice.client import Address, Key, TlsCa
-from server.csv_rows import Batch, Refusal, Row, RowError, send_rows
+from server.csv_rows import Batch, Refusal, Row, send_rows
 from server.csv_rows import Table as FileTable
 from server.rights.cells import (
+    DAY_OPTIONS,
     MEMBER_COLUMNS,
     DataDir,
     Delimiter,
@@ -30,6 +31,7 @@ from server.rights.cells import (
 )
 
 COLUMNS: Final = ("promotion", *MEMBER_COLUMNS, "valid_from", "valid_until")
+_FIELDS: Final = {"promotion_id": ("promotion",), "member": MEMBER_COLUMNS}
 
 app = typer.Typer(no_args_is_help=True, help="Personal offers.")
 
@@ -57,7 +59,7 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     def message_of(row: Row) -> rights_pb2.OfferAssignment:
         promotion_id = row.text("promotion") or promotion
         if not promotion_id:
-            raise RowError("promotion", "is empty, and there is no --promotion")
+            row.wrong("promotion", "is empty, and there is no --promotion")
         return rights_pb2.OfferAssignment(
             promotion_id=promotion_id,
             member=present_member_of(row),
@@ -74,7 +76,9 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             done["changed"] += response.changed
             return batch.refusals(response.refused)
 
-        sent = send_rows(FileTable(file, COLUMNS, (), delimiter), "Loading offers", message_of, send, errors)
+        options = {**DAY_OPTIONS, "promotion": "--promotion"} if promotion else DAY_OPTIONS
+        table = FileTable(file, COLUMNS, (), delimiter, _FIELDS, options)
+        sent = send_rows(table, "Loading offers", message_of, send, errors)
     # A member whose offers stand in two batches counts twice.
     text = f"{sent.rows:,} rows: {done['changed']:,} times a member's offers changed"
     finish(f"{text}, {sent.refused:,} rows were refused", sent.refused)

@@ -106,7 +106,8 @@ class MemberFinder:
 
 
 def _not_found(field: str) -> Refused:
-    return Refused(api.REFUSAL_REASON_NOT_FOUND, "no member has this identifier", violations=[(field, "is nobody's")])
+    fault = "is nobody's: correct it, or register the member first"
+    return Refused(api.REFUSAL_REASON_NOT_FOUND, "no member has this identifier", violations=[(field, fault)])
 
 
 def _within(refusal: Refused, field: str) -> Refused:

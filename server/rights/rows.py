@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
-from server.edge import invalid_request
+from server.edge import invalid_request, read_optional_day
 from server.errors import Refused, refusal_message
 
 
@@ -21,8 +21,17 @@ class Days(NamedTuple):
 
 
 def read_days(valid_from: str, valid_until: str) -> Days:
-    """Return the days of a row; Refused INVALID_REQUEST if they are none, or in the wrong order."""
-    days = Days(_day(valid_from, "valid_from"), _day(valid_until, "valid_until"))
+    """Return the days of a row; Refused INVALID_REQUEST if they are none, both at once, or in the wrong order."""
+    read: list[date | None] = []
+    faults: list[tuple[str, str]] = []
+    for field, text in (("valid_from", valid_from), ("valid_until", valid_until)):
+        try:
+            read.append(read_optional_day(text, field))
+        except Refused as refusal:
+            faults += refusal.violations
+    if faults:
+        raise invalid_request(faults)
+    days = Days(*read)
     if days.first and days.last and days.last < days.first:
         raise invalid_request([("valid_until", f"lies before valid_from, {days.first}")])
     return days
@@ -43,12 +52,5 @@ def too_many(field: str, most: int, what: str) -> Refused:
     return Refused(
         api.REFUSAL_REASON_INVALID_REQUEST,
         f"the member has {most} {what} already; take some away first",
-        violations=[(field, f"would have more than {most} {what}")],
+        violations=[(field, f"would have more than {most} {what}: take some away first")],
     )
-
-
-def _day(text: str, field: str) -> date | None:
-    try:
-        return date.fromisoformat(text) if text else None
-    except ValueError:
-        raise invalid_request([(field, "is not a day of the calendar written as YYYY-MM-DD")]) from None

@@ -68,7 +68,8 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             done["changed"] += response.changed
             return batch.refusals(response.refused)
 
-        table = FileTable(file, MEMBER_COLUMNS, (), delimiter)
+        names = {"members": MEMBER_COLUMNS, "kind": MEMBER_COLUMNS}
+        table = FileTable(file, MEMBER_COLUMNS, (), delimiter, names)
         sent = send_rows(table, f"Segment {segment}", present_member_of, send, errors_to)
         verb = "taken out" if remove else "put in"
         text = f"{sent.rows:,} rows: {done['changed']:,} members were {verb}, {sent.refused:,} rows were refused"

@@ -350,7 +350,7 @@ def _receipt(text: str) -> pb.ExplainReceiptRequest:
         try:
             date.fromisoformat(match[3])
         except ValueError:
-            raise fail(f"{match[3]} is no day of the calendar") from None
+            raise fail(f"{match[3]} is no day of the calendar written as YYYY-MM-DD, such as 2026-05-17") from None
         key = common_pb2.ReceiptKey(
             store_id=match[1], terminal_id=match[2], business_date=match[3], receipt_number=int(match[4])
         )

@@ -250,6 +250,9 @@ def run(server: RunningServer, *arguments: str, own_process: bool = False) -> Co
     return run_command(*arguments, environment=environment, own_process=own_process)
 
 
+NO_BIRTHDAY = "is not a day of the calendar written as YYYY-MM-DD, such as 2026-05-17 (or leave it empty)"
+
+
 def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: RunningServer, tmp_path: Path) -> None:
     cards = [card() for _ in range(1200)]
     rows = [f"{number},Member {index}," for index, number in enumerate(cards)]
@@ -263,7 +266,7 @@ def test_import_command_reports_each_bad_row_and_may_be_run_again(tallypoint: Ru
     for done in outcomes:
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines() == [
-            f"{file}:5: INVALID_REQUEST: birthday: is not a day of the calendar written as YYYY-MM-DD",
+            f"{file}:5: INVALID_REQUEST: birthday: {NO_BIRTHDAY}",
             f"{file}:702: CARD_FOREIGN: card_numbers[0]: is not a number of one of our card schemes (ean13:2)",
             f"{file}:703: IDENTIFIER_TAKEN: card_numbers[0]: already belongs to a member",
             "1,200 rows: 1,197 are members, 3 were refused",
@@ -293,7 +296,7 @@ def test_import_command_tells_line_column_and_cure(tallypoint: RunningServer, tm
         "+380501234569,,,asleep\n"
     )
     done = run(tallypoint, "members", "import", str(file))
-    day = "birthday: is not a day of the calendar written as YYYY-MM-DD, such as 2026-05-17 (or leave it empty)"
+    day = f"birthday: {NO_BIRTHDAY}"
     uuid = "member_id: is not a UUID, such as 0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f (or leave it empty)"
     assert done.returncode == 1, done.stderr
     assert done.stdout.splitlines() == [

@@ -249,7 +249,12 @@ async def test_file_counts_when_all_its_parts_are_there(office: Office) -> None:
         pytest.param([z(0), z(1, line=3)], "reports[1].first_number", "line 3: must be given", id="no numbers"),
         pytest.param([z(1, 5, 4)], "reports[0].last_number", "must be at least the first", id="backwards"),
         pytest.param([z(9, 1, 5)], "reports[0].last_number", "leaves room for 5 numbers", id="no room"),
-        pytest.param([z(0, business_date="2026-02-30")], "reports[0].business_date", "day of the calendar", id="day"),
+        pytest.param(
+            [z(0, business_date="2026-02-30")],
+            "reports[0].business_date",
+            "is 2026-02-30, which is not a day of the calendar written as YYYY-MM-DD",
+            id="day",
+        ),
         pytest.param(
             [z(1, 1, 5, void_numbers=[pb.ReceiptNumbers(first=5, last=6)])],
             "reports[0].void_numbers",

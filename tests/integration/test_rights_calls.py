@@ -154,6 +154,13 @@ def test_store_has_groups_and_a_partner(channel: grpc.Channel, tallypoint: Runni
 
 # --- commands -----------------------------------------------------------------------------------------------------
 
+NO_FORM_OF_A_DAY = "is not a day of the calendar written as YYYY-MM-DD, such as 2026-05-17 (or leave it empty)"
+NO_DAY = f"is 2030-02-30, which {NO_FORM_OF_A_DAY}"
+NO_UUID = "is not a UUID, such as 0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f"
+NO_NUMBER = "is not a whole number of at most 9 digits, such as 5 (or leave it empty)"
+NO_CODE = "is not a code of Latin letters, digits, points, underscores and hyphens alone, such as kyiv-12"
+NO_MEMBER = "names no member: fill one of member_id, card_number, phone, digital_token"
+
 
 def test_coupons_are_loaded_from_a_file_which_may_be_loaded_again(
     crm: Client, shopper: common_pb2.Identifier, tallypoint: RunningServer, tmp_path: Path
@@ -170,8 +177,8 @@ def test_coupons_are_loaded_from_a_file_which_may_be_loaded_again(
         done = run(tallypoint, *command, "--errors", str(refused))
         assert done.returncode == 1, done.stderr
         assert done.stdout.splitlines() == [
-            f"{file}:4: INVALID_REQUEST: uses: must be a whole number",
-            f"{file}:5052: CARD_FOREIGN: member.card_number: is not a number of one of our card schemes (ean13:2)",
+            f"{file}:4: INVALID_REQUEST: uses: {NO_NUMBER}",
+            f"{file}:5052: CARD_FOREIGN: card_number: is not a number of one of our card schemes (ean13:2)",
             f"5,100 rows: {counts} already, 2 were refused",
         ]
         assert "5,100 of 5,100 rows" in done.stderr
@@ -271,8 +278,9 @@ def test_catalogue_is_loaded_from_a_file(tallypoint: RunningServer, tmp_path: Pa
     skus = [uuid4().hex for _ in range(5001)]
     rows = [f'{sku},dairy/milk,Own,Farm,"fresh; eco",Milk' for sku in skus]
     rows[7] = f"{skus[0]},dairy,,,,"
-    rows[8] = f"{skus[8]},dairy,{'x' * 65},,,"
+    rows[8] = f"{skus[8]},dairy,{'x' * 65},,{'y' * 33},"
     rows[9] = ",dairy,,,,"
+    brand = "brand: must have at most 64 characters, not 65"
     file = tmp_path / "products.csv"
     file.write_text("sku,category,brand,supplier,tags,name\n" + "\n".join(rows) + "\n")
     for changed in ("4,998", "0"):
@@ -280,12 +288,163 @@ def test_catalogue_is_loaded_from_a_file(tallypoint: RunningServer, tmp_path: Pa
         assert done.returncode == 1
         assert done.stdout.splitlines() == [
             f"{file}:9: INVALID_REQUEST: sku: stands in line 2 already",
-            f"{file}:10: INVALID_REQUEST: brand: must have at most 64 characters, not 65",
+            f"{file}:10: INVALID_REQUEST: {brand}; tags[0]: must have 1 to 32 characters, not 33",
             f"{file}:11: INVALID_REQUEST: sku: is empty: must have 1 to 64 characters",
             f"5,001 rows: {changed} articles are new or different, 3 were refused",
         ], done.stderr
     shown = run(tallypoint, "products", "show", skus[1])
     assert "Farm" in shown.stdout, shown.stderr
+
+
+COUPONS = ("coupons", "code,member_id,phone,uses,valid_from,valid_until", ("--series", "winter-letter"))
+SEGMENTS = ("segments", "member_id,phone,digital_token", ("--segment", "pensioners"))
+OFFERS = ("offers", "promotion,member_id,phone,valid_from,valid_until", ())
+
+
+@pytest.mark.parametrize(
+    ("of", "row", "words"),
+    [
+        pytest.param(
+            COUPONS,
+            ",K-7,,5000,17.05.2030,30-1-1",
+            "INVALID_REQUEST: code: is empty: must have 1 to 64 characters; "
+            f"member_id: {NO_UUID}; uses: must be 0 to 1,000, not 5,000; "
+            f"valid_from: {NO_FORM_OF_A_DAY}; valid_until: {NO_FORM_OF_A_DAY}",
+            id="coupon whose every cell is wrong",
+        ),
+        pytest.param(
+            COUPONS,
+            "C-1,,,many,17.05.2030,",
+            f"INVALID_REQUEST: uses: {NO_NUMBER}; valid_from: {NO_FORM_OF_A_DAY}",
+            id="uses in words, and a day as people write it",
+        ),
+        pytest.param(COUPONS, "C-1,,,9999999999,,", f"INVALID_REQUEST: uses: {NO_NUMBER}", id="uses beyond all limits"),
+        pytest.param(
+            COUPONS,
+            "C-1,,,,2030-02-30,2030-02-30",
+            f"INVALID_REQUEST: valid_from: {NO_DAY}; valid_until: {NO_DAY}",
+            id="days that the calendar does not have",
+        ),
+        pytest.param(
+            COUPONS,
+            "C-1,,,,2030-02-02,2030-02-01",
+            "INVALID_REQUEST: valid_until: lies before valid_from, 2030-02-02",
+            id="coupon that ends before it begins",
+        ),
+        pytest.param(
+            COUPONS,
+            "C-1,,0441,,,",
+            "PHONE_INVALID: phone: does not exist: write it as +380501234567, or as dialled in UA",
+            id="phone of a coupon's member",
+        ),
+        pytest.param(
+            COUPONS,
+            "C-1,0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f,,,,",
+            "NOT_FOUND: member_id: is nobody's: correct it, or register the member first",
+            id="coupon of nobody",
+        ),
+        pytest.param(
+            COUPONS,
+            "C-1,,,,,,2030-01-01,x",
+            "INVALID_REQUEST: has 2 values more than the first line has columns",
+            id="a comma too many",
+        ),
+        pytest.param(
+            SEGMENTS,
+            "K-7,050,short",
+            f"INVALID_REQUEST: phone: is set beside member_id: name the member once; digital_token: is set beside "
+            f"member_id: name the member once; member_id: {NO_UUID}",
+            id="member named three times, once wrong",
+        ),
+        pytest.param(SEGMENTS, ",,", None, id="empty line of a segment"),
+        pytest.param(
+            SEGMENTS, ",050,", "INVALID_REQUEST: phone: must have 4 to 40 characters, not 3", id="phone cut short"
+        ),
+        pytest.param(
+            SEGMENTS,
+            ",0441,",
+            "PHONE_INVALID: phone: does not exist: write it as +380501234567, or as dialled in UA",
+            id="phone of nobody in a segment",
+        ),
+        pytest.param(
+            OFFERS,
+            "a cake,K-7,,,2030-1-31",
+            f"INVALID_REQUEST: promotion: {NO_CODE}; member_id: {NO_UUID}; valid_until: {NO_FORM_OF_A_DAY}",
+            id="offer whose every cell is wrong",
+        ),
+        pytest.param(
+            OFFERS,
+            ",,,2030-1-31,",
+            "INVALID_REQUEST: promotion: is empty, and there is no --promotion; "
+            f"{NO_MEMBER}; valid_from: {NO_FORM_OF_A_DAY}",
+            id="offer of nothing to nobody",
+        ),
+    ],
+)
+def test_bad_row_is_told_by_line_and_column_with_all_that_is_wrong(
+    tallypoint: RunningServer, tmp_path: Path, of: tuple[str, str, tuple[str, ...]], row: str, words: str | None
+) -> None:
+    command, columns, options = of
+    file, refused = tmp_path / "rows.csv", tmp_path / "refused.csv"
+    file.write_text(f"{columns}\n\n{row}\n")
+    done = run(tallypoint, command, "load", str(file), *options, "--errors", str(refused))
+    expected = words or f"INVALID_REQUEST: {NO_MEMBER}"
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[0] == f"{file}:3: {expected}"
+    assert len(done.stdout.splitlines()) == 2
+    with refused.open() as written:
+        [kept] = csv.DictReader(written)
+    assert f"{kept['error_reason']}: {kept['error_message']}" == expected
+
+
+@pytest.mark.parametrize(
+    ("of", "row", "options", "words"),
+    [
+        pytest.param(COUPONS, "C-1,,,,,", ("--from", "2030-02-30"), f"--from: {NO_DAY}", id="day of no calendar"),
+        pytest.param(COUPONS, "C-1,,,,,", ("--until", "soon"), f"--until: {NO_FORM_OF_A_DAY}", id="day in words"),
+        pytest.param(
+            OFFERS,
+            "cakes,,+380501234567,,",
+            ("--from", "2030-02-02", "--until", "2030-02-01"),
+            "--until: lies before valid_from, 2030-02-02",
+            id="end before the beginning",
+        ),
+        pytest.param(OFFERS, ",,+380501234567,,", ("--promotion", "a cake"), f"--promotion: {NO_CODE}", id="promotion"),
+        pytest.param(
+            COUPONS,
+            "C-1,,,,17.05.2030,",
+            ("--from", "2030-02-02"),
+            f"valid_from: {NO_FORM_OF_A_DAY}",
+            id="not the option where the row has its own",
+        ),
+    ],
+)
+def test_option_that_stands_for_an_empty_cell_is_told_by_its_name(
+    tallypoint: RunningServer,
+    tmp_path: Path,
+    of: tuple[str, str, tuple[str, ...]],
+    row: str,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    command, columns, always = of
+    file = tmp_path / "rows.csv"
+    file.write_text(f"{columns}\n{row}\n")
+    done = run(tallypoint, command, "load", str(file), *always, *options)
+    assert done.stdout.splitlines()[0] == f"{file}:2: INVALID_REQUEST: {words}", done.stderr
+
+
+def test_code_that_stands_twice_is_told_by_the_line_of_the_first(tallypoint: RunningServer, tmp_path: Path) -> None:
+    code, file = unique("twice"), tmp_path / "coupons.csv"
+    file.write_text(f"code,uses\nC-1,many\n\n{code},1\n{code.lower()},2\n")
+    command = ("coupons", "load", str(file), "--series")
+    done = run(tallypoint, *command, unique("spring"))
+    twice = "code: is the same as in line 4: leave one of them out"
+    assert done.stdout.splitlines()[1] == f"{file}:5: INVALID_REQUEST: {twice}", done.stderr
+    file.write_text(f"code,uses\n{code},7\n")
+    done = run(tallypoint, *command, unique("autumn"))
+    assert ": ALREADY_EXISTS: code: is that of a coupon of series SPRING-" in done.stdout, done.stderr
+    assert "with other terms: give out another code" in done.stdout
 
 
 @pytest.mark.parametrize(

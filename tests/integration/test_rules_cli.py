@@ -85,7 +85,12 @@ def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path:
         pytest.param(("publish", "nowhere.yaml"), 2, "is no file", id="no file"),
         pytest.param(("rollback",), 2, "give --yes", id="nobody to ask"),
         pytest.param(("explain", "receipt-17"), 2, "names no receipt", id="no receipt"),
-        pytest.param(("explain", "s", "t", "2026-02-30", "1"), 2, "no day of the calendar", id="no day"),
+        pytest.param(
+            ("explain", "s", "t", "2026-02-30", "1"),
+            2,
+            "2026-02-30 is no day of the calendar written as YYYY-MM-DD, such as 2026-05-17",
+            id="no day",
+        ),
         pytest.param(("check", "{wrong}"), 1, "line_discount.percent", id="a wrong file"),
         pytest.param(("preview", "{file}", "--receipt", "{wrong}"), 2, "Field required", id="a wrong receipt"),
         pytest.param(("backtest", "{file}", "--dataset", "2017-01"), 2, "--against FILE", id="against nothing"),

@@ -69,7 +69,7 @@ def test_row_is_read(tmp_path: Path, text: str, member: member_pb2.NewMember) ->
 
 def test_rows_know_where_they_begin(tmp_path: Path) -> None:
     path = write(tmp_path, 'phone,name\n1,"two\nlines"\n2,\n\n3,\n')
-    assert [(row.line, row.values["phone"]) for row in read_rows(path)] == [(2, "1"), (4, "2"), (5, "3")]
+    assert [(row.line, row.values["phone"]) for row in read_rows(path)] == [(2, "1"), (4, "2"), (6, "3")]
 
 
 @pytest.mark.parametrize(

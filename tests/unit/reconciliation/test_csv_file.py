@@ -87,7 +87,7 @@ def test_row(tmp_path: Path, text: str, delimiter: str, row: Message) -> None:
         pytest.param("12,3,2026-03-01,-1,1,2,,", "receipts", "must be a whole number", id="below zero"),
         pytest.param("12,3,2026-03-01,,1,2,,", "receipts", "must not be empty", id="empty"),
         pytest.param("12,3,01.03.2026,1,1,2,,", "business_date", "", id="a date in another form"),
-        pytest.param("12,3,2026-02-30,1,1,2,,", "business_date", "must be a day of the calendar", id="no such day"),
+        pytest.param("12,3,2026-02-30,1,1,2,,", "business_date", "is 2026-02-30, which is not a day", id="no such day"),
         pytest.param("Київ,3,2026-03-01,1,1,2,,", "store", "", id="a store that cannot be"),
         pytest.param("12,3,2026-03-01,1,1,2,12.345,", "turnover", "write it as 1234.50", id="decimals of money"),
         pytest.param("12,3,2026-03-01,1,1,2,,0.25", "points_earned", "write it as 1234.5", id="decimals of points"),
