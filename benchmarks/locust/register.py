@@ -129,13 +129,14 @@ class Register:
 
         held: checkout_pb2.HoldResponse = self._call("Hold", "Hold", request, check, shopping.shopper).message
         self.lane.forget(shopping.shopper)  # until it is paid or cancelled, time may end it
-        after = shopping._replace(before=Points.first(held.balances))
-        return after, request.checkout_key
+        points = Points.first(held.balances)
+        is_alone = points.held == shopping.quote.spend_points_minor  # a run that was broken off may have left a hold
+        return shopping._replace(before=points if is_alone else None), request.checkout_key
 
     def cancel(self, shopping: Shopping, checkout: checkout_pb2.CheckoutKey) -> Shopping:
         """Let go of what is held; return the basket as one that is paid in money."""
-        held = shopping.before or Points()
-        free = held._replace(available=held.available + held.held, held=0)
+        held = shopping.before
+        free = None if held is None else held._replace(available=held.available + held.held, held=0)
         request = checkout_pb2.CancelRequest(
             message_id=str(uuid.uuid4()), checkout_key=checkout, reason="the shopper pays in money"
         )
@@ -144,7 +145,8 @@ class Register:
             checks.check_cancelled(answer.message, shopping.quote.spend_points_minor, free)
 
         self._call("Cancel", "Cancel", request, check, shopping.shopper)
-        self.lane.learn(shopping.shopper, free)
+        if free is not None:
+            self.lane.learn(shopping.shopper, free)
         shopping = shopping._replace(before=free)
         return shopping._replace(quote=self._quote(shopping, 0, ""))
 

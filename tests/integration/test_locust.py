@@ -55,6 +55,17 @@ def falsified(call):
 for each in (wire.UnaryWire, wire.SessionWire):
     each.call = falsified(each.call)
 """
+HOLDS_LEFT_BEHIND = """
+from benchmarks.locust.register import GivenUp, Register
+
+hold = Register.hold
+
+def and_go_away(self, shopping):
+    hold(self, shopping)
+    raise GivenUp
+
+Register.hold = and_go_away
+"""
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +197,16 @@ def test_a_wrong_answer_fails_the_run_and_says_which_call_it_was(prepared: Path,
         r"wrong answer, balance: .*; store locust-\d, terminal lane-\d, receipt \d+ of [\d-]+, entry \d+ of book \d, m",
         output,
     )
+
+
+def test_holds_that_a_broken_off_run_left_behind_are_no_wrong_answers(prepared: Path, tmp_path: Path) -> None:
+    leaving = tmp_path / "leaving.py"
+    leaving.write_text(HOLDS_LEFT_BEHIND)
+    run_locust(prepared, "-f", f"{LOCUSTFILE},{leaving}", "--run-time", "3s", "--tour", "--tags", "points", "member")
+    exit_code, summary, output = run_locust(prepared, "--run-time", "4s", "--tour", "--tags", "points", "member")
+    assert exit_code == 0, output
+    assert {"Hold", "Cancel", "Commit"} <= {row["kind"] for row in summary["calls"]}
+    assert not any(row["failures"] for row in summary["calls"]), output
 
 
 @pytest.mark.parametrize(
