@@ -29,7 +29,7 @@ MAX_PENDING_CALLS: Final = 2_000
 MAX_PENDING_SECONDS: Final = 1
 """Who waits longer to be taken is answered by gRPC with CANCELLED, which costs next to nothing. Else, at three times
 saturation, calls were taken so late that goodput fell to a quarter. To take all and refuse most by name, as soon as the
-line was half a second long, gave 0.6 of saturation; this gives 1.1."""
+line was half a second long, gave 0.6 of saturation; this gives 1.0."""
 KEEPALIVE_MILLISECONDS: Final = 30_000
 """A register whose cable was pulled is noticed within a minute."""
 AGE_GRACE_SECONDS: Final = 30
