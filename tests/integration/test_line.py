@@ -16,7 +16,7 @@ from tallypoint.v1 import common_pb2 as api
 
 from server.edge import Caller, Edge, Role, service_handler
 from server.edge.caller import Identity
-from server.edge.line import METHOD
+from server.edge.line import METHOD, Line
 from server.hosting import Port
 from server.settings import Settings
 
@@ -119,3 +119,7 @@ async def test_strangers_may_stand_in_the_line_and_learn_nothing(running: Runnin
     """The call of the process to itself needs no key, says nothing, and counts nobody else."""
     stand_in_line: Any = running.channel.unary_unary(METHOD)
     assert await stand_in_line(b"of somebody else", timeout=PATIENCE_SECONDS) == b""
+    told: list[float] = []
+    take: Any = Line("unix:of nobody", told.append).handler().unary_unary
+    assert await take(b"of somebody else", None) == b""
+    assert told == []

@@ -335,7 +335,7 @@ def _first_to_end(servers: Sequence[RunningServer]) -> RunningServer:
         for server in servers:
             if server.process.poll() is not None:
                 return server
-        time.sleep(0.05)
+        time.sleep(0.05)  # between two looks at other processes, which tell nobody when they end
     raise AssertionError("none of them was refused")
 
 
