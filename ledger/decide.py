@@ -23,7 +23,7 @@ from typing import Any
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger import receipts, usage
+from ledger import receipts, semantics, usage
 from ledger.chain import entry_hash
 from ledger.model import (
     ADJUSTED,
@@ -127,6 +127,7 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
             made.settlement.released_points_minor = sum(end.released_points_minor for _, end in draft.ended)
     if made is not draft.event:
         made.postings.extend(draft.event.postings)
+    made.semantics = semantics.CURRENT
     payload = command.event + made.SerializeToString()
     digest = entry_hash(
         state.head.hash,
