@@ -1,12 +1,14 @@
 """What a shopper shows at the till, brought to its one normal form or refused by name.
 
 Card numbers are digits only and carry their scheme's check digit; phone numbers are E.164; tokens of digital
-cards stand as they are; member ids are UUIDs. Nothing here reads or writes anything.
+cards keep their letters; member ids are UUIDs. What scanners and copying add unseen is dropped from all of them by
+`server.scanned_text`. Nothing here reads or writes anything.
 """
 
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -22,9 +24,12 @@ from tallypoint.v1 import common_pb2 as api
 
 from server.errors import Refused
 from server.members.card_scheme import CardCheck, CardScheme, parse_card_scheme
+from server.scanned_text import scanned_code, visible_text
 
 REMEMBERED: Final = 8192
 """Reading a card costs some 8 µs and a phone 30, and a checkout sends the same one three or four times."""
+_TOKEN: Final = re.compile(r"[!-~]{8,128}")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 ASK_OTHER_CARD: Final = "This is another shop's card. Ask for ours or the phone number."
 SCAN_AGAIN: Final = "Scan the card again or type the number anew."
@@ -154,7 +159,7 @@ class IdentifierReader:
         )
 
     def _read_card(self, text: str) -> NormalIdentifier | _WrongCard:
-        number = stdnum.util.clean(text, " -")
+        number = stdnum.util.clean(scanned_code(text), " -")
         is_number = number.isascii() and number.isdigit()
         ours = [scheme for scheme in self._schemes if is_number and scheme.gave_out(number)]
         if not ours:
@@ -177,27 +182,28 @@ class IdentifierReader:
         return NormalIdentifier(api.IDENTIFIER_KIND_PHONE, number)
 
     def digital_token(self, text: str, field: str = "identifier.digital_token") -> NormalIdentifier:
-        """Return a digital card's token as it is; INVALID_REQUEST if it is not 8 to 128 printable ASCII characters."""
-        if not (8 <= len(text) <= 128 and all("!" <= character <= "~" for character in text)):  # noqa: PLR2004  - proto
+        """Return a digital card's token; INVALID_REQUEST if it is not 8 to 128 printable ASCII characters."""
+        token = scanned_code(text)
+        if " " in visible_text(text) or not _TOKEN.fullmatch(token):
             raise Refused(
                 api.REFUSAL_REASON_INVALID_REQUEST,
                 f"{field} is not a token: it needs 8 to 128 printable ASCII characters without spaces",
                 cashier_text=SCAN_DIGITAL_CARD_AGAIN,
                 violations=[(field, "needs 8 to 128 printable ASCII characters without spaces")],
             )
-        return NormalIdentifier(api.IDENTIFIER_KIND_DIGITAL_TOKEN, text)
+        return NormalIdentifier(api.IDENTIFIER_KIND_DIGITAL_TOKEN, token)
 
 
 def read_member_id(text: str, field: str = "identifier.member_id") -> UUID:
     """Return a member id; INVALID_REQUEST if the text is no UUID."""
-    try:
-        return UUID(text)
-    except ValueError:
+    word = scanned_code(text)
+    if not _UUID.fullmatch(word):
         raise Refused(
             api.REFUSAL_REASON_INVALID_REQUEST,
             f"{field} is not a UUID",
             violations=[(field, "must be a UUID such as 0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f")],
-        ) from None
+        )
+    return UUID(word)
 
 
 def mask_name(name: str) -> str:
@@ -210,10 +216,11 @@ def mask_name(name: str) -> str:
 
 @lru_cache(maxsize=REMEMBERED)
 def _e164(text: str, region: str) -> str | None:
-    if any(character.isalpha() for character in text):
+    word = scanned_code(text)
+    if any(character.isalpha() for character in word):
         return None
     try:
-        number = phonenumbers.parse(text, region)
+        number = phonenumbers.parse(word, region)
     except phonenumbers.NumberParseException:
         return None
     if number.extension or not phonenumbers.is_valid_number(number):

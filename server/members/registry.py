@@ -25,6 +25,7 @@ from server.edge import no_day
 from server.errors import Refused
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, lock_present, merged_refusal, read_members
+from server.scanned_text import visible_text
 
 if TYPE_CHECKING:
     from server.database import Connection, Pool
@@ -301,7 +302,7 @@ class Registry:
             book=book_of_member(member_id, self._books),
             member_id=member_id,
             status=person.status or api.MEMBER_STATUS_ACTIVE,
-            name=" ".join(person.profile.name.split()),
+            name=" ".join(visible_text(person.profile.name).split()),
             birthday=birthday,
             language=language,
             phone=phone.value if phone else None,

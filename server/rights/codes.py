@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from server.scanned_text import scanned_code
+
 ALPHABET: Final = "23456789CDFHJKMNPRTVWXY"
 CODE_LENGTH: Final = 12
 MAX_CODE_LENGTH: Final = 64
@@ -19,11 +21,11 @@ _CODES: Final = _BASE ** (CODE_LENGTH - 1)
 
 
 def normal_code(text: str) -> str:
-    """Return the form in which a code is kept and compared: capital letters, without any spaces.
+    """Return the form in which a code is kept and compared: capital letters, without spaces and what nobody sees.
 
     Dashes and other characters stand as they are. `upper` may lengthen a code, as of "ß".
     """
-    return "".join(text.split()).upper()
+    return scanned_code(text.upper())
 
 
 def code_of(number: int) -> str:

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from server.scanned_text import scanned_code
+
 MAX_NUMBER = 10**12
 """The largest number of a file: in minor units of any currency and point it fits the ledger's 64 bits."""
 MAX_WHOLE = 10**9 - 1
@@ -194,7 +196,9 @@ def _category(value: object) -> str:
 
 
 def _coupon_code(value: object) -> str:
-    code = "".join(str(_short_text(value)).split()).upper()  # as coupons are compared when they are presented
+    code = scanned_code(str(_short_text(value)).upper())  # as coupons are compared when they are presented
+    if not code:
+        raise wrong(f"{shown(value)} is no coupon code", "write letters and digits")
     if len(code) > MAX_CODE:
         raise wrong("is too long", f"a code has at most {MAX_CODE} characters")
     return code

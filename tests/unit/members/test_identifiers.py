@@ -24,6 +24,10 @@ READER = IdentifierReader.of_settings(SCHEMES, "UA")
         pytest.param("2200000000019", "2200000000019", id="EAN-13"),
         pytest.param("22 0000-0000 019", "2200000000019", id="spaces and dashes are ignored"),
         pytest.param("22–0000–0000019", "2200000000019", id="so are dashes of word processors"),
+        pytest.param("2200000000019\r\n", "2200000000019", id="a scanner's line end"),
+        pytest.param("]E02200000000019\t", "2200000000019", id="the kind of code that a scanner says"),
+        pytest.param("\x022200000000019\x03", "2200000000019", id="the frame of a serial scanner"),
+        pytest.param("\u200b２２０００００００００１９", "2200000000019", id="full width, and what nobody sees"),
         pytest.param("9804000000000017", "9804000000000017", id="Luhn"),
         pytest.param("9805000000000000011", "9805000000000000011", id="Luhn, second prefix, longest"),
         pytest.param("770000000010", "770000000010", id="Verhoeff"),
@@ -85,6 +89,10 @@ def _is_accepted(number: str) -> bool:
         pytest.param("0501234567", id="national, digits only"),
         pytest.param("00380501234567", id="international prefix"),
         pytest.param(" +380 (50) 123-45-67 ", id="international, spaced"),
+        pytest.param("+380501234567\r\n", id="a scanner's line end"),
+        pytest.param("+380\ufe0d501234567", id="a variation selector inside"),
+        pytest.param("050\u200b123\u00ad45\u206067", id="what nobody sees inside"),
+        pytest.param("\u202a+380 50 123-45-67\u202c", id="pasted from contacts, with its direction"),
     ],
 )
 def test_phone_has_one_form(typed: str) -> None:
@@ -128,6 +136,16 @@ def test_phone_that_cannot_exist_is_refused(typed: str) -> None:
             id="token, case kept",
         ),
         pytest.param(
+            api.Identifier(digital_token="]Q3wallet:AbC123\r"),
+            NormalIdentifier(api.IDENTIFIER_KIND_DIGITAL_TOKEN, "wallet:AbC123"),
+            id="token from a scanner that sends the kind and a line end",
+        ),
+        pytest.param(
+            api.Identifier(member_id="0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f\n"),
+            NormalIdentifier(api.IDENTIFIER_KIND_MEMBER_ID, "0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f"),
+            id="member id with a line end",
+        ),
+        pytest.param(
             api.Identifier(phone="0501234567"),
             NormalIdentifier(api.IDENTIFIER_KIND_PHONE, "+380501234567"),
             id="phone",
@@ -143,7 +161,11 @@ def test_identifier_is_read_by_its_kind(identifier: api.Identifier, normal: Norm
     [
         pytest.param(api.Identifier(), id="empty"),
         pytest.param(api.Identifier(member_id="not-a-uuid"), id="member id"),
+        pytest.param(api.Identifier(member_id="+192f0c4-5c1e-7cc3-98c4-dc0c0c07398f"), id="member id with a sign"),
         pytest.param(api.Identifier(digital_token="short"), id="token too short"),
+        pytest.param(
+            api.Identifier(digital_token="sho\u200b\u200b\u200b\u200b\u200brt"), id="token of what nobody sees"
+        ),
         pytest.param(api.Identifier(digital_token="with a space"), id="token with a space"),
     ],
 )

@@ -22,6 +22,10 @@ LOOK_ALIKE = ("0OQD", "1IL", "2Z", "5S", "6G", "8B", "UV")
         pytest.param("cdfh jkmn\t2345\n", "CDFHJKMN2345", id="read from paper in groups"),
         pytest.param("spring-10", "SPRING-10", id="a dash is part of the code"),
         pytest.param("знижка 5", "ЗНИЖКА5", id="Cyrillic"),
+        pytest.param("]Q3spring10\r\n", "SPRING10", id="from a scanner that sends the kind and a line end"),
+        pytest.param("\ufeffspring\u200b10\u00ad", "SPRING10", id="pasted, with what nobody sees"),
+        pytest.param("ｓｐｒｉｎｇ１０", "SPRING10", id="full width"),
+        pytest.param("]ß1X", "1X", id="a prefix that capital letters make"),
         pytest.param("   ", "", id="nothing"),
     ],
 )
