@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
-from server.command import fail, load_settings, readable_errors, unknown_variables
+from server.command import DataDir, Embedded, fail, load_settings, readable_errors
+from server.settings import variable_of
 
 
 class Mounted(NamedTuple):
@@ -93,21 +94,21 @@ app = typer.Typer(
     help="Tallypoint: a grocery chain's loyalty processing.",
 )
 
-DataDir = Annotated[Path | None, typer.Option(help="Embedded databases, development keys, metrics files.")]
-
 
 @app.command()
 def serve(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     data_dir: DataDir = None,
+    embedded: Embedded = None,
     workers: Annotated[int | None, typer.Option(help="Processes that share the POS port.")] = None,
     development: Annotated[
-        bool | None, typer.Option("--development", help="Make a secret and keys of its own, for trying out.")
+        bool | None,
+        typer.Option("--development", help="Embedded databases, and a secret and keys of its own, for trying out."),
     ] = None,
     pos_listen: Annotated[str | None, typer.Option(help="Registers: host:port; port 0 takes a free one.")] = None,
     backoffice_listen: Annotated[str | None, typer.Option(help="The back office: host:port.")] = None,
     metrics_listen: Annotated[str | None, typer.Option(help="Prometheus: host:port.")] = None,
-    ledger_dsn: Annotated[str | None, typer.Option(help="The ledger database instead of the embedded one.")] = None,
-    crm_dsn: Annotated[str | None, typer.Option(help="The CRM database instead of the embedded one.")] = None,
+    ledger_dsn: Annotated[str | None, typer.Option(help="The ledger database.")] = None,
+    crm_dsn: Annotated[str | None, typer.Option(help="The CRM database.")] = None,
     books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="The server's certificate chain, PEM.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Its private key, PEM.")] = None,
@@ -122,16 +123,17 @@ def serve(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     from server.supervisor import serve as run
 
     with readable_errors():
-        raise typer.Exit(run(settings, unknown_variables()))
+        raise typer.Exit(run(settings))
 
 
 @app.command()
 def migrate(
     data_dir: DataDir = None,
+    embedded: Embedded = None,
     books: Annotated[int | None, typer.Option(help="Books of a new ledger.")] = None,
 ) -> None:
     """Bring both databases up to date and open the books of a new ledger."""
-    settings = load_settings(data_dir=data_dir, books=books)
+    settings = load_settings(data_dir=data_dir, embedded=embedded, books=books)
     from server.opening import bring_up_to_date
     from server.storage import open_databases
 
@@ -153,7 +155,7 @@ def show_settings(data_dir: DataDir = None) -> None:
     for name, value in settings.masked().items():
         text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
         meaning = type(settings).model_fields[name].description or ""
-        table.add_row(name, "" if value is None else text, f"TALLYPOINT_{name.upper()}", meaning)
+        table.add_row(name, "" if value is None else text, variable_of(name), meaning)
     Console().print(table)
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import os
 import sys
 from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 from rich.console import Console
 
-from server.settings import Settings, StartRefusedError
+from server.settings import Settings, StartRefusedError, unknown_variables, variable_of
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 EXIT_CANNOT_RUN: Final = 2
 """The command could not do its work: a setting, a port, a database. What it says is on standard error."""
@@ -26,6 +31,15 @@ def fail(message: str) -> typer.Exit:
     errors.print(message, style="red", markup=False, soft_wrap=True)
     return typer.Exit(EXIT_CANNOT_RUN)
 
+
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Where the embedded databases and development keys are.")
+]
+Embedded = Annotated[
+    bool | None,
+    typer.Option("--embedded", help="A database without a DSN is the embedded PostgreSQL's, in --data-dir."),
+]
+"""The options of commands that open the databases themselves; their values are settings."""
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 """The option of commands that ask before they do what cannot be undone; its value is for `confirm`."""
@@ -51,7 +65,6 @@ def at_terminal() -> bool:
 
 
 _IN_WORDS: Final = {
-    "extra_forbidden": "there is no such setting; 'tallypoint settings' lists all of them",
     "bool_parsing": "must be true or false",
     "int_parsing": "must be a whole number, such as 2",
     "float_parsing": "must be a number, such as 0.5",
@@ -66,35 +79,36 @@ def load_settings(**from_command_line: Any) -> Settings:  # noqa: ANN401 - whate
         typer.Exit: A setting is wrong; every one at fault was printed with its name.
     """
     given = {name: value for name, value in from_command_line.items() if value is not None}
+    unknown = [f"  {name}: {_no_such_setting(near)}" for name, near in unknown_variables(os.environ).items()]
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in problem["loc"])
-            variable = f" (TALLYPOINT_{name.upper()})" if name else ""
-            message = _IN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-            lines.append(f"  {name}{variable}: {message}" if name else f"  {message}")
-        raise fail("These settings are wrong:\n" + "\n".join(lines)) from None
+        problems = error.errors(include_url=False, include_input=False)
+        raise _wrong_settings([*unknown, *map(_line, problems)]) from None
     except (SettingsError, OSError, ValueError) as error:
         raise fail(f"The settings cannot be read: {error}") from None
+    if unknown:
+        raise _wrong_settings(unknown)
+    return settings
 
 
-def unknown_variables() -> list[str]:
-    """Return the environment's TALLYPOINT_* variables that are no setting: misspelt ones change nothing."""
-    known = {f"TALLYPOINT_{name.upper()}" for name in Settings.model_fields} | OTHER_VARIABLES
-    return sorted(name for name in os.environ if name.startswith("TALLYPOINT_") and name not in known)
+def _wrong_settings(lines: list[str]) -> typer.Exit:
+    return fail("\n".join(["These settings are wrong:", *lines]))
 
 
-OTHER_VARIABLES: Final = {
-    "TALLYPOINT_SETTINGS_FILE",
-    "TALLYPOINT_ADMIN_ADDRESS",
-    "TALLYPOINT_ADMIN_KEY",
-    "TALLYPOINT_ADMIN_TLS_CA",
-    "TALLYPOINT_ADMIN_TLS_CERT",
-    "TALLYPOINT_ADMIN_TLS_KEY",
-}
-"""Variables that are read elsewhere."""
+def _line(problem: ErrorDetails) -> str:
+    """Say which setting is wrong, how it is set, and what is wrong with it."""
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":  # it stands in the file: an unknown variable is not read at all
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        return f"  {name}: {_no_such_setting(next(iter(near), ''))}"
+    message = _IN_WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    return f"  {name} ({variable_of(name)}): {message}" if name else f"  {message}"
+
+
+def _no_such_setting(near: str) -> str:
+    meant = f"did you mean {near}? " if near else ""
+    return f"there is no such setting; {meant}'tallypoint settings' lists all of them"
 
 
 @contextlib.contextmanager

@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 import typer
 
 from server.clock import utc_now
-from server.command import load_settings, readable_errors
+from server.command import DataDir, Embedded, load_settings, readable_errors
 from server.development import with_development_secret
 from server.edge import Role
 from server.opening import open_hashes
-from server.storage import open_databases, writer_connect, writer_pool
+from server.settings import Settings
+from server.storage import open_ledger, writer_connect, writer_pool
 from server.stores import StoreRegistry, new_key
 
 APPLICATION: Final = "tallypoint keys"
@@ -38,7 +38,6 @@ class BackOfficeRole(Enum):
 
 
 Name = Annotated[str, typer.Argument(help="Who calls, for the logs: a system or a person.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where the embedded databases are, when no DSN is set.")]
 ROLE_OF: Final = {role: Role[role.name] for role in BackOfficeRole}
 
 
@@ -47,28 +46,31 @@ def issue(
     name: Name,
     role: Annotated[BackOfficeRole, typer.Option(help="What the key reaches.")],
     data_dir: DataDir = None,
+    embedded: Embedded = None,
 ) -> None:
     """Make a key, print it once, and keep only its keyed hash. It works within a second; older ones stay."""
     key = new_key()
-    _with_registry(data_dir, lambda registry: registry.put_backoffice_key(key, ROLE_OF[role], name, utc_now()))
+    settings = load_settings(data_dir=data_dir, embedded=embedded)
+    _with_registry(settings, lambda registry: registry.put_backoffice_key(key, ROLE_OF[role], name, utc_now()))
     typer.echo(f"The key of {name} with the role {role.value}; it cannot be shown again:", err=True)
     typer.echo(key)
 
 
 @app.command()
-def revoke(name: Name, data_dir: DataDir = None) -> None:
+def revoke(name: Name, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Take all keys of a caller away. They stop working within a second."""
-    _with_registry(data_dir, lambda registry: registry.revoke_backoffice_keys(name, utc_now()))
+    settings = load_settings(data_dir=data_dir, embedded=embedded)
+    _with_registry(settings, lambda registry: registry.revoke_backoffice_keys(name, utc_now()))
     typer.echo(f"{name} has no key now.")
 
 
-def _with_registry(data_dir: Path | None, work: Callable[[StoreRegistry], Awaitable[T]]) -> T:
-    settings = with_development_secret(load_settings(data_dir=data_dir))
+def _with_registry(settings: Settings, work: Callable[[StoreRegistry], Awaitable[T]]) -> T:
+    settings = with_development_secret(settings)
 
     async def run(dsn: str) -> T:
         hashes = await open_hashes(writer_connect(dsn, APPLICATION), settings)
         async with writer_pool(dsn, APPLICATION) as pool:
             return await work(StoreRegistry(pool, hashes))
 
-    with readable_errors(), open_databases(settings) as databases:
-        return asyncio.run(run(databases.dsns.ledger))
+    with readable_errors(), open_ledger(settings) as dsn:
+        return asyncio.run(run(dsn))

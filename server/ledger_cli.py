@@ -32,11 +32,11 @@ from ledger.seal import (
 from ledger.verify import BookReport, Problem, record_checkpoints, verify_since
 from ledger.verify import verify as verify_books
 from server.clock import utc_now
-from server.command import fail, load_settings, readable_errors
+from server.command import DataDir, Embedded, fail, load_settings, readable_errors
 from server.progress import progress
 from server.seals import keep_seal, not_kept, read_crm_seals, read_seal_file
 from server.settings import Settings
-from server.storage import open_databases, writer_connect
+from server.storage import open_databases, open_ledger, writer_connect
 from server.sweeper import Sweeper, Swept
 
 app = typer.Typer(help="Prove the books, write their caches anew, show their heads.", no_args_is_help=True)
@@ -49,7 +49,7 @@ CrmDsnOption = Annotated[
 
 DsnOption = Annotated[
     str | None,
-    typer.Option("--dsn", help="The ledger database; by default the one of the settings, embedded if none is given."),
+    typer.Option("--dsn", help="The ledger database; by default the one of the settings."),
 ]
 
 
@@ -57,6 +57,8 @@ DsnOption = Annotated[
 def verify(
     dsn: DsnOption = None,
     crm_dsn: CrmDsnOption = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
     since_last: Annotated[
         bool,
         typer.Option(
@@ -79,7 +81,7 @@ def verify(
     Seals are checked too: those given here, and those in the CRM database. They show what the books alone cannot: that
     a tail was cut off, or a book was written anew.
     """
-    with readable_errors(), _databases(dsn, crm_dsn) as (ledger_dsn, crm):
+    with readable_errors(), _databases(dsn, crm_dsn, _settings(dsn, data_dir, embedded, crm_dsn)) as (ledger_dsn, crm):
         try:
             files = [read_seal_file(path) for path in seals or ()]
             trusted = [read_public_key(path) for path in public_keys or ()]
@@ -219,13 +221,15 @@ def seal(
     ] = None,
     dsn: DsnOption = None,
     crm_dsn: CrmDsnOption = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
 ) -> None:
     """Sign the newest entry of every book, into a file and into the CRM database.
 
     A seal proves later that these entries and all before them are still the same: keep the file away from the database.
     It does not look at the books itself; run `tallypoint ledger verify` first.
     """
-    with readable_errors(), _databases(dsn, crm_dsn) as (ledger_dsn, crm):
+    with readable_errors(), _databases(dsn, crm_dsn, _settings(dsn, data_dir, embedded, crm_dsn)) as (ledger_dsn, crm):
         try:
             made = asyncio.run(_seal(ledger_dsn, crm, key, output, previous))
         except (SealError, LookupError) as error:
@@ -257,10 +261,10 @@ async def _seal(ledger_dsn: str, crm_dsn: str | None, key: Path, output: Path, p
 
 
 @app.command()
-def rebuild(dsn: DsnOption = None) -> None:
+def rebuild(dsn: DsnOption = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Write balances, lots, totals and keys anew from the journal. Each book waits while its own caches are written."""
     try:
-        entries = _with_ledger(dsn, "tallypoint_owner", _rebuild)
+        entries = _with_ledger(_settings(dsn, data_dir, embedded), "tallypoint_owner", _rebuild)
     except JournalError as error:
         typer.echo(f"The journal cannot be added up: {error}. Run `tallypoint ledger verify` first.", err=True)
         raise typer.Exit(1) from error
@@ -274,9 +278,9 @@ async def _rebuild(conn: asyncpg.Connection) -> int:
 
 
 @app.command()
-def sweep(dsn: DsnOption = None) -> None:
+def sweep(dsn: DsnOption = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Book what time has done to points, once. `tallypoint serve` does it by itself."""
-    swept = _with_dsn(dsn, _sweep)
+    swept = _with_dsn(_settings(dsn, data_dir, embedded), _sweep)
     typer.echo(f"Swept: {swept.booked:,} entries booked.")
     if swept.failed:
         typer.echo(f"{swept.failed:,} members failed; the log above says why.", err=True)
@@ -290,16 +294,16 @@ async def _sweep(dsn: str) -> Swept:
 
 
 @app.command()
-def heads(dsn: DsnOption = None) -> None:
+def heads(dsn: DsnOption = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Show the newest entry of every book."""
     table = Table("book", "entries", "booked at", "hash", title="Heads")
-    for book, head in _with_ledger(dsn, "tallypoint_reader", read_heads).items():
+    for book, head in _with_ledger(_settings(dsn, data_dir, embedded), "tallypoint_reader", read_heads).items():
         booked_at = head.booked_at.isoformat() if head.number else "-"
         table.add_row(str(book), f"{head.number:,}", booked_at, head.hash.hex())
     Console().print(table)
 
 
-def _with_ledger(dsn: str | None, role: str, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
+def _with_ledger(settings: Settings, role: str, work: Callable[[asyncpg.Connection[Any]], Awaitable[T]]) -> T:
     """Run work over one connection that has a role's rights."""
 
     async def run(resolved: str) -> T:
@@ -309,26 +313,28 @@ def _with_ledger(dsn: str | None, role: str, work: Callable[[asyncpg.Connection[
         finally:
             await conn.close()
 
-    return _with_dsn(dsn, run)
+    return _with_dsn(settings, run)
 
 
 async def _connect(dsn: str, role: str | None) -> asyncpg.Connection[Any]:
     return await asyncpg.connect(dsn, server_settings={} if role is None else {"role": role})
 
 
+def _settings(dsn: str | None, data_dir: Path | None, embedded: bool | None, crm_dsn: str | None = None) -> Settings:
+    return load_settings(ledger_dsn=dsn, crm_dsn=crm_dsn, data_dir=data_dir, embedded=embedded)
+
+
 @contextmanager
-def _databases(dsn: str | None, crm_dsn: str | None) -> Iterator[tuple[str, str | None]]:
+def _databases(dsn: str | None, crm_dsn: str | None, settings: Settings) -> Iterator[tuple[str, str | None]]:
     """Resolve both databases; a ledger that is given by its DSN has no CRM database unless that is given too."""
     if dsn is not None:
         yield dsn, crm_dsn
         return
-    with open_databases(load_settings(crm_dsn=crm_dsn)) as databases:
+    with open_databases(settings) as databases:
         yield databases.dsns.ledger, databases.dsns.crm
 
 
-def _with_dsn(dsn: str | None, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
-    """Run work on the ledger database: the given one, or that of the settings."""
-    if dsn is not None:
+def _with_dsn(settings: Settings, work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Run work on the ledger database."""
+    with readable_errors(), open_ledger(settings) as dsn:
         return asyncio.run(work(dsn))
-    with open_databases(Settings()) as databases:
-        return asyncio.run(work(databases.dsns.ledger))

@@ -6,10 +6,12 @@ working directory (another one with ``TALLYPOINT_SETTINGS_FILE``), the defaults 
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -25,6 +27,19 @@ from pydantic_settings import (
 from server.members.card_scheme import parse_card_scheme
 
 DEFAULT_SETTINGS_FILE: Final = "tallypoint.toml"
+PREFIX: Final = "TALLYPOINT_"
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "TALLYPOINT_SETTINGS_FILE",
+        "TALLYPOINT_ADMIN_ADDRESS",
+        "TALLYPOINT_ADMIN_KEY",
+        "TALLYPOINT_ADMIN_TLS_CA",
+        "TALLYPOINT_ADMIN_TLS_CERT",
+        "TALLYPOINT_ADMIN_TLS_KEY",
+        "TALLYPOINT_LOCUST_PREPARED",
+    }
+)
+"""Variables that commands, tests and load generators read; every other one with the prefix must be a setting."""
 MIN_SECRET_LENGTH: Final = 32
 _DSN_PASSWORD: Final = re.compile(r"(?<=:)[^:@/]+(?=@)|(?<=password=)[^&\s]+")
 
@@ -72,6 +87,13 @@ def _checked_endpoint(endpoint: str) -> str:
     return endpoint
 
 
+def _checked_dsn(dsn: SecretStr) -> SecretStr:
+    """Refuse what is no connection string, without showing it: it may hold a password."""
+    if not dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError("must be postgresql://user:password@host/database")
+    return dsn
+
+
 def _split(value: object) -> object:
     """Read a list from one environment variable, separated by spaces."""
     return value.split() if isinstance(value, str) else value
@@ -90,6 +112,7 @@ def _checked_schemes(schemes: tuple[str, ...]) -> tuple[str, ...]:
     return schemes
 
 
+Dsn = Annotated[SecretStr, AfterValidator(_checked_dsn)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 Region = Annotated[str, AfterValidator(_checked_region)]
 Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
@@ -102,8 +125,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TALLYPOINT_", extra="forbid", frozen=True)
 
     # Databases.
-    ledger_dsn: SecretStr | None = Field(None, description="The ledger database; not set means the embedded one.")
-    crm_dsn: SecretStr | None = Field(None, description="The CRM database; not set means the embedded one.")
+    ledger_dsn: Dsn | None = Field(None, description="The ledger database, postgresql://user:password@host/database.")
+    crm_dsn: Dsn | None = Field(None, description="The CRM database, likewise.")
+    embedded: bool = Field(False, description="A database without a DSN is the embedded PostgreSQL's, in data_dir.")
     data_dir: Path = Field(Path(".data"), description="Embedded databases, development keys and metrics files.")
     books: int = Field(4, ge=1, le=1024, description="Books of the ledger; fixed when the database is created.")
     migrate_on_start: bool = Field(True, description="Apply missing migrations before the workers start.")
@@ -120,7 +144,9 @@ class Settings(BaseSettings):
 
     # Identity.
     secret_key: SecretStr | None = Field(None, description="Keys the hashes of identifiers and access keys.")
-    development: bool = Field(False, description="Make a secret and access keys of its own, for trying out.")
+    development: bool = Field(
+        False, description="Make a secret and access keys of its own, for trying out; embedded databases too."
+    )
 
     # Limits of the edge.
     max_message_bytes: int = Field(8 * 1024 * 1024, ge=64 * 1024, description="The largest request.")
@@ -185,6 +211,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line, then the environment, then the file."""
         path = Path(os.environ.get("TALLYPOINT_SETTINGS_FILE", DEFAULT_SETTINGS_FILE))
+        if "TALLYPOINT_SETTINGS_FILE" in os.environ and not path.exists():
+            raise ValueError(f"TALLYPOINT_SETTINGS_FILE is {path}, and there is no such file")
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
 
     @model_validator(mode="after")
@@ -235,6 +263,48 @@ def mask_dsn(dsn: str) -> str:
     return _DSN_PASSWORD.sub("********", dsn)
 
 
+def unknown_variables(environment: Iterable[str]) -> dict[str, str]:
+    """Return the variables that begin as ours do and are none, each with the nearest of ours, or an empty text."""
+    settings = {variable_of(name) for name in Settings.model_fields}
+    ours = {name.removeprefix(PREFIX): name for name in sorted(settings | OTHER_VARIABLES)}
+    return {
+        name: "".join(ours[near] for near in difflib.get_close_matches(name.upper().removeprefix(PREFIX), ours, n=1))
+        for name in sorted(environment)
+        # A setting may be written in small letters, too; what commands read may not.
+        if name.upper().startswith(PREFIX) and name.upper() not in settings and name not in OTHER_VARIABLES
+    }
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"{PREFIX}{setting.upper()}"
+
+
+def check_databases(settings: Settings, *names: Literal["ledger_dsn", "crm_dsn"]) -> None:
+    """Refuse databases that are neither named nor embedded: a misspelt name must not start an empty ledger.
+
+    Raises:
+        StartRefusedError: One of them is not known.
+    """
+    if settings.embedded or settings.development:
+        return
+    missing = [variable_of(name) for name in names if getattr(settings, name) is None]
+    if not missing:
+        return
+    near = sorted({close for name in missing for close in difflib.get_close_matches(name, os.environ, cutoff=0.9)})
+    perhaps = f" (is it meant by {' and '.join(near)}, which is set?)" if near else ""
+    raise StartRefusedError(
+        f"no database: set {' and '.join(missing)} to postgresql://user:password@host/database{perhaps}, or give "
+        f"--embedded (TALLYPOINT_EMBEDDED=true) for the PostgreSQL that comes along, with its data in "
+        f"{settings.data_dir}"
+    )
+
+
+def _check_secret(settings: Settings) -> None:
+    if settings.secret_key is None and not settings.development:
+        raise StartRefusedError(_NO_KEY_TEXT)
+
+
 def _check_certificate(settings: Settings) -> None:
     """Refuse a certificate that no port could open with; gRPC would say so in each child, again and again."""
     if settings.tls_cert is None or settings.tls_key is None:
@@ -259,17 +329,7 @@ def _check_region(settings: Settings) -> None:
         )
 
 
-def check_production(settings: Settings) -> None:
-    """Refuse settings that are not safe outside development, and those that no child would start with.
-
-    Raises:
-        StartRefusedError: There is no secret, the certificate cannot be used, the region is none, or keys and receipts
-            would cross a network unencrypted.
-    """
-    _check_region(settings)
-    if settings.secret_key is None and not settings.development:
-        raise StartRefusedError(_NO_KEY_TEXT)
-    _check_certificate(settings)
+def _check_encryption(settings: Settings) -> None:
     if settings.tls_cert is not None or settings.allow_plaintext:
         return
     for name in ("pos_listen", "backoffice_listen"):
@@ -280,3 +340,24 @@ def check_production(settings: Settings) -> None:
                 f"TALLYPOINT_TLS_CERT and TALLYPOINT_TLS_KEY, or listen on 127.0.0.1, or, if something in front "
                 f"already encrypts, set TALLYPOINT_ALLOW_PLAINTEXT=true"
             )
+
+
+def check_production(settings: Settings) -> None:
+    """Refuse settings that are not safe outside development, and those that no child would start with.
+
+    Raises:
+        StartRefusedError: There is no secret or no database, the certificate cannot be used, the region is none, or
+            keys and receipts would cross a network unencrypted. Each fault has a line.
+    """
+    faults = []
+    for check in (_check_region, _check_secret, _check_both_databases, _check_certificate, _check_encryption):
+        try:
+            check(settings)
+        except StartRefusedError as error:
+            faults.append(str(error))
+    if faults:
+        raise StartRefusedError("\n".join(faults))
+
+
+def _check_both_databases(settings: Settings) -> None:
+    check_databases(settings, "ledger_dsn", "crm_dsn")

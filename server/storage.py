@@ -16,7 +16,7 @@ import ledger
 from ledger.books import open_books, read_book_count
 from ledger.migrate import migrate
 from server.postgres import EmbeddedPostgres
-from server.settings import Settings
+from server.settings import Settings, check_databases
 
 LEDGER_DATABASE: Final = "tallypoint_ledger"
 CRM_DATABASE: Final = "tallypoint_crm"
@@ -63,21 +63,47 @@ def open_databases(settings: Settings) -> Iterator[Databases]:
     A command may open them while `tallypoint serve` runs on the same data directory.
 
     Raises:
+        StartRefusedError: One has no DSN, and the embedded one was not asked for.
         PostgresError: The embedded server cannot start.
     """
-    if settings.ledger_dsn is not None and settings.crm_dsn is not None:
-        yield Databases(Dsns(_plain(settings.ledger_dsn), _plain(settings.crm_dsn)), None)
+    check_databases(settings, "ledger_dsn", "crm_dsn")
+    ledger_dsn, crm_dsn = _given(settings.ledger_dsn), _given(settings.crm_dsn)
+    if ledger_dsn is not None and crm_dsn is not None:
+        yield Databases(Dsns(ledger_dsn, crm_dsn), None)
         return
-    embedded = EmbeddedPostgres(settings.data_dir / "postgres")
-    embedded.start()
-    try:
+    with _embedded(settings) as embedded:
         yield Databases(
             Dsns(
-                _given_or_embedded(settings.ledger_dsn, embedded, LEDGER_DATABASE),
-                _given_or_embedded(settings.crm_dsn, embedded, CRM_DATABASE),
+                ledger_dsn or _made(embedded, LEDGER_DATABASE),
+                crm_dsn or _made(embedded, CRM_DATABASE),
             ),
             embedded,
         )
+
+
+@contextlib.contextmanager
+def open_ledger(settings: Settings) -> Iterator[str]:
+    """Resolve the ledger database alone, like `open_databases`; return its DSN.
+
+    Raises:
+        StartRefusedError: It has no DSN, and the embedded one was not asked for.
+        PostgresError: The embedded server cannot start.
+    """
+    check_databases(settings, "ledger_dsn")
+    given = _given(settings.ledger_dsn)
+    if given is not None:
+        yield given
+        return
+    with _embedded(settings) as embedded:
+        yield _made(embedded, LEDGER_DATABASE)
+
+
+@contextlib.contextmanager
+def _embedded(settings: Settings) -> Iterator[EmbeddedPostgres]:
+    embedded = EmbeddedPostgres(settings.data_dir / "postgres")
+    embedded.start()
+    try:
+        yield embedded
     finally:
         embedded.stop()
 
@@ -148,12 +174,10 @@ def _as_writer(application_name: str) -> dict[str, Any]:
     }
 
 
-def _plain(dsn: SecretStr) -> str:
-    return dsn.get_secret_value()
+def _given(dsn: SecretStr | None) -> str | None:
+    return None if dsn is None else dsn.get_secret_value()
 
 
-def _given_or_embedded(given: SecretStr | None, embedded: EmbeddedPostgres, database: str) -> str:
-    if given is not None:
-        return _plain(given)
+def _made(embedded: EmbeddedPostgres, database: str) -> str:
     embedded.ensure_database(database)
     return embedded.dsn(database)

@@ -137,12 +137,8 @@ def _next_delay(delay_seconds: float, lived_seconds: float) -> float:
     return min(BACKOFF_MAX_SECONDS, max(BACKOFF_FIRST_SECONDS, delay_seconds * 2))
 
 
-def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
+def serve(settings: Settings) -> int:
     """Run the whole service until SIGTERM or SIGINT; return the exit code.
-
-    Args:
-        settings: How to run it.
-        unknown_variables: Environment variables to warn of, because they look like settings and are none.
 
     Raises:
         StartRefusedError: The settings, the ledger or the machine do not permit it; the message says what to do.
@@ -151,8 +147,6 @@ def serve(settings: Settings, unknown_variables: Sequence[str] = ()) -> int:
     """
     configure_logs("supervisor", settings.log_level, show_error_texts=settings.development)
     signal.signal(signal.SIGTERM, _end_while_starting)
-    for name in unknown_variables:
-        _log.warning("unknown_setting", variable=name, text="this variable is no setting and changes nothing")
     check_production(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(settings.data_dir))

@@ -14,9 +14,9 @@ from benchmarks.replay.control import Bought, Keys, differences, summed
 from benchmarks.replay.report import Check, money
 from ledger.journal import read_heads
 from ledger.verify import verify
+from server.command import load_settings
 from server.crm.compare import compare
 from server.progress import progress
-from server.settings import Settings
 from server.storage import Dsns, open_databases
 
 NOT_FROM_HERE: Final = "set TALLYPOINT_LEDGER_DSN and TALLYPOINT_CRM_DSN to have it checked"
@@ -38,7 +38,7 @@ WHERE business_date = wanted.day::date GROUP BY member_id
 @contextmanager
 def databases(data_dir: Path | None) -> Iterator[Dsns | None]:
     """The server's databases: in its data directory or named by the environment; None if neither is known."""
-    settings = Settings() if data_dir is None else Settings(data_dir=data_dir)
+    settings = load_settings() if data_dir is None else load_settings(data_dir=data_dir, embedded=True)
     if data_dir is None and (settings.ledger_dsn is None or settings.crm_dsn is None):
         yield None
         return

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ledger.journal import read_heads
 from server.clock import utc_now
-from server.command import load_settings, readable_errors
+from server.command import DataDir, Embedded, load_settings, readable_errors
 from server.crm import source, store
 from server.crm.compare import PATIENCE_SECONDS, Comparison
 from server.crm.compare import compare as compare_databases
@@ -25,6 +25,7 @@ from server.crm.reconcile import reconcile as reconcile_databases
 from server.crm.store import Cursor, ForeignLedgerError
 from server.crm.tables import TABLES
 from server.progress import progress
+from server.settings import Settings
 from server.storage import Dsns, open_databases
 
 if TYPE_CHECKING:
@@ -42,9 +43,6 @@ LedgerOption = Annotated[
 ]
 CrmOption = Annotated[
     str | None, typer.Option("--crm-dsn", help="The CRM database; by default the one of the settings.")
-]
-DataDirOption = Annotated[
-    str | None, typer.Option("--data-dir", help="Where the embedded databases are, when no DSN is given.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
@@ -66,11 +64,12 @@ class BookStatus:
 def status(
     ledger_dsn: LedgerOption = None,
     crm_dsn: CrmOption = None,
-    data_dir: DataDirOption = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the ledger's head, the CRM's cursor and the lag of every book. Exit code 1 if a book has stopped."""
-    books = _with_both(ledger_dsn, crm_dsn, data_dir, read_status)
+    books = _with_both(_settings(ledger_dsn, crm_dsn, data_dir, embedded), read_status)
     healthy = all(book.state in (store.FOLLOWING, NOT_STARTED) for book in books)
     if as_json:
         summary = {
@@ -90,7 +89,8 @@ def status(
 def compare(
     ledger_dsn: LedgerOption = None,
     crm_dsn: CrmOption = None,
-    data_dir: DataDirOption = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
     as_json: JsonOption = False,
     wait_seconds: Annotated[
         float, typer.Option(min=0, help="How long to wait for the CRM database to catch up first.")
@@ -110,7 +110,7 @@ def compare(
 
             return await compare_databases(ledger_conn, crm_conn, report, patience_seconds=wait_seconds)
 
-    result = _with_both(ledger_dsn, crm_dsn, data_dir, work)
+    result = _with_both(_settings(ledger_dsn, crm_dsn, data_dir, embedded), work)
     if as_json:
         differences = [difference._asdict() for difference in result.differences]
         typer.echo(json.dumps({**asdict(result), "differences": differences, "equal": result.equal}))
@@ -124,11 +124,12 @@ def compare(
 def reconcile(
     ledger_dsn: LedgerOption = None,
     crm_dsn: CrmOption = None,
-    data_dir: DataDirOption = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
     as_json: JsonOption = False,
 ) -> None:
     """Hold counts, sums of points and chain heads of every book against the ledger. Exit code 1 if anything differs."""
-    books = _with_both(ledger_dsn, crm_dsn, data_dir, reconcile_databases)
+    books = _with_both(_settings(ledger_dsn, crm_dsn, data_dir, embedded), reconcile_databases)
     equal = all(book.equal for book in books)
     if as_json:
         typer.echo(json.dumps({"equal": equal, "books": [_book_json(book) for book in books]}))
@@ -232,19 +233,11 @@ def _print_reconciliation(books: list[BookReconciliation]) -> None:
         console.print(f"CRM and ledger agree in {len(books)} books: counts, sums and chain heads.", soft_wrap=True)
 
 
-@contextmanager
-def _dsns(ledger_dsn: str | None, crm_dsn: str | None, data_dir: str | None) -> Iterator[Dsns]:
-    settings = load_settings(ledger_dsn=ledger_dsn, crm_dsn=crm_dsn, data_dir=data_dir)
-    with open_databases(settings) as databases:
-        yield databases.dsns
+def _settings(ledger_dsn: str | None, crm_dsn: str | None, data_dir: Path | None, embedded: bool | None) -> Settings:
+    return load_settings(ledger_dsn=ledger_dsn, crm_dsn=crm_dsn, data_dir=data_dir, embedded=embedded)
 
 
-def _with_both(
-    ledger_dsn: str | None,
-    crm_dsn: str | None,
-    data_dir: str | None,
-    work: Callable[[Connection, Connection], Awaitable[T]],
-) -> T:
+def _with_both(settings: Settings, work: Callable[[Connection, Connection], Awaitable[T]]) -> T:
     """Run work over a connection to either database."""
 
     async def run(dsns: Dsns) -> T:
@@ -258,9 +251,9 @@ def _with_both(
         finally:
             await ledger_conn.close()
 
-    with readable_errors(), _dsns(ledger_dsn, crm_dsn, data_dir) as dsns:
+    with readable_errors(), open_databases(settings) as databases:
         try:
-            return asyncio.run(run(dsns))
+            return asyncio.run(run(databases.dsns))
         except (ForeignLedgerError, LookupError) as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(EXIT_DIFFERENT) from None

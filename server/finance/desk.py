@@ -21,7 +21,7 @@ from server.command import load_settings, readable_errors
 from server.finance.programme import programme_of
 from server.progress import progress
 from server.rules import RulesBook
-from server.storage import open_databases
+from server.storage import open_ledger
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -39,7 +39,7 @@ class NotFoundError(Exception):
 
 
 def on_ledger(dsn: str | None, data_dir: Path | None, work: Callable[[str], Awaitable[T]]) -> T:
-    """Run work on the ledger database: the given one, or that of the settings, embedded if they name none.
+    """Run work on the ledger database: the given one, or that of the settings.
 
     Raises:
         typer.Exit: The database cannot be reached, or refuses; the reason was printed.
@@ -48,11 +48,8 @@ def on_ledger(dsn: str | None, data_dir: Path | None, work: Callable[[str], Awai
     async def run(resolved: str) -> T:
         return await work(resolved)
 
-    with readable_errors():
-        if dsn is not None:
-            return asyncio.run(run(dsn))
-        with open_databases(load_settings(data_dir=data_dir)) as databases:
-            return asyncio.run(run(databases.dsns.ledger))
+    with readable_errors(), open_ledger(load_settings(ledger_dsn=dsn, data_dir=data_dir)) as resolved:
+        return asyncio.run(run(resolved))
 
 
 @asynccontextmanager

@@ -96,7 +96,7 @@ def wait_until_key_works(server: RunningServer, key: str) -> None:
 
 
 def test_a_real_deployment_step_by_step(folder: Path) -> None:
-    secret = {"TALLYPOINT_SECRET_KEY": SECRET}
+    secret = {"TALLYPOINT_SECRET_KEY": SECRET, "TALLYPOINT_EMBEDDED": "true"}
     first_key, set_up, prove = blocks("README.md", "bash")
     with running_server(folder / "data", development=False, environment=secret) as server:
         run(first_key, server, folder, secret)

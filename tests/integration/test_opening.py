@@ -37,7 +37,7 @@ START_SECONDS = 120
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TALLYPOINT_SETTINGS_FILE", str(tmp_path / "tallypoint.toml"))
+    monkeypatch.chdir(tmp_path)  # where no tallypoint.toml lies
     monkeypatch.delenv("TALLYPOINT_BOOKS", raising=False)
 
 

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc, common_pb2, store_pb2, store_pb2_grpc
 
 from server.postgres import EmbeddedPostgres
-from server.settings import Settings, StartRefusedError, check_production
+from server.settings import PREFIX, Settings, StartRefusedError, check_production
 from tests.support.certificates import make_certificate
 from tests.support.crm import eventually
 from tests.support.refusals import details_of
@@ -214,6 +214,7 @@ async def test_production_with_tls(tmp_path: Path) -> None:
     server_certificate = make_certificate(tmp_path, "server", authority)
     environment = {
         "TALLYPOINT_SECRET_KEY": SECRET,
+        "TALLYPOINT_EMBEDDED": "true",
         "TALLYPOINT_TLS_CERT": str(server_certificate.cert_path),
         "TALLYPOINT_TLS_KEY": str(server_certificate.key_path),
     }
@@ -246,6 +247,22 @@ async def test_production_with_tls(tmp_path: Path) -> None:
             "/nowhere/cert.pem: there is no such file",
             id="no-certificate-file",
         ),
+        pytest.param(
+            [], {"TALLYPOINT_SECRET_KEY": SECRET}, "set TALLYPOINT_LEDGER_DSN and TALLYPOINT_CRM_DSN", id="neither-dsn"
+        ),
+        pytest.param(
+            [],
+            {"TALLYPOINT_SECRET_KEY": SECRET, "TALLYPOINT_LEDGER_DSN": "postgresql://nobody:hidden@127.0.0.1:1/none"},
+            "no database: set TALLYPOINT_CRM_DSN to",
+            id="one-dsn-of-two",
+        ),
+        pytest.param(
+            [],
+            {"TALLYPOINT_LEDGER_DSN": "nobody:hidden@127.0.0.1:1/none"},
+            "ledger_dsn (TALLYPOINT_LEDGER_DSN): must be postgresql://user:password@host/database",
+            id="no-dsn",
+        ),
+        pytest.param([], {f"{PREFIX}LEDGER_DNS": "x"}, "did you mean TALLYPOINT_LEDGER_DSN?", id="misspelt-variable"),
         pytest.param(["--pos-listen=here"], {}, "pos_listen (TALLYPOINT_POS_LISTEN)", id="bad-address"),
         pytest.param([], {"TALLYPOINT_WORKERS": "many"}, "workers (TALLYPOINT_WORKERS)", id="bad-number"),
         pytest.param(
@@ -272,6 +289,7 @@ def test_unsafe_or_wrong_settings_are_refused_by_name(
     assert exit_code == 2
     assert "Traceback" not in text
     assert "hidden" not in server.log_text()
+    assert not (tmp_path / "postgres").exists(), "no empty ledger was started"
 
 
 def test_a_port_that_somebody_else_has_is_named(tmp_path: Path) -> None:
@@ -321,6 +339,7 @@ def test_commands_show_a_certificate_where_the_server_asks_for_one(tmp_path: Pat
     own, office = (make_certificate(tmp_path, name, authority) for name in ("server", "office"))
     environment = {
         "TALLYPOINT_SECRET_KEY": SECRET,
+        "TALLYPOINT_EMBEDDED": "true",
         "TALLYPOINT_TLS_CERT": str(own.cert_path),
         "TALLYPOINT_TLS_KEY": str(own.key_path),
         "TALLYPOINT_TLS_CLIENT_CA": str(authority.cert_path),
@@ -354,7 +373,7 @@ def test_names_of_settings_are_whole_on_a_narrow_terminal() -> None:
 def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     """With exit code 2 and both names, not by each child again and again."""
     mine, other = make_certificate(tmp_path, "mine"), make_certificate(tmp_path, "other")
-    right = Settings(secret_key=SecretStr(SECRET), tls_cert=mine.cert_path, tls_key=mine.key_path)
+    right = Settings(secret_key=SecretStr(SECRET), embedded=True, tls_cert=mine.cert_path, tls_key=mine.key_path)
     check_production(right)
     with pytest.raises(StartRefusedError, match=f"{mine.cert_path} and the key {other.key_path}"):
         check_production(right.model_copy(update={"tls_key": other.key_path}))
@@ -362,7 +381,7 @@ def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(tmp_pat
 
 def test_migrate_beside_a_running_server_changes_nothing(tallypoint: RunningServer) -> None:
     """Commands may use the embedded database while the server runs, and leave it running."""
-    command = [sys.executable, "-m", "server.cli", "migrate", f"--data-dir={tallypoint.data_dir}"]
+    command = [sys.executable, "-m", "server.cli", "migrate", "--embedded", f"--data-dir={tallypoint.data_dir}"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown == "The databases are up to date.\n"
     assert postgres_of(tallypoint).pid is not None

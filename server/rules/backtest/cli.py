@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Final
@@ -18,7 +16,7 @@ from rich.console import Console
 
 from ledger.journal import read_heads
 from server.clock import utc_now
-from server.command import fail, load_settings, readable_errors
+from server.command import DataDir, Embedded, fail, load_settings, readable_errors
 from server.finance.extra import CannotWriteError
 from server.finance.files import write_file
 from server.finance.terminal import report_console
@@ -32,7 +30,7 @@ from server.rules.backtest.run import BacktestError, DatasetPart, Plan, run
 from server.rules.backtest.tally import TOP, Tally
 from server.rules.rollout import Dated, in_effect
 from server.rules.versions import READ_VERSIONS, read_rollouts
-from server.storage import open_databases
+from server.storage import open_ledger
 
 EXIT_FILE_WRONG: Final = 1
 BOOKED: Final = "booked"
@@ -61,6 +59,8 @@ def backtest(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
         bool, typer.Option("--undated", help="Let the draft's promotions apply on all days: `valid` is ignored.")
     ] = False,
     dsn: Annotated[str | None, typer.Option(help="The ledger database; by default that of the settings.")] = None,
+    data_dir: DataDir = None,
+    embedded: Embedded = None,
     dataset: Annotated[
         str | None,
         typer.Option(help="Not the journal, but the replay's receipts: a month of 2017 such as 2017-03, or `year`."),
@@ -91,7 +91,8 @@ def backtest(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
             plan = Plan(draft, _file_text(against), None, Stretch({}), part, undated, count)
             tally, seconds = _run(plan)
         else:
-            with _ledger(dsn) as resolved:
+            settings = load_settings(ledger_dsn=dsn, data_dir=data_dir, embedded=embedded)
+            with open_ledger(settings) as resolved:
                 live, books = asyncio.run(_prepare(resolved, against))
                 stretch = Stretch(books, *stretch_days)
                 plan = Plan(draft, live, resolved, stretch, None, undated, count)
@@ -132,15 +133,6 @@ async def _in_effect(conn: asyncpg.Connection[asyncpg.Record]) -> int | None:
     versions = await conn.fetch(READ_VERSIONS)
     dated = (Dated(one["effective_at"], one["version"], rollouts.get(one["version"], ())) for one in versions)
     return in_effect(dated, utc_now())
-
-
-@contextmanager
-def _ledger(dsn: str | None) -> Iterator[str]:
-    if dsn is not None:
-        yield dsn
-        return
-    with open_databases(load_settings()) as databases:
-        yield databases.dsns.ledger
 
 
 def _show(tally: Tally, programme: Programme, seconds: float, *, top: int, output: Path | None, as_json: bool) -> None:
