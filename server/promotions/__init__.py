@@ -60,16 +60,18 @@ from server.promotions.kinds import (
     Audience,
     Base,
     Clawback,
+    FloorRest,
     LimitScope,
     Measure,
     OfflineAction,
     Period,
     Rounding,
+    RoundingPer,
     TenderKind,
     TerminalKind,
     TierMeasure,
 )
-from server.promotions.load import ProgrammeError, load_programme, load_programme_struct
+from server.promotions.load import CURRENT_SEMANTICS, ProgrammeError, load_programme, load_programme_struct
 from server.promotions.lots import lot_terms, lots_to_grant
 from server.promotions.model import (
     AS_CHARGED_ID,
@@ -127,6 +129,7 @@ from server.promotions.tiers import Standing, TierChange, standing, standing_cha
 __all__ = [
     "AS_CHARGED_ID",
     "BASE_ID",
+    "CURRENT_SEMANTICS",
     "Accrual",
     "AllOf",
     "AmountOff",
@@ -160,6 +163,7 @@ __all__ = [
     "Expiry",
     "FallsOn",
     "FixedPrice",
+    "FloorRest",
     "FurtherUnit",
     "Gift",
     "InClub",
@@ -210,6 +214,7 @@ __all__ = [
     "ReceiptTotal",
     "Returns",
     "Rounding",
+    "RoundingPer",
     "Rules",
     "ScopeTotal",
     "Selector",

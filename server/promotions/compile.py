@@ -472,6 +472,7 @@ def _named_settings(programme: Programme) -> tuple[tuple[str, str], ...]:
     return (
         ("base_percent", _percent_text(earning.base_share)),
         ("rounding", earning.rounding.value),
+        ("rounding_per", earning.rounding_per.value),
         ("point_precision", str(programme.point.precision)),
         ("earn_on_points_paid", _yes_no(earning.earn_on_points_paid)),
         ("max_share_percent", _percent_text(spending.max_share)),
@@ -479,6 +480,7 @@ def _named_settings(programme: Programme) -> tuple[tuple[str, str], ...]:
         ("step_money_minor", str(spending.step_money_minor)),
         ("keep_one_minor_unit", _yes_no(spending.keep_one_minor_unit)),
         ("respect_price_floor", _yes_no(spending.respect_price_floor)),
+        ("floor_rest", programme.floor_rest.value),
     )
 
 

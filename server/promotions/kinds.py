@@ -73,6 +73,21 @@ class Rounding(Enum):
     UP = "up"
 
 
+class RoundingPer(Enum):
+    """Over what the points of a promotion are summed before they are rounded."""
+
+    LINE = "line"
+    RECEIPT = "receipt"
+
+
+class FloorRest(Enum):
+    """What becomes of the part of a discount over several lines that the lowest permitted price of one cuts off."""
+
+    SPREAD = "spread"
+    """It goes to the lines that have room."""
+    LOST = "lost"
+
+
 class Audience(Enum):
     """Where a message is shown or said."""
 

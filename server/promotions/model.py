@@ -21,11 +21,13 @@ from server.promotions.kinds import (
     Audience,
     Base,
     Clawback,
+    FloorRest,
     LimitScope,
     Measure,
     OfflineAction,
     Period,
     Rounding,
+    RoundingPer,
     TierMeasure,
 )
 
@@ -332,7 +334,9 @@ class Promotion:
 
     Promotions of one step apply by `priority` (smaller first), then by id. Of a `group` the best for the
     shopper applies alone; an `exclusive` one shares a line (or receipt) with no other of its step. Its limits are
-    its own and those of its `campaign`. `tier_points` count towards levels only.
+    its own and those of its `campaign`. `tier_points` count towards levels only. `floor_rest` is what becomes of the
+    part of a discount over several lines that a price floor cuts off; None: lost of a percent, of an amount as the
+    programme says.
     """
 
     id: str
@@ -357,6 +361,7 @@ class Promotion:
     limits: tuple[Limit, ...] = ()
     campaign: str | None = None
     control_share: Fraction = Fraction(0)
+    floor_rest: FloorRest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,6 +446,7 @@ class Earning:
     base_share: Fraction
     base_group: str | None = None
     rounding: Rounding = Rounding.HALF_UP
+    rounding_per: RoundingPer = RoundingPer.LINE
     earn_on_points_paid: bool = False
     terms: LotTerms = field(default_factory=LotTerms)
 
@@ -513,3 +519,5 @@ class Programme:
     """The share of members who get no promotion at all (the base percent they get)."""
     language: str = ""
     """The language of texts that name none."""
+    floor_rest: FloorRest = FloorRest.SPREAD
+    """What becomes of what price floors cut off amounts over several lines, where the promotion does not say."""

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
+from server.promotions.kinds import FloorRest
 from server.promotions.load import settings
 from server.promotions.load.context import DEFAULT_PRECISION, Context, check_codes, known_in, share_of
 from server.promotions.load.faults import Faults, validated
@@ -28,9 +29,15 @@ from server.promotions.yaml_text import Plain
 
 _M = TypeVar("_M", bound=BaseModel)
 
+FLOORS_SPREAD_SINCE = 1
+"""The semantics from which on what a floor cuts off an amount goes to the lines that have room."""
 
-def programme_from(data: Plain, faults: Faults) -> Programme | None:
-    """A programme, or None after noting its faults. What is returned is sound only if none were noted."""
+
+def programme_from(data: Plain, faults: Faults, semantics: int) -> Programme | None:
+    """A programme, or None after noting its faults. What is returned is sound only if none were noted.
+
+    `semantics` is the number of the defaults: see `load_programme`.
+    """
     if not isinstance(data, dict):
         faults.add((), "the file has to be a mapping of fields", "begin with `programme: a-code`")
         return None
@@ -39,10 +46,10 @@ def programme_from(data: Plain, faults: Faults) -> Programme | None:
     if whole is None:
         _build_parts(data, faults)
         return None
-    return _build(whole, Context(whole.currency, whole.point.precision, known_in(data), faults))
+    return _build(whole, Context(whole.currency, whole.point.precision, known_in(data), faults), semantics)
 
 
-def _build(section: ProgrammeSection, context: Context) -> Programme:
+def _build(section: ProgrammeSection, context: Context, semantics: int) -> Programme:
     sections = dict(enumerate(section.promotions))
     check_groups(sections, section.earning.base_group, context)
     return Programme(
@@ -64,6 +71,7 @@ def _build(section: ProgrammeSection, context: Context) -> Programme:
             settings.further_unit(unit, ("units", number), context) for number, unit in enumerate(section.units)
         ),
         control_share=share_of(section.control_percent),
+        floor_rest=FloorRest.SPREAD if semantics >= FLOORS_SPREAD_SINCE else FloorRest.LOST,
         campaigns=_campaigns(dict(enumerate(section.campaigns)), sections, context),
         promotions=tuple(promotion(entry, ("promotions", number), context) for number, entry in sections.items()),
     )

@@ -50,6 +50,7 @@ def promotion(section: PromotionSection, path: Path, context: Context) -> Promot
         priority=section.priority,
         group=section.group,
         exclusive=section.exclusive,
+        floor_rest=section.floor_rest,
         messages=messages(section.messages, (*path, "messages"), context, is_near_miss=False),
         near_miss=_near_miss(section, when, path, context),
         limits=built_limits,

@@ -59,6 +59,7 @@ def earning(section: EarningSection, context: Context) -> Earning:
         base_share=share_of(section.base_percent),
         base_group=section.base_group,
         rounding=section.rounding,
+        rounding_per=section.rounding_per,
         earn_on_points_paid=section.earn_on_points_paid,
         terms=lot_terms(section.pending_days, section.expiry, ("earning",), context),
     )

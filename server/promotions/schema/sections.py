@@ -8,7 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from server.promotions.kinds import Audience, Clawback, LimitScope, Measure, Period, Rounding, TierMeasure
+from server.promotions.kinds import (
+    Audience,
+    Clawback,
+    FloorRest,
+    LimitScope,
+    Measure,
+    Period,
+    Rounding,
+    RoundingPer,
+    TierMeasure,
+)
 from server.promotions.schema.conditions import WhenSection
 from server.promotions.schema.effects import (
     BasketDiscountSection,
@@ -101,7 +111,9 @@ class EarningSection(Section):
     base_group: Code | None = None
     """Promotions of this group replace the base percent where they give more."""
     rounding: Rounding = Rounding.HALF_UP
-    """To the point's precision, once for each promotion on each line."""
+    """To the point's precision, once for each promotion."""
+    rounding_per: RoundingPer = RoundingPer.LINE
+    """Whether that is once on each line, or once a receipt and then spread over its lines."""
     earn_on_points_paid: Truth = False
     """Whether the part of a line paid with points earns."""
     pending_days: PendingDays = 0
@@ -290,6 +302,8 @@ class PromotionSection(Section):
     """Of a group, the one applies that gives the shopper most."""
     exclusive: Truth = False
     """Applies alone, or not at all."""
+    floor_rest: FloorRest | None = None
+    """What a lowest permitted price cuts off a discount over several lines goes to the others, or is lost."""
     limits: Limits = Field(default_factory=list)
     """At most so much."""
     campaign: Code | None = None

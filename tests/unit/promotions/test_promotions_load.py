@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 import server.promotions
-from server.promotions import Clawback, OfflineAction, Programme, ProgrammeError, json_schema, load_programme
+from server.promotions import (
+    Clawback,
+    FloorRest,
+    OfflineAction,
+    Programme,
+    ProgrammeError,
+    json_schema,
+    load_programme,
+    load_programme_struct,
+)
 from server.promotions.criteria import AllOf, BirthdayWindow, ReceiptTotal
 from server.promotions.kinds import Audience, Period, Rounding
 from server.promotions.model import Expiry, FixedPrice, LotTerms, MessageText, Returns
@@ -160,7 +169,7 @@ OFF = "line_discount: {percent: 5}"
         pytest.param(
             "earning: 5",
             "6:1 earning has to be a mapping of fields (write `field: value` lines below it: base_percent, base_group,"
-            " rounding, earn_on_points_paid, pending_days, expiry)",
+            " rounding, rounding_per, earn_on_points_paid, pending_days, expiry)",
         ),
         pytest.param("name: Again", "6:1  `name` stands twice, first in line 2 (keep one of them)"),
         pytest.param(
@@ -398,3 +407,17 @@ def test_the_schema_is_json_and_knows_the_fields_by_their_names_in_the_file() ->
     schema = json.loads(json.dumps(json_schema()))
     assert {"programme", "point", "promotions"} <= set(schema["properties"])
     assert {"from", "until"} == set(schema["$defs"]["DatesSection"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("semantics", "rest"), [(0, FloorRest.LOST), (1, FloorRest.SPREAD)], ids=["published long ago", "published now"]
+)
+def test_what_the_file_leaves_out_means_what_it_meant_when_it_was_published(semantics: int, rest: FloorRest) -> None:
+    head = {"programme": "shop", "name": "Shop", "effective_from": "2026-01-01", "currency": "UAH"}
+    data = {**head, "point": {"unit": "bonus", "pays": 1}}
+    loaded = [
+        load_programme(json.dumps(data), semantics=semantics),
+        load_programme_struct(data, semantics=semantics),
+        load_programme(HEAD + POINT, semantics=semantics),
+    ]
+    assert [one.floor_rest for one in loaded if isinstance(one, Programme)] == [rest] * 3
