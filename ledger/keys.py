@@ -12,16 +12,30 @@ KEY_LENGTH_BYTES = 16
 
 
 def business_key(key: common_pb2.ReceiptKey) -> bytes:
-    """Return the 16 bytes under which a receipt counts once in the whole system.
+    """Return the 16 bytes under which a sale counts once in the whole system.
 
     The first two bytes are the business day (days since 1970-01-01), so that a day's keys are neighbours in the
-    index; the other 14 are SHA-256 of the whole key, so that two keys never meet.
+    index; the other 14 are SHA-256 of the whole key, so that two keys never meet. Returns of `semantics.FIRST` stand
+    under this form, too.
 
     Raises:
         ValueError: if ``business_date`` is not a date of the calendar, such as 2026-02-30.
     """
+    return _day_and_digest(key, "")
+
+
+def return_key(key: common_pb2.ReceiptKey) -> bytes:
+    """Return the 16 bytes under which a return counts once: other ones than those of a sale with the same number.
+
+    Raises:
+        ValueError: as `business_key`.
+    """
+    return _day_and_digest(key, "\nreturn")
+
+
+def _day_and_digest(key: common_pb2.ReceiptKey, kind: str) -> bytes:
     day = (date.fromisoformat(key.business_date) - date(1970, 1, 1)).days
-    text = f"{key.store_id}\n{key.terminal_id}\n{key.business_date}\n{key.receipt_number}"
+    text = f"{key.store_id}\n{key.terminal_id}\n{key.business_date}\n{key.receipt_number}{kind}"
     return (day & 0xFFFF).to_bytes(2, "big") + hashlib.sha256(text.encode()).digest()[:14]
 
 

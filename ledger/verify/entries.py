@@ -10,10 +10,11 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
+from ledger import semantics
 from ledger.accounts import own_pair
 from ledger.books import book_of_member, book_of_receipt
 from ledger.journal import EntryRecord
-from ledger.keys import business_key
+from ledger.keys import business_key, return_key
 from ledger.model import (
     ADJUSTED,
     AVAILABLE,
@@ -127,8 +128,7 @@ def event_of(entry: EntryRecord, books: int) -> journal_pb2.Event:
         raise BadEntry("it concerns a book, and has a member")
     if entry.member_id is None and entry.kind not in (*_RECEIPTS, *_OF_THE_BOOK):
         raise BadEntry("it has no member")
-    key = business_key(body.receipt_key) if entry.kind in _RECEIPTS else None
-    if entry.business_key != key:
+    if entry.business_key != _key_of(event, entry.kind):
         raise BadEntry("its key is not that of the receipt in its payload")
     if entry.kind in _RECEIPTS:
         event_at = event.purchase.receipt.event_at if entry.kind == PURCHASE else event.goods_return.event_at
@@ -136,6 +136,16 @@ def event_of(entry: EntryRecord, books: int) -> journal_pb2.Event:
             raise BadEntry("its time is not that of the receipt in its payload")
     _check_book(entry, event, books)
     return event
+
+
+def _key_of(event: journal_pb2.Event, kind: int) -> bytes | None:
+    """Return the key under which an entry's receipt counts once; the first semantics knew no kinds of keys."""
+    if kind == PURCHASE:
+        return business_key(event.purchase.receipt_key)
+    if kind == RETURN:
+        form = business_key if event.semantics == semantics.FIRST else return_key
+        return form(event.goods_return.receipt_key)
+    return None
 
 
 def _check_book(entry: EntryRecord, event: journal_pb2.Event, books: int) -> None:

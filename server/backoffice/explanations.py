@@ -10,7 +10,7 @@ from tallypoint.v1 import journal_pb2
 from tallypoint.v1 import programme_pb2 as pb
 
 from ledger.journal import read_payloads
-from ledger.keys import business_key
+from ledger.keys import business_key, return_key
 from server.checkout.facts import first_difference, member_of, paid_of, receipt_of, reexplained, usage_of
 from server.database import connection
 from server.edge import invalid_request, no_day
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from server.database import Connection, Pool
     from server.rules import RulesBook
 
-# Where a receipt stands.
-FIND_RECEIPT: Final = "SELECT book, number FROM ledger.receipt_key WHERE business_key = $1"
+# Where a receipt stands: the sale with a number, and if there is none the return.
+FIND_RECEIPT: Final = """
+SELECT book, number FROM ledger.receipt_key WHERE business_key IN ($1, $2) ORDER BY business_key = $1 DESC LIMIT 1
+"""
 
 
 async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptRequest) -> pb.ExplainReceiptResponse:
@@ -62,7 +64,7 @@ async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptReques
 async def _entry(conn: Connection, request: pb.ExplainReceiptRequest) -> Booked:
     place = (request.entry.book, request.entry.number)
     if request.HasField("receipt_key"):
-        record = await conn.fetchrow(FIND_RECEIPT, _key(request.receipt_key))
+        record = await conn.fetchrow(FIND_RECEIPT, *_keys(request.receipt_key))
         place = (record["book"], record["number"]) if record else (0, 0)
     booked = (await read_payloads(conn, [place])).get(place)
     if booked is None:
@@ -74,9 +76,9 @@ async def _entry(conn: Connection, request: pb.ExplainReceiptRequest) -> Booked:
     return booked
 
 
-def _key(key: api.ReceiptKey) -> bytes:
+def _keys(key: api.ReceiptKey) -> tuple[bytes, bytes]:
     try:
-        return business_key(key)
+        return business_key(key), return_key(key)
     except ValueError:
         fault = no_day(key.business_date, optional=False)
         raise invalid_request([("receipt_key.business_date", fault)]) from None

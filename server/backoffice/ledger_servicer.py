@@ -12,7 +12,7 @@ from tallypoint.v1 import journal_pb2, ledger_pb2
 from ledger.balances import read_accounts
 from ledger.books import book_of_member
 from ledger.journal import EntryRecord, read_entries, read_heads
-from ledger.keys import business_key
+from ledger.keys import business_key, return_key
 from server.backoffice.ledger_messages import entry_message, head_message, hold_message, lot_message
 from server.checkout.convert import balance_message
 from server.clock import Clock, utc_now
@@ -35,8 +35,8 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     "ListTotals": _FINANCE,
 }
 
-# Where a receipt stands.
-FIND_RECEIPT: Final = "SELECT book, number FROM ledger.receipt_key WHERE business_key = $1"
+# Where the sale and the return with a number stand.
+FIND_RECEIPT: Final = "SELECT business_key, book, number FROM ledger.receipt_key WHERE business_key = ANY ($1)"
 
 # A member's newest entries.
 READ_MEMBER_ENTRIES: Final = """
@@ -87,14 +87,18 @@ class LedgerServicer:
     async def find_receipt(
         self, request: ledger_pb2.FindReceiptRequest, caller: Caller
     ) -> ledger_pb2.FindReceiptResponse:
-        """Show the entry of a receipt."""
-        key = _receipt_key(request.receipt_key)
+        """Show the entry of a receipt; of an exchange, those of both its halves."""
+        keys = _receipt_keys(request.receipt_key)
         async with connection(self._pool) as conn:
-            place = await conn.fetchrow(FIND_RECEIPT, key)
-            records = await read_entries(conn, place["book"], place["number"] - 1, 1) if place else []
+            places = {row["business_key"]: row for row in await conn.fetch(FIND_RECEIPT, keys)}
+            found = [places[key] for key in keys if key in places]
+            records = [(await read_entries(conn, row["book"], row["number"] - 1, 1))[0] for row in found]
         if not records:
             raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no receipt with this key is booked")
-        return ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
+        response = ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
+        for record in records[1:]:
+            response.goods_return.CopyFrom(entry_message(record))
+        return response
 
     async def get_account(self, request: ledger_pb2.GetAccountRequest, caller: Caller) -> ledger_pb2.GetAccountResponse:
         """Show what the ledger knows of a member; nothing for somebody without entries."""
@@ -129,9 +133,10 @@ def _total(row: asyncpg.Record) -> ledger_pb2.Total:
     )
 
 
-def _receipt_key(key: api.ReceiptKey) -> bytes:
+def _receipt_keys(key: api.ReceiptKey) -> list[bytes]:
+    """Return the keys of the sale and of the return with a number."""
     try:
-        return business_key(key)
+        return [business_key(key), return_key(key)]
     except ValueError:
         fault = no_day(key.business_date, optional=False)
         raise invalid_request([("receipt_key.business_date", fault)]) from None

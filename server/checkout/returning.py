@@ -15,7 +15,7 @@ from ledger.lookups import BookedReceipt
 from ledger.model import AVAILABLE, EXPIRED, Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
 from server.checkout.convert import decimal_text, invalid, moment_of
-from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes
+from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
 from server.errors import Refused
 from server.promotions import Clawback, Rules
 
@@ -32,12 +32,29 @@ _A_RETURN_TEXT: Final = "This is the receipt of a return. Ask for the receipt of
 
 
 class ReturnContext(NamedTuple):
-    """What a return is judged by: the purchase as booked, and the rules at the return's own time."""
+    """What a return is judged by: the purchase as booked, and the rules at the return's own time.
 
+    ``key`` is the one under which the return counts once.
+    """
+
+    key: bytes
     purchase: BookedReceipt
     rules: Rules
     unit: Unit
     zone: ZoneInfo
+
+
+def key_of(request: checkout_pb2.ReturnRequest, under_number: BookedReceipt | None) -> bytes:
+    """Return the key under which a return counts once; ``under_number`` is what is booked under the key of a sale.
+
+    Releases up to 0.4 booked returns under that key: one that is sent again is found there.
+
+    Raises:
+        Refused: INVALID_REQUEST if its business date is none.
+    """
+    if under_number is not None and under_number.kind == journal_pb2.ENTRY_KIND_RETURN:
+        return receipt_key_bytes(request.receipt_key, "receipt_key")
+    return return_key_bytes(request.receipt_key, "receipt_key")
 
 
 def known_purchase(request: checkout_pb2.ReturnRequest, found: BookedReceipt | None) -> BookedReceipt:
@@ -76,11 +93,7 @@ def _is_in_units(line: common_pb2.ReceiptLine) -> bool:
 
 
 def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) -> Return:
-    """Return what the books are to be told.
-
-    Raises:
-        Refused: if the return's own key is malformed.
-    """
+    """Return what the books are to be told."""
     purchase, settings = context.purchase, context.rules.programme.returns
     member = purchase.event.purchase.member_id
     record = journal_pb2.GoodsReturn(
@@ -99,7 +112,7 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
     return Return(
         book=purchase.book,
         message_id=message_key(request.message_id),
-        business_key=receipt_key_bytes(request.receipt_key, "receipt_key"),
+        business_key=context.key,
         content_hash=_return_hash(request),
         event_at=moment_of(request.event_at),
         member_id=uuid.UUID(member) if member else None,

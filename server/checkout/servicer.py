@@ -18,6 +18,7 @@ from ledger.balances import BalanceAt
 from ledger.books import book_of_receipt
 from ledger.committer import Committer, MemberChanged
 from ledger.keys import checkout_key
+from ledger.lookups import BookedReceipt
 from ledger.model import Booked, Hold
 from ledger.owned import NEVER_READ
 from server.checkout.booking import checkout_of, commit_command, commit_response
@@ -49,10 +50,10 @@ from server.checkout.quoting import (
     quote_response,
 )
 from server.checkout.reading import LedgerReader
-from server.checkout.returning import ReturnContext, known_purchase, return_command, return_response
+from server.checkout.returning import ReturnContext, key_of, known_purchase, return_command, return_response
 from server.checkout.sale import Judge, Sale, StoresLike, evaluated, shopper_of
 from server.checkout.session import Call, serve_session
-from server.checkout.submitting import receipt_key_bytes, submit, turn
+from server.checkout.submitting import receipt_key_bytes, return_key_bytes, submit, turn
 from server.clock import Clock
 from server.edge import Caller, Stream, check
 from server.errors import Refused, refusal_message
@@ -418,12 +419,18 @@ class CheckoutServicer:
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
         zone = self._judge.zone(request.receipt_key.store_id)
         rules = self._judge.rules_at(moment_of(request.event_at))
-        found = await self._reader.receipt(receipt_key_bytes(request.purchase_key, "purchase_key"))
+        number_key = receipt_key_bytes(request.receipt_key, "receipt_key")
+        found, under_number = await asyncio.gather(self._bought(request.purchase_key), self._reader.receipt(number_key))
         purchase = known_purchase(request, found)
         unit_code = purchase.event.settlement.balance.unit  # empty for a purchase without a member, which has no points
         unit = self._rules.unit_named(unit_code) if unit_code else self._rules.unit(rules)
-        command = return_command(request, ReturnContext(purchase, rules, unit, zone))
-        return return_response(await submit(self._committer, command, caller.deadline))
+        context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone)
+        return return_response(await submit(self._committer, return_command(request, context), caller.deadline))
+
+    async def _bought(self, key: common_pb2.ReceiptKey) -> BookedReceipt | None:
+        """Return the sale under a key; if there is none, the return, so that it can be said that it is one."""
+        found = await self._reader.receipt(receipt_key_bytes(key, "purchase_key"))
+        return found or await self._reader.receipt(return_key_bytes(key, "purchase_key"))
 
     async def session(self, stream: Stream, caller: Caller) -> None:
         """Serve many calls over one stream."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.committer import CommandFailed, Committer, DeadlinePassed, Marks, MemberChanged, OutcomeUnknown, Overloaded
-from ledger.keys import business_key
+from ledger.keys import business_key, return_key
 from ledger.model import Booked, Command
 from ledger.model import Refused as LedgerRefused
 from ledger.owned import NEVER_READ
@@ -30,13 +30,22 @@ CASHIER_TEXTS: Final[Mapping[common_pb2.RefusalReason, str]] = {
 
 
 def receipt_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
-    """Return the 16 bytes under which a receipt counts once; ``field`` is the key's place in the request.
+    """Return the 16 bytes under which a sale counts once; ``field`` is the key's place in the request.
 
     Raises:
         Refused: if its business date is none.
     """
+    return _key_bytes(key, field, business_key)
+
+
+def return_key_bytes(key: common_pb2.ReceiptKey, field: str) -> bytes:
+    """Return the 16 bytes under which a return counts once; Refused as `receipt_key_bytes`."""
+    return _key_bytes(key, field, return_key)
+
+
+def _key_bytes(key: common_pb2.ReceiptKey, field: str, form: Callable[[common_pb2.ReceiptKey], bytes]) -> bytes:
     try:
-        return business_key(key)
+        return form(key)
     except ValueError:
         raise invalid(f"{field}.business_date", no_day(key.business_date, optional=False)) from None
 

@@ -11,10 +11,10 @@ missing, and not a difference of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from server.reconciliation.model import (
     COUNT_OF,
@@ -27,6 +27,7 @@ from server.reconciliation.model import (
     LedgerReceipt,
     Measure,
     ReceiptKind,
+    ReceiptName,
     RegisterReceipt,
     Rules,
     ZReport,
@@ -39,6 +40,7 @@ REGISTER: Final = "register"
 MAX_BREAKS_OF_A_KIND: Final = 50
 """More of one kind on one terminal's day have one cause, such as numbers that are not consecutive: they become one."""
 _SECONDS_PER_HOUR: Final = 3600
+_Receipt = TypeVar("_Receipt", LedgerReceipt, RegisterReceipt)
 _MAIN: Final = Amounts(turnover_minor=0, points_earned_minor=0, points_spent_minor=0)
 """What is shown of receipts that the register does not have."""
 
@@ -46,8 +48,8 @@ _MAIN: Final = Amounts(turnover_minor=0, points_earned_minor=0, points_spent_min
 def compare(day: Day, rules: Rules) -> list[Break]:
     """Return the breaks of a terminal's day."""
     doubles = _doubles(day)
-    ledger = [receipt for receipt in day.ledger if receipt.number not in doubles]
-    breaks = [_doubled(day, receipt, day.twins[receipt.number]) for receipt in day.ledger if receipt.number in doubles]
+    ledger = [receipt for receipt in day.ledger if receipt.key not in doubles]
+    breaks = [_doubled(day, receipt, day.twins[receipt.key]) for receipt in day.ledger if receipt.key in doubles]
     if day.receipts is not None:
         breaks += _by_receipt(day, ledger, doubles, rules)
     elif day.report is not None:
@@ -80,25 +82,25 @@ def find_twins(receipts: Sequence[LedgerReceipt], within: timedelta | None) -> d
 # --- one receipt under two keys ----------------------------------------------------------------------------
 
 
-def _doubles(day: Day) -> set[int]:
-    """Return the numbers of those receipts with a twin that the register does not account for."""
-    suspects = [receipt for receipt in day.ledger if receipt.number in day.twins]
+def _doubles(day: Day) -> set[ReceiptName]:
+    """Return those receipts with a twin that the register does not account for."""
+    suspects = [receipt for receipt in day.ledger if receipt.key in day.twins]
     if not suspects:
         return set()
     if day.receipts is not None:
-        known = {receipt.number for receipt in day.receipts if receipt.kind is not ReceiptKind.VOID}
-        return {receipt.number for receipt in suspects if receipt.number not in known}
+        known = {receipt.key for receipt in day.receipts}
+        return {receipt.key for receipt in suspects if receipt.key not in known}
     if day.report is None:
-        return {receipt.number for receipt in suspects if _is_later(receipt, day.twins[receipt.number])}
+        return {receipt.key for receipt in suspects if _is_later(receipt, day.twins[receipt.key])}
     inside, outside = _split(day.report, day.ledger)
-    found = {receipt.number for receipt in outside if receipt.number in day.twins}
+    found = {receipt.key for receipt in outside if receipt.key in day.twins}
     for side in SIDES:
         rows = [receipt for receipt in inside if receipt.kind is side]
         counted = day.report.counted(side)
         surplus = 0 if counted is None else max(len(rows) - counted, 0)
-        of_side = [receipt for receipt in rows if receipt.number in day.twins]
-        of_side.sort(key=lambda receipt: (not _is_later(receipt, day.twins[receipt.number]), receipt.number))
-        found |= {receipt.number for receipt in of_side[:surplus]}
+        of_side = [receipt for receipt in rows if receipt.key in day.twins]
+        of_side.sort(key=lambda receipt: (not _is_later(receipt, day.twins[receipt.key]), receipt.number))
+        found |= {receipt.key for receipt in of_side[:surplus]}
     return found
 
 
@@ -131,14 +133,14 @@ class _Side(NamedTuple):
 
 
 def _by_totals(
-    day: Day, report: ZReport, ledger: Sequence[LedgerReceipt], doubles: set[int], rules: Rules
+    day: Day, report: ZReport, ledger: Sequence[LedgerReceipt], doubles: set[ReceiptName], rules: Rules
 ) -> Iterator[Break]:
     inside, outside = _split(report, ledger)
     sides = [_side(report, inside, kind) for kind in SIDES]
     missing = sum(side.missing for side in sides if side.missing > 0)
     gaps: Runs = ()
     if rules.numbers_consecutive and report.window is not None:
-        used = [*runs_of(receipt.number for receipt in inside), *runs_of(doubles), *report.void_numbers]
+        used = [*runs_of(receipt.number for receipt in inside), *_numbers_of(doubles), *report.void_numbers]
         gaps = holes(report.window, used)
     unnamed_voids = max((report.voids or 0) - size(report.void_numbers), 0)
     is_named = missing > 0 and size(gaps) == missing and not unnamed_voids
@@ -205,51 +207,81 @@ def _given(report: ZReport) -> Amounts:
 # --- receipt by receipt ------------------------------------------------------------------------------------
 
 
-def _by_receipt(day: Day, ledger: Sequence[LedgerReceipt], doubles: set[int], rules: Rules) -> Iterator[Break]:
+def _by_receipt(day: Day, ledger: Sequence[LedgerReceipt], doubles: set[ReceiptName], rules: Rules) -> Iterator[Break]:
     receipts = day.receipts or ()
-    register: dict[int, RegisterReceipt] = {}
+    register: dict[ReceiptName, RegisterReceipt] = {}
     for receipt in receipts:
-        register.setdefault(receipt.number, receipt)
-    goods = {number: receipt for number, receipt in register.items() if receipt.kind is not ReceiptKind.VOID}
-    booked = {receipt.number: receipt for receipt in ledger}
+        register.setdefault(receipt.key, receipt)
+    goods = {key: receipt for key, receipt in register.items() if receipt.kind is not ReceiptKind.VOID}
+    booked = {receipt.key: receipt for receipt in ledger}
+    pairs = [(goods[key], booked[key]) for key in goods.keys() & booked.keys()]
+    missing = {key: receipt for key, receipt in goods.items() if key not in booked}
+    extra = {key: receipt for key, receipt in booked.items() if key not in goods}
+    pairs += list(_of_another_kind(missing, extra))
 
-    yield from _doubled_in_register(day, receipts, register)
-    missing = goods.keys() - booked.keys()
-    for run in runs_of(missing):
-        rows = [goods[number] for number in range(run.first, run.last + 1)]
+    yield from _doubled_in_register(day, receipts)
+    for run, rows in _in_runs(missing.values()):
         yield Break(day.place, BreakKind.MISSING, str(run), len(rows), (run,), tuple(_figures_of_missing(rows)))
-    for run in runs_of(booked.keys() - goods.keys()):
-        own = [booked[number] for number in range(run.first, run.last + 1)]
+    for run, own in _in_runs(extra.values()):
         given = next(iter(goods.values())).amounts if goods else _MAIN
         figures = tuple(_figures_of_extra(own, given if given != Amounts() else _MAIN))
         yield Break(day.place, BreakKind.EXTRA, str(run), len(own), (run,), figures)
-    for number in sorted(goods.keys() & booked.keys()):
-        figures = tuple(_receipt_differences(goods[number], booked[number]))
-        if figures:
-            yield Break(day.place, BreakKind.DIFFERENT, str(number), 1, runs_of([number]), figures)
+    yield from _different(day, pairs)
     if rules.numbers_consecutive:
-        yield from _gaps_by_receipt(day, [*runs_of(register), *runs_of(booked), *runs_of(doubles)])
+        yield from _gaps_by_receipt(day, [*_numbers_of(register), *_numbers_of(booked), *_numbers_of(doubles)])
     yield from _register_against_itself(day, list(goods.values()))
 
 
-def _doubled_in_register(
-    day: Day, receipts: Sequence[RegisterReceipt], register: Mapping[int, RegisterReceipt]
-) -> Iterator[Break]:
-    counts = Counter(receipt.number for receipt in receipts if receipt.kind is not ReceiptKind.VOID)
-    for number, times in sorted(counts.items()):
-        if times == 1:
+def _numbers_of(keys: Iterable[ReceiptName]) -> Runs:
+    return runs_of(number for number, _ in keys)
+
+
+def _in_runs(receipts: Iterable[_Receipt]) -> Iterator[tuple[Run, list[_Receipt]]]:
+    """Yield receipts by runs of their numbers; an exchange has two receipts with one."""
+    rows = sorted(receipts, key=lambda receipt: receipt.key)
+    for run in runs_of(receipt.number for receipt in rows):
+        yield run, [receipt for receipt in rows if run.first <= receipt.number <= run.last]
+
+
+def _of_another_kind(
+    missing: dict[ReceiptName, RegisterReceipt], extra: dict[ReceiptName, LedgerReceipt]
+) -> Iterator[tuple[RegisterReceipt, LedgerReceipt]]:
+    """Take out, in pairs, receipts that are a sale on one side and a return on the other."""
+    for number, kind in sorted(missing):
+        other = ReceiptKind.RETURN if kind is ReceiptKind.SALE else ReceiptKind.SALE
+        if (number, other) in extra:
+            yield missing.pop((number, kind)), extra.pop((number, other))
+
+
+def _different(day: Day, pairs: Iterable[tuple[RegisterReceipt, LedgerReceipt]]) -> Iterator[Break]:
+    """Yield a break for each number of which the figures differ."""
+    figures: dict[int, list[Figure]] = {}
+    for register, ledger in sorted(pairs, key=lambda pair: pair[0].key):
+        figures.setdefault(register.number, []).extend(_receipt_differences(register, ledger))
+    for number, found in figures.items():
+        if found:
+            yield Break(day.place, BreakKind.DIFFERENT, str(number), 1, runs_of([number]), tuple(found))
+
+
+def _doubled_in_register(day: Day, receipts: Sequence[RegisterReceipt]) -> Iterator[Break]:
+    """Yield a break for each number that stands more than once for a sale, or more than once for a return."""
+    copies: dict[int, list[RegisterReceipt]] = {}
+    for receipt in receipts:
+        if receipt.kind is not ReceiptKind.VOID:
+            copies.setdefault(receipt.number, []).append(receipt)
+    for number, rows in sorted(copies.items()):
+        once = len({receipt.kind for receipt in rows})
+        if len(rows) == once:
             continue
-        copies = [receipt for receipt in receipts if receipt.number == number]
-        same = all(copy == register[number] for copy in copies)
-        content = "the same content" if same else "different contents"
+        content = "the same content" if len(set(rows)) == once else "different contents"
         yield Break(
             day.place,
             BreakKind.DOUBLED,
             f"{REGISTER} {number}",
-            times - 1,
+            len(rows) - once,
             runs_of([number]),
-            (Figure(Measure.RECEIPTS, times, 1),),
-            f"the register's file has it {times} times, with {content}",
+            (Figure(Measure.RECEIPTS, len(rows), once),),
+            f"the register's file has it {len(rows)} times, with {content}",
         )
 
 
@@ -294,12 +326,14 @@ def _receipt_differences(register: RegisterReceipt, ledger: LedgerReceipt) -> It
 # --- the ledger alone --------------------------------------------------------------------------------------
 
 
-def _without_register(day: Day, ledger: Sequence[LedgerReceipt], doubles: set[int], rules: Rules) -> Iterator[Break]:
+def _without_register(
+    day: Day, ledger: Sequence[LedgerReceipt], doubles: set[ReceiptName], rules: Rules
+) -> Iterator[Break]:
     numbers = runs_of(receipt.number for receipt in ledger)
     figures = tuple(_figures_of_extra(ledger, _MAIN))
     yield Break(day.place, BreakKind.NO_REPORT, "", len(ledger), numbers, figures)
     if rules.numbers_consecutive:
-        for run in holes(Run(numbers[0].first, numbers[-1].last), [*numbers, *runs_of(doubles)]):
+        for run in holes(Run(numbers[0].first, numbers[-1].last), [*numbers, *_numbers_of(doubles)]):
             yield _gap(day, run)
 
 

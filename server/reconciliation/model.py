@@ -126,6 +126,10 @@ class TerminalDay(NamedTuple):
     business_date: date
 
 
+ReceiptName = tuple[int, ReceiptKind]
+"""What tells a receipt from others of its terminal's day: goods back and goods sold may share a number."""
+
+
 class LedgerReceipt(NamedTuple):
     """A receipt as the ledger has it; all its amounts are known."""
 
@@ -138,6 +142,11 @@ class LedgerReceipt(NamedTuple):
     booked_at: datetime
     after_close: bool = False
 
+    @property
+    def key(self) -> ReceiptName:
+        """Return what tells it from others of the day."""
+        return self.number, self.kind
+
 
 class RegisterReceipt(NamedTuple):
     """A receipt as the register has it."""
@@ -145,6 +154,11 @@ class RegisterReceipt(NamedTuple):
     number: int
     kind: ReceiptKind
     amounts: Amounts
+
+    @property
+    def key(self) -> ReceiptName:
+        """Return what tells it from others of the day."""
+        return self.number, self.kind
 
 
 class ZReport(NamedTuple):
@@ -184,14 +198,14 @@ class Day:
         report: The Z report; None if none came.
         receipts: The register's single receipts; None if it sent none.
         ledger: The ledger's receipts.
-        twins: For numbers of `ledger`: a receipt under another key that may be the same one.
+        twins: For receipts of `ledger`: one under another key that may be the same one.
     """
 
     place: TerminalDay
     report: ZReport | None
     receipts: Sequence[RegisterReceipt] | None
     ledger: Sequence[LedgerReceipt]
-    twins: Mapping[int, LedgerReceipt]
+    twins: Mapping[ReceiptName, LedgerReceipt]
 
 
 class Figure(NamedTuple):

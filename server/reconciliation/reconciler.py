@@ -218,7 +218,7 @@ async def _days(conn: Connection, store_id: str, first: date, last: date, rules:
             reports.get(place),
             receipts.get(place),
             ledger.get(place, ()),
-            {one.number: twins[one] for one in ledger.get(place, ()) if one in twins},
+            {one.key: twins[one] for one in ledger.get(place, ()) if one in twins},
         )
         for place in sorted({*reports, *receipts, *ledger})
     )

@@ -5,13 +5,25 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf.message import Message
 from tallypoint.v1 import checkout_pb2, common_pb2, ledger_pb2, member_pb2
 
-from tests.support.till import Till, card
+from ledger import semantics
+from ledger.append import append_locked, lock_books
+from ledger.keys import business_key
+from ledger.lookups import read_receipts
+from ledger.model import Booked, Unit
+from server.checkout.returning import ReturnContext, return_command
+from server.promotions import Programme, compile_rules, load_programme
+from server.storage import LEDGER_DATABASE
+from tests.support.faults import dsn_of
+from tests.support.till import PROGRAMME, Till, card
 
 BASKET = [("bread", 9990), ("milk", 3333), ("brie", 1234), ("cigarettes", 9000)]
 QUANTITIES = [3000, 7000, 1357, 2000]
@@ -206,12 +218,73 @@ async def test_a_return_resent_with_other_content_is_refused(till: Till, change:
     assert (answer.code, answer.reason) == (grpc.StatusCode.ALREADY_EXISTS, "RECEIPT_KEY_REUSED")
 
 
-async def test_the_key_of_a_purchase_is_no_key_for_its_return(till: Till) -> None:
-    purchase = till.commit_request([("bread", 10000)])
+@pytest.mark.parametrize("sold_first", [False, True], ids=["goods back first", "goods sold first"])
+async def test_an_exchange_books_both_halves_under_one_number(till: Till, sold_first: bool) -> None:
+    _, shopper = await new_shopper(till)
+    purchase = till.commit_request([("brie", 10000), ("brie", 40000)], shopper)
     await till.commit(purchase)
-    request = till.return_request(purchase.receipt_key)
-    request.receipt_key.CopyFrom(purchase.receipt_key)
+    back, sold = till.return_request(purchase.receipt_key, (1, 1000)), till.commit_request([("brie", 10000)], shopper)
+    sold.receipt_key.CopyFrom(back.receipt_key)
+    if sold_first:
+        await till.commit(sold)
+    returned, booked = await till.give_back(back), await till.commit(sold)
+    assert returned.entry != booked.entry
+    for request in (back, sold):
+        request.message_id = str(uuid.uuid4())
+    assert same(await till.give_back(back), returned), "each half is found under the number"
+    assert same(await till.commit(sold), booked)
+
+    found = await till.ledger.FindReceipt(
+        ledger_pb2.FindReceiptRequest(receipt_key=sold.receipt_key), metadata=till.office("finance")
+    )
+    assert (found.entry.ref.number, found.goods_return.ref.number) == (booked.entry.number, returned.entry.number)
+    whole = await till.give_back(till.return_request(sold.receipt_key))
+    assert whole.refund_money_minor == 10000, "the number of an exchange names what was sold"
+
+
+async def test_each_half_of_an_exchange_counts_once(till: Till) -> None:
+    purchase = till.commit_request([("bread", 10000), ("milk", 500)])
+    await till.commit(purchase)
+    back, sold = till.return_request(purchase.receipt_key, (1, 1000)), till.commit_request([("bread", 700)])
+    sold.receipt_key.CopyFrom(back.receipt_key)
+    await till.give_back(back)
+    await till.commit(sold)
+    back.lines[0].line_number = 2
+    sold.receipt.lines[0].list_amount_minor = 800
+    for call, request in (("Return", back), ("Commit", sold)):
+        request.message_id = str(uuid.uuid4())
+        assert (await till.refused(request, call)).reason == "RECEIPT_KEY_REUSED"
+
+
+async def test_a_return_that_the_last_release_booked_is_found_when_it_is_sent_again(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purchase = till.commit_request([("bread", 10000), ("milk", 500)])
+    booked = await till.commit(purchase)
+    request = till.return_request(purchase.receipt_key, (1, 1000))
+    monkeypatch.setattr(semantics, "CURRENT", semantics.FIRST)
+    conn = await asyncpg.connect(dsn_of(till.server, LEDGER_DATABASE), server_settings={"role": "tallypoint_writer"})
+    try:
+        sale_key = business_key(purchase.receipt_key)
+        found = (await read_receipts(conn, [sale_key]))[sale_key]
+        programme = load_programme(PROGRAMME)
+        assert isinstance(programme, Programme)
+        rules, zone = compile_rules(programme, 1), ZoneInfo("Europe/Kyiv")
+        context = ReturnContext(business_key(request.receipt_key), found, rules, Unit(1, "bonus", 2), zone)
+        async with conn.transaction():
+            await lock_books(conn, [found.book])
+            decision = await append_locked(conn, found.book, [return_command(request, context)], datetime.now(UTC))
+    finally:
+        await conn.close()
+    (verdict,) = decision.verdicts
+    assert isinstance(verdict, Booked)
+    request.message_id = str(uuid.uuid4())
+    answer = await till.give_back(request)
+    assert (answer.entry.number, answer.refund_money_minor) == (verdict.number, 10000)
+    request.lines[0].line_number = 2
+    request.message_id = str(uuid.uuid4())
     assert (await till.refused(request, "Return")).reason == "RECEIPT_KEY_REUSED"
+    assert booked.entry.number < verdict.number
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from tallypoint.v1 import (
     member_pb2_grpc,
 )
 
-from ledger.keys import business_key, message_key
+from ledger.keys import business_key, message_key, return_key
 from tests.support.tally import Answer, Operation, figures_of
 from tests.support.till import Till
 
@@ -121,7 +121,10 @@ def message_of(request: Any) -> bytes:
 
 def key_of(request: Any) -> bytes:
     """Return the key under which an operation counts once: its receipt's, or its message's."""
-    if "receipt_key" in request.DESCRIPTOR.fields_by_name:
+    fields = request.DESCRIPTOR.fields_by_name
+    if "purchase_key" in fields:
+        return return_key(request.receipt_key)
+    if "receipt_key" in fields:
         return business_key(request.receipt_key)
     return message_of(request)
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.books import book_of_member, book_of_receipt
-from ledger.keys import business_key, checkout_key, content_hash
+from ledger.keys import business_key, checkout_key, content_hash, return_key
 from ledger.model import (
     REDEEMED,
     Adjust,
@@ -278,7 +278,7 @@ def goods_return(
     return Return(
         book=bought.book,
         message_id=_message(f"return {receipt_number}"),
-        business_key=business_key(key),
+        business_key=return_key(key),
         content_hash=content_hash(shopper, body.SerializeToString(deterministic=True)),
         event_at=NOON,
         member_id=shopper,

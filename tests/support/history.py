@@ -21,7 +21,7 @@ from ledger.finance.closing import DAY, MONTH, ClosedPeriod, close_books, last_d
 from ledger.finance.scope import Programme, Query
 from ledger.finance.summary import bring_up_to_date
 from ledger.finance.table import Table, Value
-from ledger.keys import business_key, checkout_key, content_hash
+from ledger.keys import business_key, checkout_key, content_hash, return_key
 from ledger.lookups import read_receipts
 from ledger.model import REDEEMED, Booked, Command, Grant, Purchase, Return, Spend, Unit, UnitSpend
 from ledger.partners import ensure_partner, partner_account
@@ -172,7 +172,7 @@ class History:
             Return(
                 book=bought.book,
                 message_id=uuid.uuid5(uuid.NAMESPACE_OID, business_key(key).hex()).bytes,
-                business_key=business_key(key),
+                business_key=return_key(key),
                 content_hash=content_hash(member_id, payload),
                 event_at=body.event_at.ToDatetime(tzinfo=UTC),
                 member_id=member_id,

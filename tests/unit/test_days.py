@@ -44,10 +44,10 @@ PROGRAMME: Final[Any] = None
             lambda: receipt_key_bytes(KEY, "receipt_key"), {"receipt_key.business_date": NO_DAY}, id="receipt of a till"
         ),
         pytest.param(
-            lambda: ledger_servicer._receipt_key(KEY), {"receipt_key.business_date": NO_DAY}, id="receipt to be found"
+            lambda: ledger_servicer._receipt_keys(KEY), {"receipt_key.business_date": NO_DAY}, id="receipt to be found"
         ),
         pytest.param(
-            lambda: explanations._key(KEY), {"receipt_key.business_date": NO_DAY}, id="receipt to be explained"
+            lambda: explanations._keys(KEY), {"receipt_key.business_date": NO_DAY}, id="receipt to be explained"
         ),
         pytest.param(lambda: query_of(QUERY, PROGRAMME), {"query.from_day": OR_EMPTY}, id="report of a period"),
         pytest.param(

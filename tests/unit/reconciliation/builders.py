@@ -99,7 +99,7 @@ def breaks(
     rules = rules or Rules()
     twins = find_twins([*ledger, *others], rules.doubled_within)
     return compare(
-        Day(place, z_report, receipts, ledger, {one.number: twins[one] for one in ledger if one in twins}), rules
+        Day(place, z_report, receipts, ledger, {one.key: twins[one] for one in ledger if one in twins}), rules
     )
 
 

@@ -139,6 +139,15 @@ RESENT = sale(3, 1003)._replace(place=TOMORROW, booked_at=sale(3).event_at + tim
             id="a sale booked as a return",
         ),
         pytest.param(
+            [*DAY, return_(3)], report([*DAY, return_(3)], "1-5"), [], id="an exchange: a sale and a return, one number"
+        ),
+        pytest.param(
+            [*DAY[:2], return_(3), *DAY[3:]], report([*DAY, return_(3)], "1-5"),
+            [("missing 1: , receipts 5/4, gross 5570/4456, discounts 555/444, turnover 5015/4012, money 5015/4012, "
+             "points_earned 50/40")],
+            id="the sold half of an exchange is missing",
+        ),
+        pytest.param(
             DAY, None, ["no_report 5: 1-5, receipts 0/5, turnover 0/5015, points_earned 0/50"], id="no Z report"
         ),
         pytest.param(
@@ -225,6 +234,22 @@ def test_registers_that_do_not_number_consecutively(
         pytest.param(
             [return_(1)], register([sale(1)]), ["different 1: 1, receipts 1/0, returns 0/1"],
             id="a sale booked as a return",
+        ),
+        pytest.param([sale(1), return_(1)], register([return_(1), sale(1)]), [], id="an exchange"),
+        pytest.param(
+            [sale(1)], register([sale(1), return_(1)]),
+            ["missing 1: 1, returns 1/0, returns_turnover 500/0, returns_money 500/0, returns_points_earned 10/0"],
+            id="the returned half of an exchange is missing",
+        ),
+        pytest.param(
+            [sale(1), return_(1)], [RegisterReceipt(1, ReceiptKind.SALE, Amounts(turnover_minor=7)),
+                                    RegisterReceipt(1, ReceiptKind.RETURN, Amounts(turnover_minor=8))],
+            ["different 1: 1, turnover 7/1000, returns_turnover 8/500"],
+            id="both halves of an exchange differ",
+        ),
+        pytest.param(
+            [sale(1), return_(1)], register([sale(1), sale(1), return_(1)]), ["doubled 1: 1, receipts 3/2"],
+            id="the sold half of an exchange twice",
         ),
         pytest.param(
             sales(1, 5, without=[2]), register(sales(1, 5, without=[2])), ["gap 1: 2"], id="a number that nobody used"
