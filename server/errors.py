@@ -59,6 +59,8 @@ STATUS_CODE_OF_REASON: Final[dict[api.RefusalReason, grpc.StatusCode]] = {
     api.REFUSAL_REASON_COUPON_FOREIGN: _Code.FAILED_PRECONDITION,
     api.REFUSAL_REASON_COUPON_HELD_ELSEWHERE: _Code.FAILED_PRECONDITION,
     api.REFUSAL_REASON_COUPON_WITHOUT_EFFECT: _Code.FAILED_PRECONDITION,
+    api.REFUSAL_REASON_POINTS_STRANDED: _Code.FAILED_PRECONDITION,
+    api.REFUSAL_REASON_CLOSE_INCOMPLETE: _Code.FAILED_PRECONDITION,
 }
 """The gRPC status code of each named reason, as the comments of `common.proto` promise them."""
 

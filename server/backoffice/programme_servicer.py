@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import common_pb2 as api
@@ -12,10 +13,11 @@ from server.backoffice.explanations import explain
 from server.clock import Clock, utc_now
 from server.edge import Caller, Role
 from server.errors import Refused
-from server.promotions import ProgrammeError
+from server.promotions import ProgrammeError, load_programme
 from server.rules import EVERYBODY, NOBODY, Mode, ProgrammeStore, ProgrammeVersion, Rollout, ShareBy
 from server.rules.rollout import in_force
 from server.rules.shadow import Place, Sums, read_sums
+from server.rules.stranding import Named, Stranded
 from server.rules.versions import text_of, version_in_effect
 
 if TYPE_CHECKING:
@@ -53,11 +55,13 @@ class ProgrammeServicer:
 
     async def check_programme(self, request: pb.CheckProgrammeRequest, caller: Caller) -> pb.CheckProgrammeResponse:
         """Say what is wrong with a file, and what is probably not meant."""
-        errors, warnings = await self._programmes.examine(_text(request), request.file_name, self._clock().date())
+        examined = await self._programmes.examine(_text(request), request.file_name, self._clock())
         has_lines = not request.HasField("document")
         return pb.CheckProgrammeResponse(
-            problems=[_problem(error, has_lines=has_lines) for error in errors],
-            warnings=[_problem(warning, has_lines=has_lines) for warning in warnings],
+            problems=[_problem(error, has_lines=has_lines) for error in examined.errors],
+            warnings=[_problem(warning, has_lines=has_lines) for warning in examined.warnings],
+            strands=[_strand(one) for one in examined.losses.strands],
+            losses=examined.losses.others,
         )
 
     async def publish_programme(
@@ -65,13 +69,23 @@ class ProgrammeServicer:
     ) -> pb.PublishProgrammeResponse:
         """Store a file as the next version."""
         rollout = _rollout(request.rollout, caller) if request.HasField("rollout") else None
-        version, is_new = await self._programmes.publish(_text(request), request.file_name, self._clock(), rollout)
-        return pb.PublishProgrammeResponse(version=await self._shown(version), unchanged=not is_new)
+        text, now = _text(request), self._clock()
+        version, is_new = await self._programmes.publish(text, request.file_name, now, rollout, _named(request.strands))
+        loaded = await asyncio.to_thread(load_programme, text, request.file_name)
+        warnings = (
+            [] if isinstance(loaded, list) else await self._programmes.warnings(loaded, text, request.file_name, now)
+        )
+        return pb.PublishProgrammeResponse(
+            version=await self._shown(version),
+            unchanged=not is_new,
+            warnings=[_problem(one, has_lines=not request.HasField("document")) for one in warnings],
+        )
 
     async def set_rollout(self, request: pb.SetRolloutRequest, caller: Caller) -> pb.SetRolloutResponse:
         """Say for whom a version counts from now on."""
         rollout = _rollout(request.rollout, caller)
-        version = await self._programmes.set_rollout(request.version, rollout, self._clock())
+        named = _named(request.strands)
+        version = await self._programmes.set_rollout(request.version, rollout, self._clock(), named)
         return pb.SetRolloutResponse(version=await self._shown(version))
 
     async def rollback_programme(
@@ -121,6 +135,16 @@ class ProgrammeServicer:
 
 def _text(request: pb.CheckProgrammeRequest | pb.PublishProgrammeRequest) -> str:
     return text_of(request.document) if request.HasField("document") else request.text
+
+
+def _strand(one: Stranded) -> pb.StrandedPoints:
+    return pb.StrandedPoints(
+        unit=one.unit, points_minor=one.points_minor, members=one.members, text=str(one), reason=one.reason
+    )
+
+
+def _named(strands: Iterable[pb.StrandedPoints]) -> list[Named]:
+    return [Named(one.unit, one.points_minor, one.members) for one in strands]
 
 
 def _problem(error: ProgrammeError, *, has_lines: bool) -> pb.ProgrammeProblem:

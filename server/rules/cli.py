@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from decimal import Decimal, InvalidOperation
@@ -32,6 +32,7 @@ from server.rules.difference import difference
 from server.rules.show import (
     difference_lines,
     explanation_lines,
+    loss_lines,
     rollout_words,
     shadow_table,
     version_line,
@@ -43,10 +44,19 @@ EXIT_DIFFERENT: Final = 1
 LIVE: Final = "live"
 _EVERYBODY: Final = 1_000_000
 _KEY: Final = re.compile(r"([A-Za-z0-9._-]+)/([A-Za-z0-9._-]+)/(\d{4}-\d\d-\d\d)/(\d+)")
+_STRAND: Final = re.compile(r"([0-9][0-9,]*)(?:\.([0-9]+))? (\S+) of ([0-9][0-9,]*) members?")
 _PLACE: Final = re.compile(r"(\d+):(\d+)")
 
 File = Annotated[Path, typer.Argument(help="A programme file (YAML or JSON).", exists=True, dir_okay=False)]
 DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
+Strand = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--strand",
+        metavar="POINTS",
+        help='Points that this makes unreachable, such as "12,345.60 bonus of 1,234 members"; may be given again.',
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 app = typer.Typer(no_args_is_help=True, help="The programme: from a draft to the tills and back.")
@@ -140,6 +150,11 @@ def diff_command(
         return
     for line, style in difference_lines(found):
         out(line, style)
+    if before == LIVE:
+        with office(address, key, tls_ca, data_dir) as programmes:
+            checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=texts[1], file_name=after))
+        for line in loss_lines(checked.strands, checked.losses):
+            out(line, "red")
 
 
 def loaded_or_exit(file: Path, text: str) -> Programme:
@@ -173,7 +188,7 @@ def _text_of(name: str, address: str | None, key: str | None, tls_ca: Path | Non
 
 
 @app.command()
-def publish(
+def publish(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     what: Annotated[str, typer.Argument(metavar="FILE|VERSION", help="A programme file, or a published version.")],
     share: Annotated[
         str | None, typer.Option(help="Only for this share, such as 10%; 100% ends the rollout, 0% switches it off.")
@@ -182,6 +197,8 @@ def publish(
     shadow: Annotated[
         bool, typer.Option("--shadow", help="Compute and compare it for every receipt, and never apply it.")
     ] = False,
+    strand: Strand = None,
+    yes: Yes = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -191,30 +208,66 @@ def publish(
 
     Every worker uses a version within seconds, from its file's `effective_from` on. With --share it begins with a part
     of the stores or receipts; publish the version's number with a greater share to widen it, with 100% to end that.
+
+    Points that another unit or programme would strand have to be named, as the command says; before members lose
+    something else (a further unit, the worth of a point, a level, a club) it asks.
     """
     rollout, file = _rollout(share, by, shadow=shadow), Path(what)
     if what.isdecimal():
         if rollout is None:
             raise fail("say for whom it is to count: --share 100%, a smaller share with --by, or --shadow")
         with office(address, key, tls_ca, data_dir) as programmes:
-            request = pb.SetRolloutRequest(version=int(what), rollout=rollout)
-            out(version_line(programmes.call("SetRollout", request).version))
+            widened = pb.SetRolloutRequest(version=int(what), rollout=rollout, strands=_strands(strand or []))
+            out(version_line(programmes.call("SetRollout", widened).version))
         return
     if not file.is_file():
         raise fail(f"{file} is no file, and no number of a version")
     text = file.read_text(encoding="utf-8")
     loaded_or_exit(file, text)
     with office(address, key, tls_ca, data_dir) as programmes:
-        _publish_text(programmes, file, text, rollout)
+        checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=text, file_name=file.name))
+        named = _strands(strand or [])
+        _show_warnings(file, checked)
+        if rollout is None or rollout.share_millionths:  # neither a shadow nor for nobody
+            _ask_before_losses(checked, named, yes=yes)
+        request = pb.PublishProgrammeRequest(text=text, file_name=file.name, rollout=rollout, strands=named)
+        _say_published(file, programmes.call("PublishProgramme", request), rollout)
 
 
-def _publish_text(programmes: Office, file: Path, text: str, rollout: pb.Rollout | None) -> None:
-    checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=text, file_name=file.name))
+def _ask_before_losses(checked: pb.CheckProgrammeResponse, named: Sequence[pb.StrandedPoints], *, yes: bool) -> None:
+    """Refuse while stranded points are not named, and ask before members lose something else."""
+    units = {one.unit for one in named}
+    missing = [one for one in checked.strands if one.unit not in units]
+    if missing:
+        options = " ".join(f'--strand "{one.text}"' for one in missing)
+        said = "\n".join(loss_lines(missing, []))
+        raise fail(f"{said}\nNothing was published. If that is meant, say so: {options}")
+    if checked.losses:
+        for line in loss_lines([], checked.losses):
+            out(line, "red")
+        confirm("Publish it nevertheless?", yes=yes)
+
+
+def _strands(texts: Sequence[str]) -> list[pb.StrandedPoints]:
+    """Read points as `publish` names them."""
+    strands = []
+    for text in texts:
+        match = _STRAND.fullmatch(text.strip())
+        if match is None:
+            raise fail(f'--strand: {text!r} is not of the form "12,345.60 bonus of 1,234 members"')
+        whole, part, unit, members = match.groups()
+        minor = int(whole.replace(",", "") + (part or ""))
+        strands.append(pb.StrandedPoints(unit=unit, points_minor=minor, members=int(members.replace(",", ""))))
+    return strands
+
+
+def _show_warnings(file: Path, checked: pb.CheckProgrammeResponse) -> None:
     for warning in checked.warnings:
         where = f"{file}:{warning.line}:{warning.column}: {warning.field}"
         out(f"warning: {where}: {warning.message} ({warning.hint})", "yellow")
-    request = pb.PublishProgrammeRequest(text=text, file_name=file.name, rollout=rollout)
-    response = programmes.call("PublishProgramme", request)
+
+
+def _say_published(file: Path, response: pb.PublishProgrammeResponse, rollout: pb.Rollout | None) -> None:
     version = response.version
     done = "was published before, as" if response.unchanged else "is now"
     counts = "" if rollout is None else f", for {rollout_words(version.rollout)}"

@@ -107,6 +107,24 @@ def in_effect(versions: Iterable[Dated], at: datetime) -> int | None:
     return next((one.version for one in due(versions, at) if in_force(one.rollouts, at).is_for_all), None)
 
 
+def replaces(versions: Iterable[Dated], version: int, at: datetime) -> int | None:
+    """Return the version that decides receipts of a moment where a version does not; None if that takes nobody away.
+
+    That is the next one behind it that counts for everybody. A version that is a shadow, that counts for nobody, or
+    that stands behind one that counts for everybody, takes nobody away.
+    """
+    is_behind = False
+    for one in due(versions, at):
+        held = in_force(one.rollouts, at)
+        if one.version == version:
+            if held.mode is Mode.SHADOW or held.is_off:
+                return None
+            is_behind = True
+        elif held.is_for_all:
+            return one.version if is_behind else None
+    return None
+
+
 def needed_since(versions: Iterable[Dated], since: datetime) -> set[int]:
     """Return the versions that decide some receipt of a moment or later, or are compared with it as shadows."""
     known = list(versions)

@@ -88,6 +88,14 @@ def difference_lines(found: Difference) -> Iterator[Line]:
             yield f"  ~ {change}", None
 
 
+def loss_lines(strands: Iterable[pb.StrandedPoints], losses: Iterable[str]) -> Iterator[str]:
+    """Say what members lose when a file takes the place of the programme in effect."""
+    for one in strands:
+        yield f"This strands {one.text}: {one.reason}."
+    for loss in losses:
+        yield f"Members lose: {loss}."
+
+
 def money_text(minor: int, programme: Programme) -> str:
     """Write money with its currency."""
     return f"{decimals(minor, programme.currency_digits)} {programme.currency}"

@@ -10,8 +10,9 @@ import asyncio
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -34,7 +35,9 @@ from server.rules.rollout import (
     in_effect,
     in_force,
     plan_rollback,
+    replaces,
 )
+from server.rules.stranding import NOTHING, Losses, Named, check_named, read_losses
 from server.stores import raise_version
 
 if TYPE_CHECKING:
@@ -97,6 +100,19 @@ class ProgrammeVersion:
         """Return its place in the order of versions."""
         return Dated(self.effective_at, self.version, self.rollouts)
 
+    def with_rollout(self, said: Rollout) -> ProgrammeVersion:
+        """Return it with one more rollout."""
+        return replace(self, rollouts=(*self.rollouts, said))
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What is wrong with a file; or else what is probably not meant, and what members would lose."""
+
+    errors: Sequence[ProgrammeError] = ()
+    warnings: Sequence[ProgrammeError] = ()
+    losses: Losses = NOTHING
+
 
 def effective_at(programme: Programme) -> datetime:
     """Return the moment from which receipts are judged by a programme: midnight UTC of its date."""
@@ -129,52 +145,76 @@ class ProgrammeStore:
         loaded = await asyncio.to_thread(load_programme, text, file_name)
         return loaded if isinstance(loaded, list) else []
 
-    async def examine(
-        self, text: str, file_name: str, today: date
-    ) -> tuple[list[ProgrammeError], list[ProgrammeError]]:
-        """Return what is wrong with a file, and what is probably not meant; goods are looked up in the catalogue."""
+    async def examine(self, text: str, file_name: str, now: datetime) -> Examined:
+        """Return what is wrong with a file, or what is probably not meant, and what members would lose by it."""
         loaded = await asyncio.to_thread(load_programme, text, file_name)
         if isinstance(loaded, list):
-            return loaded, []
+            return Examined(errors=loaded)
+        warnings = await self.warnings(loaded, text, file_name, now)
         async with connection(self._pool) as conn:
-            records = await conn.fetch(READ_UNKNOWN_SKUS, sorted(named_skus(loaded)))
+            versions = await _read_versions(conn)
+            losses = await _losses(conn, versions, _next(versions, loaded, text, now), loaded, now)
+        return Examined(warnings=warnings, losses=losses)
+
+    async def warnings(self, programme: Programme, text: str, file_name: str, now: datetime) -> list[ProgrammeError]:
+        """Return what is probably not meant in a valid file; goods are looked up in the catalogue."""
+        async with connection(self._pool) as conn:
+            records = await conn.fetch(READ_UNKNOWN_SKUS, sorted(named_skus(programme)))
         unknown = {record["sku"] for record in records}
-        return [], await asyncio.to_thread(warnings_of, loaded, text, file_name, today, unknown)
+        return await asyncio.to_thread(warnings_of, programme, text, file_name, now.date(), unknown)
 
     async def publish(
-        self, text: str, file_name: str, now: datetime, rollout: Rollout | None = None
+        self,
+        text: str,
+        file_name: str,
+        now: datetime,
+        rollout: Rollout | None = None,
+        named: Sequence[Named] = (),
     ) -> tuple[ProgrammeVersion, bool]:
         """Store a file as the next version; return it, and whether it is new.
 
         The text of the newest version is not stored again; ``rollout`` counts for it from now on, if it is given.
 
         Raises:
-            Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed.
+            Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed;
+                POINTS_STRANDED for points that it strands and ``named`` does not name.
         """
         loaded = await asyncio.to_thread(load_programme, text, file_name)
         if isinstance(loaded, list):
             raise _invalid(loaded, file_name)
-        sha256 = hashlib.sha256(text.encode()).digest()
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
-            newest = next(iter(await _read_versions(conn)), None)
-            if newest and newest.text_sha256 == sha256:
-                return await _roll_out(conn, newest, rollout, now), False
+            versions = await _read_versions(conn)
+            version = _next(versions, loaded, text, now, rollout)
+            await _check_losses(conn, versions, version, loaded, named, now)
+            if versions and version.version == versions[0].version:
+                return await _roll_out(conn, versions[0], rollout, now), False
             await _ensure_units(conn, loaded)
             await _ensure_partners(conn, loaded)
-            number = newest.version + 1 if newest else 1
-            begins = () if rollout is None or rollout.same_as(PLAIN) else (rollout._replace(from_at=None),)
-            version = ProgrammeVersion(number, loaded.code, effective_at(loaded), now, sha256, begins)
-            await conn.execute(INSERT_VERSION, number, version.code, version.effective_at, now, sha256, text)
-            for said in begins:
-                await conn.execute(INSERT_ROLLOUT, number, *said)
+            await conn.execute(
+                INSERT_VERSION, version.version, version.code, version.effective_at, now, version.text_sha256, text
+            )
+            for said in version.rollouts:
+                await conn.execute(INSERT_ROLLOUT, version.version, *said)
         return version, True
 
-    async def set_rollout(self, number: int, rollout: Rollout, now: datetime) -> ProgrammeVersion:
-        """Say for whom a version counts from now on; Refused NOT_FOUND if there is no such version."""
+    async def set_rollout(
+        self, number: int, rollout: Rollout, now: datetime, named: Sequence[Named] = ()
+    ) -> ProgrammeVersion:
+        """Say for whom a version counts from now on.
+
+        Raises:
+            Refused: NOT_FOUND if there is no such version; POINTS_STRANDED as `publish`.
+        """
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
-            return await _roll_out(conn, _found(await _read_versions(conn), number), rollout, now)
+            versions = await _read_versions(conn)
+            version = _found(versions, number)
+            changed = version.with_rollout(rollout._replace(from_at=now))
+            loaded = await _load(conn, number)
+            if loaded is not None:
+                await _check_losses(conn, versions, changed, loaded, named, now)
+            return await _roll_out(conn, version, rollout, now)
 
     async def roll_back(self, to_version: int | None, now: datetime, set_by: str) -> Rollback:
         """Let the version before, or a named one, count again for everybody from now on; say what that took.
@@ -237,14 +277,50 @@ async def _roll_out(
         return version
     said = rollout._replace(from_at=now)
     await conn.execute(INSERT_ROLLOUT, version.version, *said)
-    return ProgrammeVersion(
-        version.version,
-        version.code,
-        version.effective_at,
-        version.published_at,
-        version.text_sha256,
-        (*version.rollouts, said),
-    )
+    return version.with_rollout(said)
+
+
+def _next(
+    versions: Sequence[ProgrammeVersion], programme: Programme, text: str, now: datetime, rollout: Rollout | None = None
+) -> ProgrammeVersion:
+    """Return the version that a text would be: the newest one, if it is its text."""
+    sha256 = hashlib.sha256(text.encode()).digest()
+    newest = next(iter(versions), None)
+    if newest is not None and newest.text_sha256 == sha256:
+        return newest if rollout is None else newest.with_rollout(rollout._replace(from_at=now))
+    begins = () if rollout is None or rollout.same_as(PLAIN) else (rollout._replace(from_at=None),)
+    number = newest.version + 1 if newest is not None else 1
+    return ProgrammeVersion(number, programme.code, effective_at(programme), now, sha256, begins)
+
+
+async def _losses(
+    conn: Connection, versions: Sequence[ProgrammeVersion], changed: ProgrammeVersion, after: Programme, now: datetime
+) -> Losses:
+    """Return what members lose when a version is added, or counts for others than before."""
+    at = max(now, changed.effective_at)
+    others = [one.dated for one in versions if one.version != changed.version]
+    replaced = replaces([*others, changed.dated], changed.version, at)
+    if replaced is None or in_effect((one.dated for one in versions), at) == changed.version:
+        return NOTHING
+    before = await _load(conn, replaced)
+    return NOTHING if before is None else await read_losses(conn, before, after, now.date())
+
+
+async def _check_losses(
+    conn: Connection,
+    versions: Sequence[ProgrammeVersion],
+    changed: ProgrammeVersion,
+    after: Programme,
+    named: Sequence[Named],
+    now: datetime,
+) -> None:
+    check_named((await _losses(conn, versions, changed, after, now)).strands, named)
+
+
+async def _load(conn: Connection, version: int) -> Programme | None:
+    """Return a version's programme; None if this release cannot read it."""
+    loaded = await asyncio.to_thread(load_programme, str(await conn.fetchval(READ_TEXT, version)))
+    return loaded if isinstance(loaded, Programme) else None
 
 
 async def _ensure_units(conn: Connection, programme: Programme) -> None:

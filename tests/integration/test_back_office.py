@@ -365,11 +365,11 @@ def test_command_without_a_server_says_so(
 
 
 PROGRAMME = """\
-programme: demo
+programme: corner-shop
 name: Test programme
 effective_from: 2040-01-01
 currency: UAH
-point: {unit: test-bonus, precision: 2, pays: 1}
+point: {unit: bonus, precision: 2, pays: 1}
 earning: {base_percent: 1}
 spending: {max_share_percent: 50}
 """
@@ -385,7 +385,7 @@ def test_programme_commands(tallypoint: RunningServer, tmp_path: Path) -> None:
     file.write_text(PROGRAMME)
     done = run(tallypoint, "programme", "check", str(file))
     assert (done.returncode, "valid" in done.stdout) == (0, True), done.stderr
-    first, second = (run(tallypoint, "programme", "publish", str(file)) for _ in range(2))
+    first, second = (run(tallypoint, "programme", "publish", str(file), "--yes") for _ in range(2))
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert "is now version" in first.stdout
     assert "was published before, as version" in second.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,16 +15,17 @@ from server.cli import app
 from tests.support.server_process import RunningServer
 
 PROGRAMME = f"""\
-programme: rules-demo
+programme: corner-shop
 name: Test programme
 effective_from: {datetime.now(UTC):%Y-%m-%d}
 currency: UAH
-point: {{unit: rules-bonus, precision: 2, pays: 1}}
+point: {{unit: bonus, precision: 2, pays: 1}}
 earning: {{base_percent: 1}}
 promotions:
   - {{id: cakes, name: Cakes, scope: {{categories: [bakery]}}, line_discount: {{percent: 10}}}}
 """
-"""In effect from today on, so that no other test's programme is the live one."""
+"""In effect from today on, so that no other test's programme is the live one; of the same code and unit as theirs, so
+that no points are stranded."""
 DRAFT = PROGRAMME.replace("percent: 10", "percent: 15")
 RECEIPT = """\
 time_zone: Europe/Kyiv
@@ -36,13 +38,16 @@ receipt:
 """
 
 
-def run(server: RunningServer | None, *arguments: str) -> Result:
-    """Run `tallypoint rules`, beside a server if there is one."""
+WHY = ("--reason=test", "--note=for a test")
+
+
+def run(server: RunningServer | None, *arguments: str, group: str = "rules") -> Result:
+    """Run `tallypoint rules` (or another group), beside a server if there is one."""
     environment: dict[str, str | None] = {name: None for name in os.environ if name.startswith("TALLYPOINT_")}
     if server is not None:
         key = json.loads((server.data_dir / "development-keys.json").read_text())["admin"]
         environment |= {"TALLYPOINT_BACKOFFICE_LISTEN": server.backoffice_address, "TALLYPOINT_ADMIN_KEY": key}
-    return CliRunner().invoke(app, ["rules", *arguments], env=environment)
+    return CliRunner().invoke(app, [*group.split(), *arguments], env=environment)
 
 
 def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path: Path) -> None:
@@ -55,7 +60,7 @@ def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path:
         assert done.exit_code == 0, done.output
         return done.stdout
 
-    first = _version(said("publish", str(file)))
+    first = _version(said("publish", str(file), "--yes"))
     assert "line_discount.percent: 10 → 15" in said("diff", "live", str(draft))
     published = said("publish", str(draft), "--share", "10%", "--by", "stores")
     second = _version(published)
@@ -72,6 +77,34 @@ def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path:
     assert "compared as a shadow" in said("publish", str(second), "--shadow")
     assert f"Version {second} as a shadow" in said("shadow", str(second))
     assert "counts for nobody" in said("publish", str(first), "--share", "0%")  # other tests' programme is live again
+
+
+def test_stranded_points_are_told_of_and_have_to_be_named(tallypoint: RunningServer, tmp_path: Path) -> None:
+    file, other, members = tmp_path / "programme.yaml", tmp_path / "other.yaml", tmp_path / "members.csv"
+    file.write_text(PROGRAMME)
+    other.write_text(PROGRAMME.replace("unit: bonus", "unit: star"))
+    members.write_text("phone,name\n+380671230011,Olena Koval\n")
+    first = _version(run(tallypoint, "publish", str(file), "--yes").stdout)
+    for command in (
+        ("members", "import", str(members)),
+        ("corrections", "request", "+380671230011", "--points=20", *WHY),
+    ):
+        done = run(tallypoint, *command, group="")
+        assert done.exit_code == 0, done.output
+    refused = run(tallypoint, "publish", str(other), "--yes")
+    assert refused.exit_code == 2
+    strand = re.search(r'--strand "([0-9,.]+ bonus of [0-9,]+ members?)"', refused.stderr)
+    assert strand is not None, refused.output
+    assert f"This strands {strand[1]}: programme corner-shop has the point unit star" in refused.stderr
+    assert f"This strands {strand[1]}" in run(tallypoint, "diff", "live", str(other)).stdout
+    wrong = run(tallypoint, "publish", str(other), "--strand", "1.00 bonus of 1 member", "--yes")
+    assert (wrong.exit_code, "POINTS_STRANDED" in wrong.stderr) == (2, True), wrong.output
+    unread = run(tallypoint, "publish", str(other), "--strand", "all of them")
+    assert 'is not of the form "12,345.60 bonus of 1,234 members"' in " ".join(unread.stderr.split())
+    done = run(tallypoint, "publish", str(other), "--strand", strand[1], "--yes")
+    assert done.exit_code == 0, done.output
+    for version in (_version(done.stdout), first):  # other tests' programme is live again
+        assert run(tallypoint, "publish", str(version), "--share", "0%").exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +144,7 @@ def test_a_draft_is_tried_on_a_receipt_without_a_server(tmp_path: Path) -> None:
     receipt.write_text(RECEIPT)
     done = run(None, "preview", str(draft), "--receipt", str(receipt))
     assert done.exit_code == 0, done.output
-    assert "102.00 UAH to pay after 18.00 UAH of discounts; 1.02 rules-bonus earned" in done.stdout
+    assert "102.00 UAH to pay after 18.00 UAH of discounts; 1.02 bonus earned" in done.stdout
     assert "cakes (Cakes) [applied]: 18.00 UAH off, line 1" in done.stdout
     as_json = run(None, "preview", str(draft), "--receipt", str(receipt), "--json")
     assert json.loads(as_json.stdout)["discount_minor"] == 1800
