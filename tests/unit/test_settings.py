@@ -142,7 +142,7 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_nearest_one(
     "name",
     [
         *(variable_of(name) for name in Settings.model_fields),
-        *OTHER_VARIABLES,
+        *sorted(OTHER_VARIABLES),
         "tallypoint_log_level",
         "Tallypoint_Log_Level",
         "PATH",
