@@ -55,6 +55,11 @@ CALLS_UNDER_WAY: Final = CollectedGauge(
     multiprocess_mode="livesum",
 )
 REFUSALS: Final = CollectedCounter("tallypoint_refusals", "Calls refused, by the refusal's name.", ["method", "reason"])
+CONTRADICTIONS: Final = Counter(
+    "tallypoint_contradictions",
+    "Receipts that were booked although they contradict themselves, by the code of the notice that says how.",
+    ["code"],
+)
 STREAMS_OPEN: Final = Gauge(
     "tallypoint_streams_open", "Streams that are open now.", ["method"], multiprocess_mode="livesum"
 )

@@ -12,6 +12,7 @@ from ledger.books import book_of_member, book_of_receipt
 from ledger.keys import checkout_key, framed, framed_content_hash, message_key
 from ledger.model import REDEEMED, Booked, Purchase, Spend, UnitSpend
 from ledger.model import Refused as LedgerRefused
+from server.checkout import contradictions
 from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
 from server.checkout.convert import (
     decimal_text,
@@ -114,7 +115,14 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
         response.notices.add(
             audience=common_pb2.AUDIENCE_CASHIER, code="POINTS_LEFT_OUT", text=_left_out_text(settlement)
         )
+    if purchase.checkout_id and not captured_hold(event):
+        response.notices.append(contradictions.hold_not_used(purchase.checkout_id))
     return response
+
+
+def captured_hold(event: journal_pb2.Event) -> bool:
+    """Say whether a receipt captured the hold of its checkout; the entry ends no other one in this way."""
+    return any(end.how == journal_pb2.HOLD_END_KIND_CAPTURED for end in event.hold_ends)
 
 
 def _refer_to(entry: common_pb2.EntryRef, booked: Booked) -> None:

@@ -10,6 +10,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.balances import BalanceAt
 from ledger.lookups import HeldPoints
+from server.checkout import contradictions
 from server.checkout.convert import decimal_text, line_numbers, notices_of
 from server.checkout.presenting import Presented
 from server.checkout.promising import capped_messages, coupon_notices, draw_messages, promised_coupons
@@ -52,7 +53,12 @@ def quote_response(
         spend_money_minor=effects.spent_money_minor,
         accrual_points_minor=effects.accrual_points_minor,
         balances=balances,
-        notices=[*notices_of(effects.messages), *sale.shortcomings(), *coupon_notices(outcomes)],
+        notices=[
+            *notices_of(effects.messages),
+            *sale.shortcomings(),
+            *contradictions.of_quote(receipt, sale, effects),
+            *coupon_notices(outcomes),
+        ],
         programme_code=sale.rules.programme.code,
         programme_version=effects.programme_version,
         settings=_settings(effects.settings),

@@ -23,7 +23,7 @@ from server.checkout.promising import (
     issued_messages,
     standing_message,
 )
-from server.checkout.wire import LinesField, kept_ints, kept_prefixes, kept_texts
+from server.checkout.wire import LinesField, kept_ints, kept_prefixes, kept_texts, text_field
 from server.promotions import Effects, ReceiptFacts, Standing, TierChange, Usage
 
 _PURCHASE: Final = kept_prefixes(journal_pb2.Event.PURCHASE_FIELD_NUMBER)
@@ -82,6 +82,7 @@ def event_of(request: checkout_pb2.CommitRequest, context: CommitContext, record
             facts,
             _rights(context, record, outcomes),
             _further_units(request, context),
+            text_field(Purchase.CHECKOUT_ID_FIELD_NUMBER, request.checkout_id),
         )
     )
     return _PURCHASE[len(purchase)] + purchase

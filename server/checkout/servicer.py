@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
 from typing import NamedTuple, Protocol
 
@@ -18,9 +19,10 @@ from ledger.balances import BalanceAt
 from ledger.books import book_of_receipt
 from ledger.committer import Committer, MemberChanged
 from ledger.keys import checkout_key
-from ledger.lookups import BookedReceipt
+from ledger.lookups import BookedReceipt, CheckoutHold
 from ledger.model import Booked, Hold
 from ledger.owned import NEVER_READ
+from server.checkout import contradictions
 from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
@@ -279,10 +281,24 @@ class CheckoutServicer:
         if known is not None:
             try:
                 shopper = Shopper(known.lookup.found, known.lookup.found)
-                return await self._commit(request, caller, shopper, known.as_of)
+                return await self._commit_checkout(request, caller, shopper, known.as_of)
             except MemberChanged:
                 pass  # look it up again
-        return await self._commit(request, caller, await self._shopper(request))
+        return await self._commit_checkout(request, caller, await self._shopper(request))
+
+    async def _commit_checkout(
+        self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper, as_of: int = NEVER_READ
+    ) -> checkout_pb2.CommitResponse:
+        """Book a receipt; what its checkout holds for another card than the one shown is let go of."""
+        response = await self._commit(request, caller, shopper, as_of)
+        if any(notice.code == contradictions.HOLD_NOT_USED for notice in response.notices):
+            key = request.receipt_key
+            checkout = checkout_pb2.CheckoutKey(
+                store_id=key.store_id, terminal_id=key.terminal_id, checkout_id=request.checkout_id
+            )
+            with suppress(Refused):  # the receipt is booked, and the hold lapses by itself
+                await self._release(checkout, await self._reader.checkout_hold(checkout_key(checkout)), caller)
+        return response
 
     async def _book_of(self, request: checkout_pb2.CommitRequest) -> int | None:
         """Return the book that a receipt belongs to, if that can be said without doing the whole call."""
@@ -320,7 +336,7 @@ class CheckoutServicer:
             zone=sale.zone,
             facts=sale.facts,
             member=member_facts(found, sale.facts.local_at),
-            notices=sale.shortcomings(),
+            notices=[*sale.shortcomings(), *contradictions.of_commit(request, sale, is_member=found is not None)],
             shopper=shopper,
             presented=await self._present(request.coupon_codes, sale, found, with_uses=False),
             books=self._rules,
@@ -332,6 +348,8 @@ class CheckoutServicer:
         booked = await submit(
             self._committer, command, caller.deadline, shopper.refusal, as_of=as_of, marks=caller.timeline
         )
+        if context.notices and not booked.repeated:
+            contradictions.count(context.notices)
         if self._shadows is not None and not booked.repeated:
             facts = context.facts._replace(coupons=context.presented.usable)
             usage = cached_usage(found)
@@ -370,9 +388,14 @@ class CheckoutServicer:
         assert command.message_id is not None, "a hold has a message id"
         if await self._reader.is_message_booked(command.message_id):
             return  # this hold was booked before, and another one came after it
-        release = release_command(request.checkout_key, before, self._clock())
+        await self._release(request.checkout_key, before, caller)
+
+    async def _release(self, key: checkout_pb2.CheckoutKey, hold: CheckoutHold | None, caller: Caller) -> None:
+        """Let go of a hold, if it is open still."""
+        if hold is None or not hold.is_open(self._clock()):
+            return
         try:
-            await submit(self._committer, release, caller.deadline)
+            await submit(self._committer, release_command(key, hold, self._clock()), caller.deadline)
         except Refused as refused:
             if refused.reason != common_pb2.REFUSAL_REASON_HOLD_GONE:
                 raise

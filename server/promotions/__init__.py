@@ -123,6 +123,7 @@ from server.promotions.model import (
     Tiers,
     UnitDeal,
 )
+from server.promotions.outcome import has_prices
 from server.promotions.schema import json_schema, json_schema_text
 from server.promotions.tiers import Standing, TierChange, standing, standing_changes
 
@@ -241,6 +242,7 @@ __all__ = [
     "Withheld",
     "compile_rules",
     "earn_as_paid",
+    "has_prices",
     "json_schema",
     "json_schema_text",
     "load_programme",

@@ -39,6 +39,7 @@ from server.promotions.criteria import (
 from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.model import NearMiss, Tiers
 from server.promotions.scope import LinesByName, category_prefixes
+from server.promotions.tenders import counted_tenders
 from server.promotions.tiers import standing
 from server.promotions.usage import club_key, visit_key
 
@@ -218,7 +219,7 @@ def measured(leaf: Condition, moment: Moment, positions: Positions) -> int | Non
         case BasketCount():
             number = _basket_count(leaf, moment, positions)
         case PaidBy():
-            number = _paid_by(leaf, facts)
+            number = _paid_by(leaf, moment)
         case VisitNumber(period) if facts.member is not None:
             number = facts.get(visit_key(period, facts.day)).times + 1
         case SpendSoFar(period) if facts.member is not None:
@@ -257,10 +258,10 @@ def _cut_category(category: str, levels: int) -> str:
     return prefixes[min(levels, len(prefixes)) - 1] if levels else category
 
 
-def _paid_by(leaf: PaidBy, facts: Facts) -> int:
+def _paid_by(leaf: PaidBy, moment: Moment) -> int:
     return sum(
         tender.amount_minor
-        for tender in facts.receipt.tenders
+        for tender in counted_tenders(moment.facts.receipt.tenders, moment.total_minor)
         if tender.kind in leaf.kinds and (not leaf.bin_prefixes or tender.card_bin.startswith(leaf.bin_prefixes))
     )
 

@@ -23,6 +23,7 @@ from server.promotions.facts import (
 from server.promotions.outcome import Payment, effects_of, give_more
 from server.promotions.paying import NO_POINTS_PAID, spending_limits, spread_payment
 from server.promotions.plain import as_charged, evaluate_plainly
+from server.promotions.tenders import with_points_paid
 from server.promotions.work import Query, Work, query_of
 
 
@@ -40,7 +41,7 @@ def quote(
     the caller's to check. `usage` is what was used before (None: nothing). Raises ReceiptError for a receipt that
     makes no sense.
     """
-    query = query_of(rules, receipt, member, usage)
+    query = query_of(rules, _paid_with(receipt, rules, spend_points_minor), member, usage)
     plainly = None if spend_points_minor else evaluate_plainly(query)
     return plainly or _rehearse(query, spend_points_minor)[1]
 
@@ -53,7 +54,15 @@ def rehearse(
     usage: Usage | None = None,
 ) -> tuple[Work, Effects]:
     """The same as `quote`, step by step, with the state that it went through, for those who ask why."""
-    return _rehearse(query_of(rules, receipt, member, usage), spend_points_minor)
+    query = query_of(rules, _paid_with(receipt, rules, spend_points_minor), member, usage)
+    return _rehearse(query, spend_points_minor)
+
+
+def _paid_with(receipt: ReceiptFacts, rules: Rules, spend_points_minor: int | None) -> ReceiptFacts:
+    """The receipt as if all points asked for paid: what they can pay at most is known only after the discounts."""
+    spending = rules.programme.spending
+    steps = max(spend_points_minor or 0, 0) // spending.step_points_minor
+    return with_points_paid(receipt, steps * spending.step_money_minor) if receipt.tenders else receipt
 
 
 def _rehearse(query: Query, spend_points_minor: int | None) -> tuple[Work, Effects]:
@@ -84,6 +93,8 @@ def earn_as_paid(
     count. Equal to `quote` if the register applied the quote. Raises ReceiptError if the payment doesn't fit the
     receipt.
     """
+    if receipt.tenders:
+        receipt = with_points_paid(receipt, sum([line[2] for line in paid]))
     query = query_of(rules, receipt, member, usage)
     return evaluate_plainly(query, paid) or steps_as_paid(query, paid)
 

@@ -18,6 +18,7 @@ from server.promotions.facts import (
     IssuedCoupon,
     LineEffects,
     Message,
+    ReceiptLine,
     Variance,
     Withheld,
 )
@@ -56,7 +57,10 @@ def give_more(work: Work, bases: Sequence[int]) -> More:
         return NOTHING_MORE
     more = More()
     holds = work.step(EARNING).holds
+    is_visit = has_prices(work.lines)
     for owner in _further_owners(work):
+        if owner.scopes is None and not is_visit:
+            continue  # who names goods may give for free ones, as a club does for its card
         if owner.has_more and work.goods(owner) and holds(owner):
             if owner.limits and not work.meter.may_apply_once(owner.id, owner.limits):
                 continue
@@ -205,7 +209,7 @@ def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tupl
     if work.member is None:
         return ()
     day = work.receipt.local_at.date()
-    counts = visit_counts(work.live, day, money_minor, points_minor)
+    counts = visit_counts(work.live, day, money_minor, points_minor) if has_prices(work.lines) else []
     if work.is_metered:
         counts += work.meter.counts()
     if more is not NOTHING_MORE:
@@ -221,8 +225,13 @@ def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tupl
     return tuple(counts)
 
 
+def has_prices(lines: Iterable[ReceiptLine]) -> bool:
+    """Whether anything on a receipt has a price, be it that discounts make it free: else it is no visit."""
+    return any(line[7] for line in lines)
+
+
 def visit_counts(live: LiveSet, day: date, money_minor: int, points_minor: int) -> list[Count]:
-    """What every receipt of a member adds to the counters of visits."""
+    """What every receipt of a member on which something has a price adds to the counters of visits."""
     return [_new(Count, (key, 1, money_minor, points_minor, until)) for key, until in live.visit_keys(day)]
 
 

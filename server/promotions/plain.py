@@ -57,7 +57,7 @@ def evaluate_plainly(query: Query, paid: Sequence[ChargedLine] | None = None) ->
     consulted: frozenset[str] = frozenset()
     if member is not None:
         day = receipt.local_at.date()
-        counts = visit_counts(live, day, left - points_money, points)
+        counts = visit_counts(live, day, left - points_money, points) if listed else []
         tiers = rules.programme.tiers
         if tiers is not None:
             facts = Facts(receipt, receipt.lines, member, usage)

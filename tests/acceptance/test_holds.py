@@ -257,6 +257,26 @@ async def test_another_card_at_the_same_checkout_lets_go_of_the_first_ones_point
     assert figures(await till.balance(bohdan)) == (START - 200, 200), "and takes nothing from who came after it"
 
 
+async def test_a_receipt_that_shows_another_card_than_the_hold_says_so_and_lets_go_of_it(till: Till) -> None:
+    (_, anna), (_, bohdan) = await new_shopper(till), await new_shopper(till)
+    checkout = till.checkout()
+    await till.hold(till.hold_request(anna, 300, checkout=checkout))
+    request = till.commit_request([("bread", 10000)], bohdan, spend=100)
+    request.checkout_id = checkout.checkout_id
+    booked = await till.commit(request)
+    assert [notice.code for notice in booked.notices] == ["HOLD_NOT_USED"]
+    assert booked.settlement.spent_points_minor == 100, "from what is there"
+    assert figures(await till.balance(anna)) == (START, 0)
+    assert same(await till.commit(request), booked)
+
+
+async def test_a_checkout_that_never_held_anything_is_told(till: Till) -> None:
+    _, shopper = await new_shopper(till)
+    request = till.commit_request([("bread", 10000)], shopper)
+    request.checkout_id = till.checkout().checkout_id
+    assert [notice.code for notice in (await till.commit(request)).notices] == ["HOLD_NOT_USED"]
+
+
 # --- sending again ---------------------------------------------------------------------------------------------------
 
 

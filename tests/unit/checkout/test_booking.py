@@ -243,6 +243,7 @@ def plainly(request: checkout_pb2.CommitRequest, context: CommitContext, usage: 
         partner=context.facts.partner,
         asked_units=request.spend_units,
         deposits=request.deposits,
+        checkout_id=request.checkout_id,
     )
     for line in purchase.receipt.lines:
         product = CATALOGUE.get(line.sku)

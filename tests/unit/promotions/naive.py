@@ -38,8 +38,8 @@ from server.promotions.criteria import (
     VisitNumber,
 )
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
-from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
-from server.promotions.kinds import Base, LimitScope, Measure
+from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, TenderFact, Usage
+from server.promotions.kinds import Base, LimitScope, Measure, TenderKind
 from server.promotions.model import (
     AmountOff,
     FixedPrice,
@@ -180,6 +180,16 @@ class Naive:
                     return False
         return True
 
+    def tendered(self, due: int) -> list[tuple[TenderFact, int]]:
+        """What each tender in money pays, those that give no change first; points pay nothing unless they are spent."""
+        paid = []
+        for is_cash in (False, True):
+            for tender in self.receipt.tenders:
+                if tender.kind is not TenderKind.POINTS and (tender.kind is TenderKind.CASH) == is_cash:
+                    paid.append((tender, min(tender.amount_minor, due)))
+                    due -= paid[-1][1]
+        return paid
+
     def holds(  # noqa: C901, PLR0911 -- one case a condition, as plain as can be
         self, condition: Condition, promotion: Promotion, scope: list[int], start: list[int]
     ) -> bool:
@@ -199,8 +209,8 @@ class Naive:
                 return self.between(self.count(what, condition.category_levels, found, start), at_least, below)
             case PaidBy(kinds, prefixes, at_least):
                 paid = sum(
-                    t.amount_minor
-                    for t in self.receipt.tenders
+                    amount
+                    for t, amount in self.tendered(sum(start))
                     if t.kind in kinds and (not prefixes or any(t.card_bin.startswith(p) for p in prefixes))
                 )
                 return paid >= (1 if at_least is None else at_least)

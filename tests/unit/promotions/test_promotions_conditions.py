@@ -29,6 +29,7 @@ from server.promotions import (
     OfferMade,
     OnChannels,
     PaidBy,
+    PaidLine,
     PercentOff,
     Period,
     Points,
@@ -47,6 +48,7 @@ from server.promotions import (
     TimeWindow,
     Usage,
     VisitNumber,
+    earn_as_paid,
     quote,
 )
 from tests.unit.promotions.builders import (
@@ -54,6 +56,7 @@ from tests.unit.promotions.builders import (
     SHOPPER,
     TEN_OFF_BASKET,
     TEN_OFF_LINES,
+    as_quoted,
     line,
     promo,
     receipt,
@@ -67,10 +70,11 @@ BREAD = line(2, 500, sku="bread", category="bakery/bread", supplier="Mill")
 CHEESE = line(3, 1250, sku="cheese", category="dairy/cheese/hard", quantity_milli=1250, is_weighed=True)
 TOBACCO = line(4, 9000, sku="tobacco", category="tobacco", tags=("tobacco",))
 
+A_HUNDRED_POINTS: dict[str, Any] = {"points": Points(PointsFixed(100, "receipt"))}
 EFFECTS = [
     pytest.param({"line_discount": TEN_OFF_LINES}, id="line"),
     pytest.param({"basket_discount": TEN_OFF_BASKET}, id="basket"),
-    pytest.param({"points": Points(PointsFixed(100, "receipt"))}, id="points"),
+    pytest.param(A_HUNDRED_POINTS, id="points"),
 ]
 
 
@@ -298,7 +302,7 @@ def test_what_the_member_did_before(when: Condition, usage: Usage | None, holds:
     assert applies(when, effect, CAKE, usage=usage) is holds
 
 
-CARD, CASH = TenderKind.CARD, TenderKind.CASH
+CARD, CASH, OTHER, POINTS = TenderKind.CARD, TenderKind.CASH, TenderKind.OTHER, TenderKind.POINTS
 
 
 @pytest.mark.parametrize(
@@ -312,7 +316,7 @@ CARD, CASH = TenderKind.CARD, TenderKind.CASH
         pytest.param(PaidBy(frozenset({CARD}), ("5168",)), [TenderFact(CARD, 1, "411111")], False, id="another BIN"),
         pytest.param(PaidBy(frozenset({CARD}), ("5168",)), [TenderFact(CARD, 1)], False, id="BIN unknown"),
         pytest.param(PaidBy(frozenset({CARD}), ("4", "51")), [TenderFact(CARD, 1, "511")], True, id="one of the BINs"),
-        pytest.param(PaidBy(frozenset({TenderKind.POINTS})), [TenderFact(TenderKind.POINTS, 5)], True, id="points"),
+        pytest.param(PaidBy(frozenset({POINTS})), [TenderFact(POINTS, 5)], False, id="points that are not spent"),
         pytest.param(
             PaidBy(frozenset({CARD, CASH}), at_least_minor=1000),
             [TenderFact(CARD, 600), TenderFact(CASH, 400)],
@@ -329,6 +333,46 @@ CARD, CASH = TenderKind.CARD, TenderKind.CASH
 )
 def test_paid_by(when: PaidBy, tenders: list[TenderFact], holds: bool) -> None:
     assert applies(when, {"line_discount": TEN_OFF_LINES}, CAKE, tenders=tenders) is holds
+
+
+@pytest.mark.parametrize(
+    ("due", "spent", "tenders", "counted"),
+    [
+        pytest.param(300, 0, {CASH: 500}, {CASH: 300}, id="a note of 500 for 300: the rest is change"),
+        pytest.param(300, 0, {CASH: 300}, {CASH: 300}, id="to the penny"),
+        pytest.param(300, 0, {CASH: 100}, {CASH: 100}, id="too little counts as it is"),
+        pytest.param(300, 0, {CASH: 500, CARD: 200}, {CASH: 100, CARD: 200}, id="change comes out of the cash"),
+        pytest.param(300, 0, {CASH: 500, OTHER: 300}, {CASH: 0, OTHER: 300}, id="a note shown beside a voucher"),
+        pytest.param(300, 0, {CARD: 500}, {CARD: 300}, id="nobody pays more than the receipt by card"),
+        pytest.param(300, 0, {CARD: 200, OTHER: 200}, {CARD: 200, OTHER: 100}, id="nor by card and voucher together"),
+        pytest.param(300, 0, {POINTS: 100, CASH: 200}, {POINTS: 0, CASH: 200}, id="points that were not spent"),
+        pytest.param(300, 100, {POINTS: 100, CASH: 200}, {POINTS: 100, CASH: 200}, id="points that were spent"),
+        pytest.param(300, 100, {POINTS: 250, CASH: 200}, {POINTS: 100, CASH: 200}, id="more tendered than spent"),
+        pytest.param(300, 100, {CASH: 500}, {POINTS: 100, CASH: 200}, id="spent, and not tendered"),
+        pytest.param(300, 300, {CARD: 300}, {POINTS: 300, CARD: 0}, id="points pay all"),
+    ],
+)
+def test_tenders_count_for_what_they_pay_of_the_receipt(
+    due: int, spent: int, tenders: dict[TenderKind, int], counted: dict[TenderKind, int]
+) -> None:
+    tendered = tuple(TenderFact(kind, amount) for kind, amount in tenders.items())
+    for kind in TenderKind:
+        reached = counted.get(kind, 0)
+        for at_least in {max(1, reached), reached + 1}:
+            rules = rules_of(promo(when=PaidBy(frozenset({kind}), at_least_minor=at_least), **A_HUNDRED_POINTS))
+            paid = [PaidLine(1, 0, spent)]
+            effects = earn_as_paid(rules, receipt(due, tenders=tendered), SHOPPER, paid)
+            # points are earned on money, of which something has to be left
+            assert bool(effects.accrual_points_minor) is (at_least <= reached and spent < due), (kind, at_least)
+
+
+def test_a_quote_and_its_receipt_count_a_note_alike() -> None:
+    promotion = promo(when=PaidBy(frozenset({CASH}), at_least_minor=1000), line_discount=TEN_OFF_LINES)
+    for price, holds in ((999, False), (1000, True)):
+        bought = receipt(price, tenders=(TenderFact(CASH, 5000),))
+        quoted = quote(rules_of(promotion), bought, SHOPPER)
+        assert bool(quoted.discount_minor) is holds
+        assert not earn_as_paid(rules_of(promotion), bought, SHOPPER, as_quoted(quoted)).variances
 
 
 LEVELS = Tiers(TierMeasure.SPEND, (Tier("silver", "Silver", 50000), Tier("gold", "Gold", 100000)), period=Period.YEAR)

@@ -1,0 +1,146 @@
+"""What a receipt says twice and differently: told to the cashier and kept in the entry, never a reason to refuse.
+
+A paid receipt is booked as it was paid. Whoever looks for mistakes of registers finds the notices of this module in the
+journal by their codes, and their number in the metric `tallypoint_contradictions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import date, datetime
+from typing import Final, NamedTuple
+
+from tallypoint.v1 import checkout_pb2, common_pb2
+
+from server.checkout.context import money_of_points, unit_money
+from server.checkout.convert import decimal_text
+from server.checkout.sale import Sale
+from server.metrics import CONTRADICTIONS
+from server.promotions import Effects, Rules, has_prices
+
+TENDERS_SHORT: Final = "TENDERS_SHORT"
+TENDERS_OVER: Final = "TENDERS_OVER"
+TENDERS_POINTS: Final = "TENDERS_POINTS"
+EMPTY_RECEIPT: Final = "EMPTY_RECEIPT"
+BUSINESS_DATE_FAR: Final = "BUSINESS_DATE_FAR"
+POINTS_WITHOUT_MEMBER: Final = "POINTS_WITHOUT_MEMBER"
+HOLD_NOT_USED: Final = "HOLD_NOT_USED"
+CODES: Final = frozenset(
+    {TENDERS_SHORT, TENDERS_OVER, TENDERS_POINTS, EMPTY_RECEIPT, BUSINESS_DATE_FAR, POINTS_WITHOUT_MEMBER}
+)
+"""The codes of this module's notices."""
+
+_EMPTY_TEXT: Final = "Nothing on this receipt has a price: it does not count as a visit."
+_WITHOUT_MEMBER_TEXT: Final = (
+    "Points were to be spent or sold, but the receipt has no member: no points were moved. Tell the shopper."
+)
+_NEAR_DAYS: Final = 1
+"""How far a business date may be from the register's clock: shops are open over midnight, and close their day later."""
+
+
+class Due(NamedTuple):
+    """What a receipt has to be paid with, in minor units of money.
+
+    ``at_most_minor`` is more than ``at_least_minor`` where the shopper also buys points, which the goods on the receipt
+    may or may not stand for. ``points_minor`` is the part that points are to pay.
+    """
+
+    at_least_minor: int
+    at_most_minor: int
+    points_minor: int
+
+
+def due_of(request: checkout_pb2.CommitRequest, rules: Rules) -> Due:
+    """Return what a receipt as it was charged has to be paid with."""
+    charged_minor = sum([line.list_amount_minor - line.discount_minor for line in request.receipt.lines])
+    points_minor = money_of_points(request.spend_points_minor, rules)
+    points_minor += sum([unit_money(rules, unit) for unit in request.spend_units])
+    bought_minor = sum([unit_money(rules, unit) for unit in request.deposits])
+    return Due(charged_minor, charged_minor + bought_minor, points_minor)
+
+
+def of_quote(receipt: common_pb2.Receipt, sale: Sale, effects: Effects) -> list[common_pb2.Notice]:
+    """Return the notices about a receipt that is to be paid. Tenders may still be those of the list prices."""
+    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    if receipt.tenders:
+        points_minor = sum([line[5] for line in effects.lines])
+        due = Due(effects.payable_minor, effects.payable_minor + effects.discount_minor, points_minor)
+        told += of_tenders(receipt.tenders, due, sale.rules.programme.currency_digits)
+    return told
+
+
+def of_commit(request: checkout_pb2.CommitRequest, sale: Sale, *, is_member: bool) -> list[common_pb2.Notice]:
+    """Return the notices about a receipt as it was paid."""
+    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    if request.receipt.tenders:
+        due = due_of(request, sale.rules)
+        told += of_tenders(request.receipt.tenders, due, sale.rules.programme.currency_digits)
+    told += _far_dates(request.receipt_key.business_date, sale.facts.local_at)
+    if not is_member and (request.spend_points_minor or request.spend_units or request.deposits):
+        told.append(_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
+    return told
+
+
+def hold_not_used(checkout_id: str) -> common_pb2.Notice:
+    """Return the notice about a receipt that names a checkout which holds nothing for its member."""
+    text = (
+        f"Checkout {checkout_id} held nothing for this card: its hold lapsed, was cancelled, or was made for another"
+        " card, which has its points back."
+    )
+    return _notice(HOLD_NOT_USED, text)
+
+
+def count(notices: Iterable[common_pb2.Notice]) -> None:
+    """Count those notices of a booked receipt that tell of a contradiction."""
+    for notice in notices:
+        if notice.code in CODES:
+            CONTRADICTIONS.labels(notice.code).inc()
+
+
+def of_tenders(tenders: Iterable[common_pb2.Tender], due: Due, currency_digits: int) -> list[common_pb2.Notice]:
+    """Return the notices about tenders that do not add up. More cash than is due is no contradiction, but change."""
+    return [_notice(code, text) for code, text in _contradicting(tenders, due, currency_digits)]
+
+
+def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, digits: int) -> Iterator[tuple[str, str]]:
+    cash_minor = points_minor = others_minor = 0
+    for tender in tenders:
+        if tender.kind == common_pb2.TENDER_KIND_CASH:
+            cash_minor += tender.amount_minor
+        elif tender.kind == common_pb2.TENDER_KIND_POINTS:
+            points_minor += tender.amount_minor
+        else:
+            others_minor += tender.amount_minor
+
+    def text_of(minor: int) -> str:
+        return decimal_text(minor, digits)
+
+    if points_minor != due.points_minor:
+        spent = f"points for {text_of(due.points_minor)} are to be spent" if due.points_minor else "no points are spent"
+        yield TENDERS_POINTS, f"{text_of(points_minor)} is tendered in points, but {spent}. Check the payment."
+    by_points_minor = max(points_minor, due.points_minor)
+    without_change_minor = by_points_minor + others_minor
+    if without_change_minor + cash_minor < due.at_least_minor:
+        tendered = text_of(without_change_minor + cash_minor)
+        yield TENDERS_SHORT, f"{tendered} is tendered for {text_of(due.at_least_minor)}. Check the payment."
+    if without_change_minor > due.at_most_minor:
+        tendered = text_of(without_change_minor)
+        yield TENDERS_OVER, f"{tendered} is tendered without cash for {text_of(due.at_most_minor)}. Check the payment."
+
+
+def _far_dates(business_date: str, local_at: datetime) -> list[common_pb2.Notice]:
+    try:
+        day = date.fromisoformat(business_date)
+    except ValueError:
+        return []  # the receipt is refused for it
+    if abs((day - local_at.date()).days) <= _NEAR_DAYS:
+        return []
+    text = (
+        f"The receipt's time is {local_at:%Y-%m-%d %H:%M}, its business date {business_date}."
+        " Check the register's clock and date."
+    )
+    return [_notice(BUSINESS_DATE_FAR, text)]
+
+
+def _notice(code: str, text: str) -> common_pb2.Notice:
+    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text)
