@@ -37,6 +37,9 @@ WHERE (p.category, p.brand, p.supplier, p.tags, p.name)
       IS DISTINCT FROM (excluded.category, excluded.brand, excluded.supplier, excluded.tags, excluded.name)
 """
 
+# How many of these articles there are.
+COUNT_PRESENT: Final = "SELECT count(*) FROM server.product WHERE sku = ANY ($1::text[])"
+
 # One article.
 READ_PRODUCT: Final = "SELECT sku, category, brand, supplier, tags, name FROM server.product WHERE sku = $1"
 
@@ -53,6 +56,13 @@ class Product(NamedTuple):
     supplier: str = ""
 
 
+class Written(NamedTuple):
+    """How many articles are new or different from before, and how many of these are new."""
+
+    changed: int
+    added: int
+
+
 class ProductRegistry:
     """Writes and shows articles."""
 
@@ -60,7 +70,7 @@ class ProductRegistry:
         """Work over a pool whose connections have the writer's role."""
         self._pool = pool
 
-    async def put_products(self, products: Sequence[store_pb2.Product]) -> int:
+    async def put_products(self, products: Sequence[store_pb2.Product]) -> Written:
         """Make or change all of these articles, or none; return how many are new or different.
 
         Raises:
@@ -69,9 +79,11 @@ class ProductRegistry:
         _check_products(products)
         async with transaction(self._pool) as conn:
             version = await raise_version(conn, TOPIC)
+            skus = [product.sku for product in products]
+            present = await conn.fetchval(COUNT_PRESENT, skus)
             status = await conn.execute(
                 PUT_PRODUCTS,
-                [product.sku for product in products],
+                skus,
                 [product.category for product in products],
                 [product.brand for product in products],
                 [product.supplier for product in products],
@@ -79,7 +91,7 @@ class ProductRegistry:
                 [product.name for product in products],
                 version,
             )
-        return int(status.split()[-1])
+        return Written(int(status.split()[-1]), len(skus) - present)
 
     async def get_product(self, sku: str) -> store_pb2.Product:
         """Return an article; Refused NOT_FOUND if there is none."""

@@ -15,10 +15,30 @@ from tallypoint.v1 import store_pb2, store_pb2_grpc
 
 from server.backoffice.client import Address, Key, TlsCa, back_office
 from server.command import load_settings
-from server.csv_rows import EXIT_ROWS_REFUSED, Batch, Refusal, Row, send_rows
+from server.csv_rows import (
+    Batch,
+    Column,
+    Delimiter,
+    Encoding,
+    Errors,
+    File,
+    Kind,
+    Refusal,
+    Row,
+    Verbatim,
+    reading_of,
+    send_rows,
+)
 from server.csv_rows import Table as FileTable
 
-COLUMNS: Final = ("sku", "category", "brand", "supplier", "tags", "name")
+COLUMNS: Final = (
+    Column("sku", Kind.ARTICLE),
+    Column("category"),
+    Column("brand"),
+    Column("supplier"),
+    Column("tags", also=("tag",)),
+    Column("name"),
+)
 _SEPARATORS: Final = re.compile(r"[;\s]+")
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue.")
@@ -27,10 +47,12 @@ DataDir = Annotated[Path | None, typer.Option(help="Where a development server k
 
 
 @app.command()
-def load(
-    file: Annotated[Path, typer.Argument(help="A CSV file, UTF-8.", exists=True, dir_okay=False)],
-    errors: Annotated[Path | None, typer.Option(help="Write the refused rows to this CSV file.")] = None,
-    delimiter: Annotated[str, typer.Option(help="What separates values.")] = ",",
+def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
+    file: File,
+    errors: Errors = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    verbatim: Verbatim = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -57,15 +79,17 @@ def load(
 
         def send(batch: Batch[store_pb2.Product]) -> Iterable[Refusal]:
             request = store_pb2.PutProductsRequest(products=batch.messages)
-            done["changed"] += client.call(stub.PutProducts, request).changed
+            response = client.attempt(stub.PutProducts, request)
+            unchanged = len(batch.rows) - response.changed
+            done.update(new=response.added, changed=response.changed - response.added, unchanged=unchanged)
             return []
 
-        sent = send_rows(FileTable(file, COLUMNS, ("sku",), delimiter), "Loading articles", message_of, send, errors)
-    Console(highlight=False).print(
-        f"{sent.rows:,} rows: {done['changed']:,} articles are new or different, {sent.refused:,} were refused"
+        table = FileTable(file, COLUMNS, ("sku",), reading_of(delimiter, encoding, verbatim=verbatim))
+        sent = send_rows(table, "Loading articles", message_of, send, errors)
+    sent.finish(
+        f"{done['new']:,} articles are new, {done['changed']:,} were changed, "
+        f"{done['unchanged']:,} were there already, {sent.refused:,} were refused"
     )
-    if sent.refused:
-        raise typer.Exit(EXIT_ROWS_REFUSED)
 
 
 @app.command()
@@ -80,7 +104,7 @@ def show(
     with back_office(load_settings(data_dir=data_dir), address, key, tls_ca) as client:
         stub = store_pb2_grpc.StoreServiceStub(client.channel)
         product = client.call(stub.GetProduct, store_pb2.GetProductRequest(sku=sku)).product
-    table = Table(*COLUMNS)
+    table = Table(*(column.name for column in COLUMNS))
     tags = "; ".join(product.tags)
     table.add_row(product.sku, product.category, product.brand, product.supplier, tags, product.name)
     Console().print(table)

@@ -65,6 +65,20 @@ TlsCa = Annotated[
 Response = TypeVar("Response")
 
 
+class CallFailed(Exception):
+    """A call that was refused as a whole, or that nobody answered; as a text, all that the answer says.
+
+    `reason` names it for programs, `message` says it for people, and `violations` are fields with what is wrong.
+    """
+
+    def __init__(self, error: grpc.RpcError) -> None:
+        """Read what gRPC says."""
+        self.code: grpc.StatusCode = error.code()
+        self.reason, self.message, self.violations = _details(error)
+        fields = [f"  {field}: {text}" for field, text in self.violations]
+        super().__init__("\n".join([f"{self.reason}: {self.message}", *fields]))
+
+
 @dataclass(frozen=True, slots=True)
 class BackOfficeClient:
     """An open channel to the back office, and the key that goes with every call."""
@@ -79,9 +93,16 @@ class BackOfficeClient:
             typer.Exit: it is refused, or the service cannot be reached; the reason was printed.
         """
         try:
+            return self.attempt(method, request)
+        except CallFailed as failure:
+            raise fail(str(failure)) from None
+
+    def attempt(self, method: Callable[..., Response], request: Message) -> Response:
+        """Call a method of a generated stub; CallFailed if it is refused, or the service cannot be reached."""
+        try:
             return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=(("authorization", f"Bearer {self.key}"),))
         except grpc.RpcError as error:
-            raise fail(describe(error)) from None
+            raise CallFailed(error) from None
 
 
 @contextmanager
@@ -127,17 +148,17 @@ def _credentials(tls_ca: Path) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(tls_ca.read_bytes(), key, chain)
 
 
-def describe(error: grpc.RpcError) -> str:
-    """Return what a failed call says: reason, message, and each field at fault on a line of its own."""
+def _details(error: grpc.RpcError) -> tuple[str, str, list[tuple[str, str]]]:
+    """Return reason, message and the fields at fault of a failed call."""
     status = rpc_status.from_call(error)
     if status is None:
-        return f"{error.code().name}: {error.details()}"
+        return error.code().name, error.details() or "", []
     info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
     for detail in status.details:
         if not detail.Unpack(info):
             detail.Unpack(bad_request)
-    fields = [f"  {violation.field}: {violation.description}" for violation in bad_request.field_violations]
-    return "\n".join([f"{info.reason or error.code().name}: {status.message}", *fields])
+    violations = [(violation.field, violation.description) for violation in bad_request.field_violations]
+    return info.reason or error.code().name, status.message, violations
 
 
 def _development_key(path: Path) -> str | None:

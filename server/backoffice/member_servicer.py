@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
-from uuid import UUID
 
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
@@ -17,7 +16,7 @@ from server.edge import Caller, Role, check
 from server.errors import Refused, refusal_message
 from server.members.identifiers import read_member_id
 from server.members.records import MemberRow
-from server.members.registry import AdminMessage, Registry
+from server.members.registry import AdminMessage, Placed, Registry
 
 if TYPE_CHECKING:
     from server.database import Pool
@@ -93,7 +92,7 @@ class MemberServicer:
         self, request: member_pb2.ImportMembersRequest, caller: Caller
     ) -> member_pb2.ImportMembersResponse:
         """Register many members, each row by itself."""
-        outcomes: dict[int, UUID | Refused] = {}
+        outcomes: dict[int, Placed | Refused] = {}
         for index, person in enumerate(request.members):
             try:
                 check(person)
@@ -115,7 +114,7 @@ class MemberServicer:
         return [balance_message(balance) for balance in found.get(row.member_id, ())]
 
 
-def _result(outcome: UUID | Refused) -> member_pb2.ImportMemberResult:
+def _result(outcome: Placed | Refused) -> member_pb2.ImportMemberResult:
     if isinstance(outcome, Refused):
         return member_pb2.ImportMemberResult(refusal=refusal_message(outcome))
-    return member_pb2.ImportMemberResult(member_id=str(outcome))
+    return member_pb2.ImportMemberResult(member_id=str(outcome.member_id), already_there=outcome.already_there)

@@ -72,7 +72,8 @@ class StoreServicer:
         self, request: store_pb2.PutProductsRequest, caller: Caller
     ) -> store_pb2.PutProductsResponse:
         """Make or change articles."""
-        return store_pb2.PutProductsResponse(changed=await self._products.put_products(request.products))
+        written = await self._products.put_products(request.products)
+        return store_pb2.PutProductsResponse(changed=written.changed, added=written.added)
 
     async def get_product(self, request: store_pb2.GetProductRequest, caller: Caller) -> store_pb2.GetProductResponse:
         """Show an article."""

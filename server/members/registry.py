@@ -118,13 +118,22 @@ class Claim(NamedTuple):
 class Draft:
     """Somebody who is to become a member. `id_given`: another system made the id, so it may exist already.
 
-    `id_field` is the request's field with the id.
+    `id_field` is the request's field with the id. `said` are attributes of the row that the request gives a value, with
+    its fields: one that does not say them does not contradict the record.
     """
 
     row: MemberRow
     claims: tuple[Claim, ...]
     id_given: bool
     id_field: str
+    said: Mapping[str, str]
+
+
+class Placed(NamedTuple):
+    """A member that a row of an import stands for, and whether it was there before."""
+
+    member_id: UUID
+    already_there: bool
 
 
 class _Raced(Exception):
@@ -233,17 +242,18 @@ class Registry:
 
         return await self.carry_out(message, member_id, now, work)
 
-    async def import_members(self, people: Sequence[member_pb2.NewMember], now: datetime) -> list[UUID | Refused]:
-        """Register many people, each by itself; return a member id or a refusal for each, in order.
+    async def import_members(self, people: Sequence[member_pb2.NewMember], now: datetime) -> list[Placed | Refused]:
+        """Register many people, each by itself; return who is registered or a refusal for each, in order.
 
         Refusals name their fields from the person on, such as "phone".
-        Somebody whose identifiers all belong to one member already is that member, and nothing changes. Rows of
-        one book are written in one transaction. A row that shares an identifier with an earlier one waits for it.
+        Somebody whose identifiers all belong to one member already is that member, and nothing changes; ALREADY_EXISTS
+        if the member's record contradicts what the row says. Rows of one book are written in one transaction. A row
+        that shares an identifier with an earlier one waits for it.
 
         Raises:
             Refused: LEDGER_UNAVAILABLE; some rows may be stored, and sending all again is safe.
         """
-        results: dict[int, UUID | Refused] = {}
+        results: dict[int, Placed | Refused] = {}
         waiting: dict[int, Draft] = {}
         for index, person in enumerate(people):
             try:
@@ -315,7 +325,7 @@ class Registry:
         named += [(f"{path}phone", phone)] if phone else []
         named += [(token_field, token)] if token else []
         claims = {one: Claim(field, one.kind, self._hashes.of_identifier(one)) for field, one in named}
-        return Draft(row, tuple(claims.values()), id_given=bool(person.member_id), id_field=f"{path}member_id")
+        return Draft(row, tuple(claims.values()), bool(person.member_id), f"{path}member_id", _said(person, path))
 
     @staticmethod
     def _importable(draft: Draft) -> Draft:
@@ -326,17 +336,17 @@ class Registry:
             "a row needs a card, a phone, a digital token or a member id: without one it cannot be told from the next",
         )
 
-    async def _import_group(self, book: int, drafts: list[Draft], now: datetime) -> list[UUID | Refused]:
+    async def _import_group(self, book: int, drafts: list[Draft], now: datetime) -> list[Placed | Refused]:
         for _ in range(ATTEMPTS):
             try:
                 async with transaction(self._pool) as conn:
-                    outcomes = await self._place(conn, drafts)
+                    outcomes = await self._compared(conn, drafts, await self._place(conn, drafts))
                     new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
                     if new:
                         await self._insert(conn, book, new)
                         changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
                         await append_member_changes(conn, book, changes, now)
-                return [o.row.member_id if isinstance(o, Draft) else o for o in outcomes]
+                return [Placed(o.row.member_id, already_there=False) if isinstance(o, Draft) else o for o in outcomes]
             except (_Raced, asyncpg.DeadlockDetectedError):
                 continue
         return [_raced_too_often()] * len(drafts)
@@ -370,6 +380,19 @@ class Registry:
             if draft.row.member_id in merged
             else place(draft, owners, draft.row.member_id in present)
             for draft in drafts
+        ]
+
+    async def _compared(
+        self, conn: Connection, drafts: Sequence[Draft], outcomes: Sequence[Draft | UUID | Refused]
+    ) -> list[Draft | Placed | Refused]:
+        """Look up the members that drafts already are, and refuse those whose record contradicts them."""
+        known = list({outcome for outcome in outcomes if isinstance(outcome, UUID)})
+        records = await read_members(conn, known, self._books) if known else {}
+        if len(records) != len(known):
+            raise _Raced
+        return [
+            compare(draft, records[outcome]) if isinstance(outcome, UUID) else outcome
+            for draft, outcome in zip(drafts, outcomes, strict=True)
         ]
 
     async def _insert(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> None:
@@ -446,6 +469,42 @@ def place(draft: Draft, owners: Mapping[bytes, UUID], is_present: bool) -> Draft
     if len(holders) == 1 and None not in held:
         return holders.pop()
     return _taken(next(claim.field for claim in draft.claims if claim.hash in owners))
+
+
+def compare(draft: Draft, record: MemberRow) -> Placed | Refused:
+    """Return the member that a draft already is, or the refusal of one that contradicts the member's record."""
+    differing = [name for name in draft.said if getattr(draft.row, name) != getattr(record, name)]
+    if not differing:
+        return Placed(record.member_id, already_there=True)
+    words = ", ".join(_WORDS[name] for name in differing)
+    return Refused(
+        api.REFUSAL_REASON_ALREADY_EXISTS,
+        f"this member is there already with {words}: nothing was changed",
+        violations=[
+            (draft.said[name], f"is there already with {_WORDS[name]}: correct the row, or change the member")
+            for name in differing
+        ],
+    )
+
+
+_WORDS: Final = {
+    "name": "another name",
+    "birthday": "another birthday",
+    "language": "another language",
+    "status": "another status",
+    "registered_at": "another time of registration",
+}
+"""How a member's record contradicts a row, without telling what it has."""
+
+
+def _said(person: member_pb2.NewMember, path: str) -> dict[str, str]:
+    """Return the attributes of a row that a person's data give a value, with their fields."""
+    said = {name: f"{path}profile.{name}" for name in ("name", "birthday", "language") if getattr(person.profile, name)}
+    if person.status:
+        said["status"] = f"{path}status"
+    if person.HasField("registered_at"):
+        said["registered_at"] = f"{path}registered_at"
+    return said
 
 
 def _without_shared_identifiers(waiting: Mapping[int, Draft]) -> dict[int, Draft]:

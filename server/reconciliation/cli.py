@@ -18,11 +18,12 @@ from tallypoint.v1 import reconciliation_pb2_grpc
 from ledger.finance.table import Column, Table
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
 from server.command import fail, load_settings
+from server.csv_rows import Delimiter, Encoding, File, FileError, Verbatim, reading_of, tell
 from server.finance.extra import CannotWriteError
 from server.finance.files import write_file
 from server.finance.terminal import report_console, show
 from server.progress import progress
-from server.reconciliation.csv_file import Decimals, FileError, RegisterFile, RowFault, open_file
+from server.reconciliation.csv_file import Decimals, RegisterFile, RowFault, open_file
 from server.reconciliation.report import change_name, differences, file_table, state_name, terminal_table
 
 ROWS_PER_CALL: Final = 2000
@@ -78,8 +79,10 @@ class Reconciliation:
 
 @app.command()
 def load(
-    file: Annotated[Path, typer.Argument(help="Z reports or receipts as CSV, UTF-8.", exists=True, dir_okay=False)],
-    delimiter: Annotated[str, typer.Option(help="What separates values.")] = ",",
+    file: File,
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    verbatim: Verbatim = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -93,7 +96,8 @@ def load(
     """
     with _service(data_dir, address, key, tls_ca) as service:
         try:
-            source = open_file(file, delimiter)
+            source = open_file(file, reading_of(delimiter, encoding, verbatim=verbatim))
+            tell(source.table)
             count = _check(source, service.decimals)
             _send(service, source, count)
         except FileError as error:

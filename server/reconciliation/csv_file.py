@@ -7,7 +7,6 @@ comma, without separators of thousands. An empty cell means that the register do
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,8 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import Message
 from tallypoint.v1 import reconciliation_pb2 as pb
 
+from server.csv_rows import ANYHOW, FileError, Kind, Reading, Row, Table, find_layout
+from server.csv_rows import Column as FileColumn
 from server.edge import check
 from server.errors import Refused
 from server.reconciliation.files import receipt_faults, report_faults
@@ -24,17 +25,12 @@ from server.reconciliation.receipt_numbers import parse
 
 _MAX_DIGITS: Final = 15
 _NUMBER: Final = re.compile(r"(?P<whole>\d+)(?:[.,](?P<part>\d+))?")
-_SURPLUS: Final = "surplus"
 _KINDS: Final[Mapping[str, pb.RegisterReceiptKind]] = {
     "": pb.REGISTER_RECEIPT_KIND_SALE,
     "sale": pb.REGISTER_RECEIPT_KIND_SALE,
     "return": pb.REGISTER_RECEIPT_KIND_RETURN,
     "void": pb.REGISTER_RECEIPT_KIND_VOID,
 }
-
-
-class FileError(Exception):
-    """A file that is not read; the message says where and what to do."""
 
 
 class RowFault(NamedTuple):
@@ -105,6 +101,7 @@ _PLACE: Final = {
     "terminal": Column("terminal_id", _text, required=True),
     "business_date": Column("business_date", _text, required=True),
 }
+_CELLS: Final = {"store": Kind.CODE, "terminal": Kind.CODE, "business_date": Kind.DAY}
 _AMOUNTS: Final = {
     "gross": Column("gross_minor", _money),
     "discounts": Column("discounts_minor", _money),
@@ -137,10 +134,14 @@ RECEIPT_COLUMNS: Final[Mapping[str, Column]] = {
 class RegisterFile(NamedTuple):
     """A file whose first line was read: what its rows are, and the SHA-256 of all of it."""
 
-    path: Path
-    delimiter: str
+    table: Table
     columns: Mapping[str, Column]
     sha256: bytes
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self.table.path
 
     @property
     def has_reports(self) -> bool:
@@ -148,57 +149,49 @@ class RegisterFile(NamedTuple):
         return self.columns is Z_COLUMNS
 
     def rows(self, decimals: Decimals) -> Iterator[Message | list[RowFault]]:
-        """Yield each row as a message, or what is wrong with it; empty lines are passed over.
+        """Yield each row as a message, or what is wrong with it; rows without any value are passed over.
 
         Raises:
-            FileError: it is not UTF-8, or no CSV.
+            FileError: the file cannot be read.
         """
         places: dict[tuple[str, ...], int] = {}
-        for line, values in self._lines():
-            message, faults = self._read(line, values, decimals)
+        for row in self.table.rows():
+            if not row.faults and not any(row.meant.values()):
+                continue
+            if row.faults and not row.meant:
+                yield [RowFault(row.line, fault.column, fault.text) for fault in row.faults]
+                continue
+            message, faults = self._read(row, decimals)
             if self.has_reports and not faults:
-                place = tuple(values[name].strip() for name in _PLACE)
+                place = tuple(row.text(name) for name in _PLACE)
                 if place in places:
                     text = f"this terminal's day stands in line {places[place]} already: one row each, please"
-                    faults.append(RowFault(line, "terminal", text))
-                places.setdefault(place, line)
+                    faults.append(RowFault(row.line, "terminal", text))
+                places.setdefault(place, row.line)
             yield faults or message
 
-    def _read(self, line: int, values: dict[str, str], decimals: Decimals) -> tuple[Message, list[RowFault]]:
-        message = pb.ZReport(line=line) if self.has_reports else pb.RegisterReceipt(line=line)
-        if _SURPLUS in values:
-            return message, [RowFault(line, "", "has more values than the first line has columns")]
-        faults: list[RowFault] = []
+    def _read(self, row: Row, decimals: Decimals) -> tuple[Message, list[RowFault]]:
+        message = pb.ZReport(line=row.line) if self.has_reports else pb.RegisterReceipt(line=row.line)
         for name, column in self.columns.items():
-            text = (values.get(name) or "").strip()
+            text = row.text(name)
             if not text and column.read is not _kind:
-                if column.required and name not in ("first_number", "last_number"):
-                    faults.append(RowFault(line, name, "must not be empty"))
+                if column.required and name not in {"first_number", "last_number"}:
+                    row.wrong(name, "must not be empty")
                 continue
             try:
                 _set(message, column.field, column.read(text, decimals))
             except ValueError as error:
-                faults.append(RowFault(line, name, str(error)))
-        return message, faults or [RowFault(line, self._column(field), text) for field, text in _faults(message)]
+                row.wrong(name, str(error))
+        if not row.faults:
+            for field, text in _faults(message):
+                row.wrong(self._column(field), text)
+        return message, [RowFault(row.line, fault.column, fault.text) for fault in row.faults]
 
     def _column(self, field: str) -> str:
         return next((name for name, column in self.columns.items() if field.startswith(column.field)), field)
 
-    def _lines(self) -> Iterator[tuple[int, dict[str, str]]]:
-        reader = None
-        try:
-            with self.path.open(encoding="utf-8-sig", newline="") as file:
-                reader = csv.DictReader(file, delimiter=self.delimiter, restkey=_SURPLUS, strict=True)
-                for values in reader:
-                    inside = sum(text.count("\n") for text in values.values() if isinstance(text, str))
-                    yield reader.line_num - inside, values
-        except UnicodeDecodeError as error:
-            raise FileError(f"{self.path}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
-        except csv.Error as error:
-            raise FileError(f"{self.path}:{reader.line_num if reader else 1}: is not CSV: {error}") from None
 
-
-def open_file(path: Path, delimiter: str = ",") -> RegisterFile:
+def open_file(path: Path, reading: Reading = ANYHOW) -> RegisterFile:
     """Read the first line of a file, and the SHA-256 of all of it.
 
     Raises:
@@ -206,27 +199,27 @@ def open_file(path: Path, delimiter: str = ",") -> RegisterFile:
     """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").digest()
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as text:
-            names = next(csv.reader(text, delimiter=delimiter), [])
-    except UnicodeDecodeError as error:
-        raise FileError(f"{path}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
-    columns = Z_COLUMNS if "receipts" in names else RECEIPT_COLUMNS
+    either = {**Z_COLUMNS, **RECEIPT_COLUMNS}
+    names = find_layout(path, _file_columns(either), reading).names
     if "receipts" not in names and "number" not in names:
         raise FileError(
             f"{path}:1: the first line must name the columns. Z reports have {_required(Z_COLUMNS)}; "
-            f"receipts have {_required(RECEIPT_COLUMNS)}. Is the delimiter really {delimiter!r}?"
+            f"receipts have {_required(RECEIPT_COLUMNS)}"
         )
-    unknown = [name for name in names if name not in columns]
-    if unknown:
-        raise FileError(f"{path}:1: unknown column {unknown[0]!r}; the columns are {', '.join(columns)}")
-    missing = [name for name, column in columns.items() if column.required and name not in names]
-    if missing:
-        raise FileError(f"{path}:1: column {missing[0]!r} is missing; it must have {_required(columns)}")
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise FileError(f"{path}:1: column {twice[0]!r} stands twice")
-    return RegisterFile(path, delimiter, columns, sha256)
+    columns = Z_COLUMNS if "receipts" in names else RECEIPT_COLUMNS
+    required = tuple(name for name, column in columns.items() if column.required)
+    table = Table(path, _file_columns(columns), required, reading)
+    _ = table.layout
+    return RegisterFile(table, columns, sha256)
+
+
+def _file_columns(columns: Mapping[str, Column]) -> tuple[FileColumn, ...]:
+    return tuple(FileColumn(name, _CELLS.get(name, Kind.FIGURE), _also(column)) for name, column in columns.items())
+
+
+def _also(column: Column) -> tuple[str, ...]:
+    """Return the field's name in the API, unless the API counts it in minor units."""
+    return () if column.field.endswith("_minor") else (column.field,)
 
 
 def _required(columns: Mapping[str, Column]) -> str:

@@ -16,17 +16,23 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import BackOfficeClient, back_office
 from server.command import load_settings
-from server.csv_rows import EXIT_ROWS_REFUSED, Row
+from server.csv_rows import Column as FileColumn
+from server.csv_rows import Kind, Row
+from server.csv_rows.sending import EXIT_ROWS_REFUSED
 
-MEMBER_COLUMNS: Final = ("member_id", "card_number", "phone", "digital_token")
+MEMBER_FILE_COLUMNS: Final = (
+    FileColumn("member_id"),
+    FileColumn("card_number", Kind.DIGITS, also=("card_numbers",)),
+    FileColumn("phone", Kind.DIGITS),
+    FileColumn("digital_token"),
+)
 """Members are named in one of these columns, each in its own."""
+MEMBER_COLUMNS: Final = tuple(column.name for column in MEMBER_FILE_COLUMNS)
+DAY_FILE_COLUMNS: Final = (FileColumn("valid_from", Kind.DAY), FileColumn("valid_until", Kind.DAY))
 DAY_OPTIONS: Final = {"valid_from": "--from", "valid_until": "--until"}
 """The options for rows that name no days."""
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
-File = Annotated[Path, typer.Argument(help="A CSV file, UTF-8.", exists=True, dir_okay=False)]
-Errors = Annotated[Path | None, typer.Option("--errors", help="Write the refused rows to this CSV file.")]
-Delimiter = Annotated[str, typer.Option(help="What separates values.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where a development server keeps its keys.")]
 MemberName = Annotated[str, typer.Argument(help="The member's id, a card number, or a phone with its +.")]
 

@@ -15,16 +15,28 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa
 from server.command import Yes, confirm, fail
-from server.csv_rows import Batch, Refusal, Row, send_rows
-from server.csv_rows import Table as FileTable
-from server.progress import progress
-from server.rights.cells import (
-    DAY_OPTIONS,
-    MEMBER_COLUMNS,
-    DataDir,
+from server.csv_rows import (
+    Batch,
+    Column,
     Delimiter,
+    Encoding,
     Errors,
     File,
+    Kind,
+    Refusal,
+    Row,
+    Table,
+    Verbatim,
+    reading_of,
+    send_rows,
+)
+from server.progress import progress
+from server.rights.cells import (
+    DAY_FILE_COLUMNS,
+    DAY_OPTIONS,
+    MEMBER_COLUMNS,
+    MEMBER_FILE_COLUMNS,
+    DataDir,
     finish,
     identifier_of,
     member_of,
@@ -32,7 +44,12 @@ from server.rights.cells import (
     state_name,
 )
 
-COLUMNS: Final = ("code", *MEMBER_COLUMNS, "uses", "valid_from", "valid_until")
+COLUMNS: Final = (
+    Column("code", Kind.CODE),
+    *MEMBER_FILE_COLUMNS,
+    Column("uses", Kind.FIGURE),
+    *DAY_FILE_COLUMNS,
+)
 CODES_PER_CALL: Final = 5000
 
 app = typer.Typer(no_args_is_help=True, help="Coupons.")
@@ -51,7 +68,9 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     valid_from: FirstDay = "",
     valid_until: LastDay = "",
     errors: Errors = None,
-    delimiter: Delimiter = ",",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    verbatim: Verbatim = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -77,14 +96,15 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
 
         def send(batch: Batch[rights_pb2.CouponRow]) -> Iterable[Refusal]:
             request = rights_pb2.LoadCouponsRequest(series=series, coupons=batch.messages)
-            response = client.call(stub.LoadCoupons, request)
+            response = client.attempt(stub.LoadCoupons, request)
             done.update(added=response.added, unchanged=response.unchanged)
             return batch.refusals(response.refused)
 
-        table = FileTable(file, COLUMNS, ("code",), delimiter, {"member": MEMBER_COLUMNS}, DAY_OPTIONS)
+        reading = reading_of(delimiter, encoding, verbatim=verbatim)
+        table = Table(file, COLUMNS, ("code",), reading, {"member": MEMBER_COLUMNS}, DAY_OPTIONS)
         sent = send_rows(table, "Loading coupons", message_of, send, errors)
     there = f"{done['added']:,} coupons are new, {done['unchanged']:,} were there already"
-    finish(f"{sent.rows:,} rows: {there}, {sent.refused:,} were refused", sent.refused)
+    sent.finish(f"{there}, {sent.refused:,} were refused")
 
 
 @app.command()

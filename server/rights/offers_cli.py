@@ -12,25 +12,40 @@ from rich.table import Table
 from tallypoint.v1 import rights_pb2
 
 from server.backoffice.client import Address, Key, TlsCa
-from server.csv_rows import Batch, Refusal, Row, send_rows
-from server.csv_rows import Table as FileTable
-from server.rights.cells import (
-    DAY_OPTIONS,
-    MEMBER_COLUMNS,
-    DataDir,
+from server.csv_rows import (
+    Batch,
     Delimiter,
+    Encoding,
     Errors,
     File,
+    Kind,
+    Refusal,
+    Row,
+    Verbatim,
+    reading_of,
+    send_rows,
+)
+from server.csv_rows import Column as FileColumn
+from server.csv_rows import Table as FileTable
+from server.rights.cells import (
+    DAY_FILE_COLUMNS,
+    DAY_OPTIONS,
+    MEMBER_COLUMNS,
+    MEMBER_FILE_COLUMNS,
+    DataDir,
     MemberName,
     coupon_cells,
     coupon_table,
-    finish,
     identifier_of,
     present_member_of,
     rights_service,
 )
 
-COLUMNS: Final = ("promotion", *MEMBER_COLUMNS, "valid_from", "valid_until")
+COLUMNS: Final = (
+    FileColumn("promotion", Kind.CODE, also=("promotion_id",)),
+    *MEMBER_FILE_COLUMNS,
+    *DAY_FILE_COLUMNS,
+)
 _FIELDS: Final = {"promotion_id": ("promotion",), "member": MEMBER_COLUMNS}
 
 app = typer.Typer(no_args_is_help=True, help="Personal offers.")
@@ -44,7 +59,9 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     valid_until: Annotated[str, typer.Option("--until", help="The last day of rows that name none.")] = "",
     remove: Annotated[bool, typer.Option("--remove", help="Take the offers of the file away.")] = False,
     errors: Errors = None,
-    delimiter: Delimiter = ",",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    verbatim: Verbatim = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -72,16 +89,16 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
 
         def send(batch: Batch[rights_pb2.OfferAssignment]) -> Iterable[Refusal]:
             request = rights_pb2.PutOffersRequest(offers=batch.messages, remove=remove)
-            response = client.call(stub.PutOffers, request)
+            response = client.attempt(stub.PutOffers, request)
             done["changed"] += response.changed
             return batch.refusals(response.refused)
 
         options = {**DAY_OPTIONS, "promotion": "--promotion"} if promotion else DAY_OPTIONS
-        table = FileTable(file, COLUMNS, (), delimiter, _FIELDS, options)
+        reading = reading_of(delimiter, encoding, verbatim=verbatim)
+        table = FileTable(file, COLUMNS, (), reading, _FIELDS, options)
         sent = send_rows(table, "Loading offers", message_of, send, errors)
     # A member whose offers stand in two batches counts twice.
-    text = f"{sent.rows:,} rows: {done['changed']:,} times a member's offers changed"
-    finish(f"{text}, {sent.refused:,} rows were refused", sent.refused)
+    sent.finish(f"{done['changed']:,} times a member's offers changed, {sent.refused:,} rows were refused")
 
 
 @app.command()

@@ -15,15 +15,12 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa
 from server.command import Yes, confirm, errors, fail
-from server.csv_rows import Batch, Refusal, send_rows
+from server.csv_rows import Batch, Delimiter, Encoding, Errors, File, Refusal, Verbatim, reading_of, send_rows
 from server.csv_rows import Table as FileTable
 from server.rights.cells import (
     MEMBER_COLUMNS,
+    MEMBER_FILE_COLUMNS,
     DataDir,
-    Delimiter,
-    Errors,
-    File,
-    finish,
     present_member_of,
     rights_service,
 )
@@ -39,7 +36,9 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     remove: Annotated[bool, typer.Option("--remove", help="Take the members of the file out.")] = False,
     yes: Yes = False,
     errors_to: Errors = None,
-    delimiter: Delimiter = ",",
+    delimiter: Delimiter = None,
+    encoding: Encoding = None,
+    verbatim: Verbatim = False,
     address: Address = None,
     key: Key = None,
     tls_ca: TlsCa = None,
@@ -48,8 +47,8 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     """Put the members of a CSV file into a segment. It may be run again: who is there already stays.
 
     The first line names the columns: member_id, card_number, phone, digital_token; each row fills one of them. With
-    --replace everybody else is taken out when the whole file is there, unless rows were refused: then answer first
-    whether to go on. Exit code 1 means that rows were refused.
+    --replace everybody else is taken out when the whole file is there, unless rows were refused or there are none: then
+    answer first whether to go on. Exit code 1 means that rows were refused.
     """
     if replace and remove:
         raise fail("--replace and --remove exclude each other")
@@ -64,21 +63,23 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             request = rights_pb2.PutSegmentRequest(
                 segment=segment, action=action, load_id=load_id, members=batch.messages
             )
-            response = client.call(stub.PutSegment, request)
+            response = client.attempt(stub.PutSegment, request)
             done["changed"] += response.changed
             return batch.refusals(response.refused)
 
         names = {"members": MEMBER_COLUMNS, "kind": MEMBER_COLUMNS}
-        table = FileTable(file, MEMBER_COLUMNS, (), delimiter, names)
+        reading = reading_of(delimiter, encoding, verbatim=verbatim)
+        table = FileTable(file, MEMBER_FILE_COLUMNS, (), reading, names)
         sent = send_rows(table, f"Segment {segment}", present_member_of, send, errors_to)
         verb = "taken out" if remove else "put in"
-        text = f"{sent.rows:,} rows: {done['changed']:,} members were {verb}, {sent.refused:,} rows were refused"
-        if replace:
+        text = f"{done['changed']:,} members were {verb}, {sent.refused:,} rows were refused"
+        if replace and not sent.unsent:
             if sent.refused:
                 errors.print("Members whose rows were refused are taken out as well, if they are in the segment.")
+            if sent.refused or not sent.rows:
                 confirm(f"Take out of segment {segment} whoever is not in the file?", yes=yes)
             text += f"; {_finish(client, stub, segment, load_id):,} others were taken out"
-    finish(text, sent.refused)
+    sent.finish(text)
 
 
 @app.command()

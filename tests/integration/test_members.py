@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -15,7 +15,7 @@ from tallypoint.v1 import member_pb2
 from ledger.books import book_of_member
 from server.errors import Refused
 from server.members.directory import FIND_MEMBERS, Found
-from server.members.registry import AdminMessage
+from server.members.registry import AdminMessage, Placed
 from tests.integration.back_office import BOOKS, NOW, OLENA, BackOffice, back_office_over, connect_writer
 
 ACTIVE, EARN_ONLY, BLOCKED = api.MEMBER_STATUS_ACTIVE, api.MEMBER_STATUS_EARN_ONLY, api.MEMBER_STATUS_BLOCKED
@@ -209,12 +209,12 @@ async def test_crossing_imports_end_without_deadlock_and_each_identifier_has_one
     results = await asyncio.gather(*(office.registry.import_members(batch, NOW) for batch in batches))
     for batch, outcomes in zip(batches, results, strict=True):
         for row, outcome in zip(batch, outcomes, strict=True):
-            if isinstance(outcome, UUID):
+            if isinstance(outcome, Placed):
                 for identifier in (api.Identifier(card_number=row.card_numbers[0]), api.Identifier(phone=row.phone)):
-                    assert (await office.registry.find(identifier)).member_id == outcome
+                    assert (await office.registry.find(identifier)).member_id == outcome.member_id
             else:
                 assert outcome.reason_name == "IDENTIFIER_TAKEN"
-    made = {outcome for outcomes in results for outcome in outcomes if isinstance(outcome, UUID)}
+    made = {outcome.member_id for outcomes in results for outcome in outcomes if isinstance(outcome, Placed)}
     assert await office.changes() == {str(member_id): [1] for member_id in made}
 
 
@@ -329,12 +329,14 @@ async def test_import_answers_each_row_and_again_changes_nothing(office: BackOff
         "made",
     ]
     first = await office.registry.import_members(rows, NOW)
-    assert ["made" if isinstance(one, UUID) else one.reason_name for one in first] == expected
-    assert first[4] == first[0]
+    assert ["made" if isinstance(one, Placed) else one.reason_name for one in first] == expected
+    assert isinstance(first[0], Placed)
+    assert first[4] == first[0]._replace(already_there=True)
     counts = (await office.count("server.member"), await office.count("ledger.entry"))
     assert counts == (3, 3)
     again = await office.registry.import_members(rows, NOW)
-    assert [str(one) for one in again] == [str(one) for one in first]
+    there = [one._replace(already_there=True) if isinstance(one, Placed) else one for one in first]
+    assert [str(one) for one in again] == [str(one) for one in there]
     assert (await office.count("server.member"), await office.count("ledger.entry")) == counts
 
 
@@ -359,12 +361,12 @@ async def test_import_with_a_known_member_id(office: BackOffice, cards: list[str
     again = member_pb2.NewMember(member_id=str(row.member_id), card_numbers=cards, phone=phone)
     outcome = (await office.registry.import_members([again], NOW))[0]
     assert answer == (outcome.reason_name if isinstance(outcome, Refused) else "the same")
-    assert isinstance(outcome, Refused) or outcome == row.member_id
+    assert isinstance(outcome, Refused) or outcome == Placed(row.member_id, already_there=True)
 
 
 async def test_import_of_500_rows_spreads_over_the_books(office: BackOffice) -> None:
     outcomes = await office.registry.import_members([person(number) for number in range(500)], NOW)
-    assert all(isinstance(one, UUID) for one in outcomes)
+    assert all(isinstance(one, Placed) for one in outcomes)
     assert await office.count("ledger.entry") == 500
     used = await office.pool.fetchval("SELECT count(DISTINCT book) FROM server.member")
     assert used == BOOKS

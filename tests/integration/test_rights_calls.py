@@ -283,14 +283,14 @@ def test_catalogue_is_loaded_from_a_file(tallypoint: RunningServer, tmp_path: Pa
     brand = "brand: must have at most 64 characters, not 65"
     file = tmp_path / "products.csv"
     file.write_text("sku,category,brand,supplier,tags,name\n" + "\n".join(rows) + "\n")
-    for changed in ("4,998", "0"):
+    for counts in ("4,998 articles are new, 0 were changed, 0", "0 articles are new, 0 were changed, 4,998"):
         done = run(tallypoint, "products", "load", str(file))
         assert done.returncode == 1
         assert done.stdout.splitlines() == [
             f"{file}:9: INVALID_REQUEST: sku: stands in line 2 already",
             f"{file}:10: INVALID_REQUEST: {brand}; tags[0]: must have 1 to 32 characters, not 33",
             f"{file}:11: INVALID_REQUEST: sku: is empty: must have 1 to 64 characters",
-            f"5,001 rows: {changed} articles are new or different, 3 were refused",
+            f"5,001 rows: {counts} were there already, 3 were refused",
         ], done.stderr
     shown = run(tallypoint, "products", "show", skus[1])
     assert "Farm" in shown.stdout, shown.stderr

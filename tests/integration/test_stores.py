@@ -128,14 +128,14 @@ BREAD = store_pb2.Product(sku="3", category="bakery", supplier="Kyivkhlib", name
 
 async def test_put_products_counts_what_changed(office: BackOffice) -> None:
     products = ProductRegistry(office.pool)
-    assert await products.put_products([MILK, BEER]) == 2
+    assert await products.put_products([MILK, BEER]) == (2, 2)
     same_milk = store_pb2.Product(sku="1", category="dairy/milk", brand="Own", tags=["eco", "fresh"], name="Milk 1 l")
     strong_beer = store_pb2.Product(sku="2", category="drinks/beer", brand="Lvivske", tags=["alcohol", "strong"])
-    assert await products.put_products([same_milk, strong_beer, BREAD]) == 2
-    assert await products.put_products([same_milk, strong_beer, BREAD]) == 0
+    assert await products.put_products([same_milk, strong_beer, BREAD]) == (2, 1)
+    assert await products.put_products([same_milk, strong_beer, BREAD]) == (0, 0)
     other_bread = store_pb2.Product(sku="3", category="bakery", supplier="Tsar-Khlib", name="Bread")
-    assert await products.put_products([other_bread]) == 1
-    assert await products.put_products([BREAD]) == 1
+    assert await products.put_products([other_bread]) == (1, 0)
+    assert await products.put_products([BREAD]) == (1, 0)
     assert await products.get_product("2") == strong_beer
     assert await products.get_product("3") == BREAD
     with pytest.raises(Refused, match="no article 4"):
