@@ -61,6 +61,7 @@ STATUS_CODE_OF_REASON: Final[dict[api.RefusalReason, grpc.StatusCode]] = {
     api.REFUSAL_REASON_COUPON_WITHOUT_EFFECT: _Code.FAILED_PRECONDITION,
     api.REFUSAL_REASON_POINTS_STRANDED: _Code.FAILED_PRECONDITION,
     api.REFUSAL_REASON_CLOSE_INCOMPLETE: _Code.FAILED_PRECONDITION,
+    api.REFUSAL_REASON_CLOCK_AHEAD: _Code.INVALID_ARGUMENT,
 }
 """The gRPC status code of each named reason, as the comments of `common.proto` promise them."""
 

@@ -13,10 +13,11 @@ from server.checkout.convert import balance_message
 from server.clock import Clock, utc_now
 from server.database import connection
 from server.edge import Caller, Role, check
+from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.members.identifiers import read_member_id
 from server.members.records import MemberRow
-from server.members.registry import AdminMessage, Placed, Registry
+from server.members.registry import IMPORT, AdminMessage, Placed, Registry
 
 if TYPE_CHECKING:
     from server.database import Pool
@@ -96,8 +97,8 @@ class MemberServicer:
         for index, person in enumerate(request.members):
             try:
                 check(person)
-            except Refused as refusal:
-                outcomes[index] = refusal
+            except Exception as error:  # noqa: BLE001 - the row is refused, and the others go on
+                outcomes[index] = refused_of(error, IMPORT)
         sound = [index for index in range(len(request.members)) if index not in outcomes]
         people = [request.members[index] for index in sound]
         outcomes.update(zip(sound, await self._registry.import_members(people, self._clock()), strict=True))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Final
 from uuid import UUID
 
@@ -10,9 +11,11 @@ from tallypoint.v1 import rights_pb2
 
 from server.clock import Clock, utc_now
 from server.edge import Caller, Role
+from server.edge.parts import Part, do_in_parts
+from server.errors import Refused
 from server.members.identifiers import read_member_id
-from server.rights.audience import AudienceDesk
-from server.rights.coupon_desk import CouponDesk
+from server.rights.audience import AudienceDesk, Changed
+from server.rights.coupon_desk import CouponDesk, Loaded
 from server.rights.people import Person
 from server.rights.rows import refused_rows
 from server.rights.showing import RightsViewer
@@ -48,9 +51,13 @@ class RightsServicer:
         self, request: rights_pb2.LoadCouponsRequest, caller: Caller
     ) -> rights_pb2.LoadCouponsResponse:
         """Store codes that were made elsewhere."""
-        loaded = await self._coupons.load(request.series, request.coupons)
+        work = partial(self._coupons.load, request.series)
+        parts = await do_in_parts(request.coupons, work, "RightsService/LoadCoupons")
+        done = [part.outcome for part in parts if isinstance(part.outcome, Loaded)]
         return rights_pb2.LoadCouponsResponse(
-            added=loaded.added, unchanged=loaded.unchanged, refused=refused_rows(loaded.refused)
+            added=sum(one.added for one in done),
+            unchanged=sum(one.unchanged for one in done),
+            refused=refused_rows(_refused(parts)),
         )
 
     async def generate_coupons(
@@ -89,8 +96,9 @@ class RightsServicer:
 
     async def put_segment(self, request: rights_pb2.PutSegmentRequest, caller: Caller) -> rights_pb2.PutSegmentResponse:
         """Change who is in a segment."""
-        done = await self._audience.put_segment(request.segment, request.action, request.load_id, request.members)
-        return rights_pb2.PutSegmentResponse(changed=done.members, refused=refused_rows(done.refused))
+        work = partial(self._audience.put_segment, request.segment, request.action, request.load_id)
+        parts = await do_in_parts(request.members, work, "RightsService/PutSegment")
+        return rights_pb2.PutSegmentResponse(changed=_changed(parts), refused=refused_rows(_refused(parts)))
 
     async def finish_segment(
         self, request: rights_pb2.FinishSegmentRequest, caller: Caller
@@ -113,8 +121,23 @@ class RightsServicer:
 
     async def put_offers(self, request: rights_pb2.PutOffersRequest, caller: Caller) -> rights_pb2.PutOffersResponse:
         """Make members offers, or take them away."""
-        if request.remove:
-            done = await self._audience.remove_offers(request.offers)
+        today = self._clock().date()
+        work = self._audience.remove_offers if request.remove else partial(self._audience.put_offers, today=today)
+        parts = await do_in_parts(request.offers, work, "RightsService/PutOffers")
+        return rights_pb2.PutOffersResponse(changed=_changed(parts), refused=refused_rows(_refused(parts)))
+
+
+def _changed(parts: Iterable[Part[Changed]]) -> int:
+    """Return how many members have something else now."""
+    return sum(part.outcome.members for part in parts if isinstance(part.outcome, Changed))
+
+
+def _refused(parts: Iterable[Part[Loaded] | Part[Changed]]) -> dict[int, Refused]:
+    """Return the refusals by the rows of the whole batch."""
+    refused: dict[int, Refused] = {}
+    for first, outcome in parts:
+        if isinstance(outcome, Refused):
+            refused[first] = outcome
         else:
-            done = await self._audience.put_offers(request.offers, self._clock().date())
-        return rights_pb2.PutOffersResponse(changed=done.members, refused=refused_rows(done.refused))
+            refused.update((first + index, refusal) for index, refusal in outcome.refused.items())
+    return refused

@@ -14,6 +14,7 @@ from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.balances import BalanceAt
 from ledger.model import ISSUED, Grant, Unit
+from server.edge.holdable import FIRST_SECOND, LAST_SECOND, NANOS_PER_SECOND
 from server.errors import Refused
 from server.promotions import Effects, LotGrant, Message, ReceiptFacts, ReceiptLine
 from server.promotions.kinds import Audience
@@ -24,8 +25,6 @@ MAX_RECEIPT_MINOR = 10**13
 _SHOWN_SKUS = 5
 _KEPT_MIDNIGHTS = 4096
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NANOS_PER_SECOND = 10**9
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _AUDIENCES: Mapping[Audience, common_pb2.Audience] = {
     Audience.CASHIER: common_pb2.AUDIENCE_CASHIER,
     Audience.SHOPPER: common_pb2.AUDIENCE_SHOPPER,
@@ -93,7 +92,7 @@ def moment_of(timestamp: Timestamp) -> datetime:
         ValueError: if it is outside of the calendar.
     """
     seconds, nanos = timestamp.seconds, timestamp.nanos
-    if not (_FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < _NANOS_PER_SECOND):
+    if not (FIRST_SECOND <= seconds <= LAST_SECOND and 0 <= nanos < NANOS_PER_SECOND):
         return timestamp.ToDatetime(tzinfo=UTC)  # says what is wrong with it
     return _EPOCH + timedelta(0, seconds, nanos // 1000)
 

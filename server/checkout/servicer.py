@@ -11,8 +11,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
+from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from ledger.balances import BalanceAt
@@ -25,6 +26,7 @@ from ledger.owned import NEVER_READ
 from server.checkout import contradictions
 from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
+from server.checkout.clocks import business_date_refusal, clock_refusal
 from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
 from server.checkout.convert import CatalogueLike, balance_message, moment_of
 from server.checkout.evaluating import earn_as_paid, quote
@@ -58,13 +60,18 @@ from server.checkout.session import Call, serve_session
 from server.checkout.submitting import receipt_key_bytes, return_key_bytes, submit, turn
 from server.clock import Clock
 from server.edge import Caller, Stream, check
+from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
 from server.members.directory import Directory, Found
+from server.metrics import CallMeter
 from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
 from server.rules import RulesBook
 from server.rules.shadow import Shadows
+
+_BATCH: Final = CallMeter("CheckoutService/CommitBatch")
+"""Counts the refusals of its items; the calls themselves are counted at the edge."""
 
 BalanceReader = Gatherer[tuple[int, uuid.UUID], list[BalanceAt]]
 
@@ -136,6 +143,7 @@ class CheckoutServicer:
         response = checkout_pb2.IdentifyResponse(
             member=found.member.summary(), balances=[balance_message(balance) for balance in balances]
         )
+        self._check_clock(request.event_at, "event_at")
         moment = moment_of(request.event_at) if request.HasField("event_at") else self._clock()
         local_at = moment.astimezone(self._judge.zone(caller.store_id, "caller"))
         shopper = shopper_of(found, caller.store_id, caller.terminal_id, local_at)
@@ -183,6 +191,7 @@ class CheckoutServicer:
 
     async def quote(self, request: checkout_pb2.QuoteRequest, caller: Caller) -> checkout_pb2.QuoteResponse:
         """Say what a receipt would give."""
+        self._check_clock(request.receipt.event_at, "receipt.event_at")
         found: Found | None = None
         balances: list[BalanceAt] = []
         if request.HasField("identifier"):
@@ -320,13 +329,16 @@ class CheckoutServicer:
             check(request)
             shopper = await self._shopper(request, offline=True)
             return checkout_pb2.CommitResult(committed=await self._commit(request, caller, shopper))
-        except Refused as refused:
+        except Exception as error:  # noqa: BLE001 - the outermost wrapper of an item; the others go on
+            refused = refused_of(error, _BATCH.method)
+            _BATCH.refuse(refused.reason_name)
             return checkout_pb2.CommitResult(refusal=refusal_message(refused))
 
     async def _commit(
         self, request: checkout_pb2.CommitRequest, caller: Caller, shopper: Shopper, as_of: int = NEVER_READ
     ) -> checkout_pb2.CommitResponse:
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
+        await self._check_clocks(request.receipt_key, request.receipt.event_at, "receipt.event_at")
         caller.timeline.mark("member")
         key, found = request.receipt_key, shopper.found
         sale = self._judge.sale(request.receipt, key.store_id, terminal_id=key.terminal_id, found=found)
@@ -359,6 +371,7 @@ class CheckoutServicer:
     async def hold(self, request: checkout_pb2.HoldRequest, caller: Caller) -> checkout_pb2.HoldResponse:
         """Keep points for a checkout."""
         _check_store(request.checkout_key.store_id, caller, "checkout_key")
+        self._check_clock(request.receipt.event_at, "receipt.event_at")
         key = request.checkout_key
         found, refusal = await self._directory.look_up(request.identifier)
         if found is None:
@@ -440,6 +453,7 @@ class CheckoutServicer:
     async def return_(self, request: checkout_pb2.ReturnRequest, caller: Caller) -> checkout_pb2.ReturnResponse:
         """Reverse a purchase, or some of its lines."""
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
+        await self._check_clocks(request.receipt_key, request.event_at, "event_at")
         zone = self._judge.zone(request.receipt_key.store_id)
         rules = self._judge.rules_at(moment_of(request.event_at))
         number_key = receipt_key_bytes(request.receipt_key, "receipt_key")
@@ -524,6 +538,18 @@ class CheckoutServicer:
         if found is None:
             raise refusal
         return Shopper(None, found, refusal) if action is OfflineAction.REFUSE else Shopper(found, found)
+
+    def _check_clock(self, event_at: Timestamp, field: str) -> None:
+        refusal = clock_refusal(event_at, field, self._clock())
+        if refusal is not None:
+            raise refusal
+
+    async def _check_clocks(self, key: common_pb2.ReceiptKey, event_at: Timestamp, field: str) -> None:
+        """Refuse a receipt of a clock that is wrong, unless it is booked already: the same key has the same answer."""
+        now = self._clock()
+        refusal = clock_refusal(event_at, field, now) or business_date_refusal(key, "receipt_key", now)
+        if refusal is not None and await self._reader.receipt(receipt_key_bytes(key, "receipt_key")) is None:
+            raise refusal
 
     async def _balances_of(self, found: Found) -> list[BalanceAt]:
         return await self._balances.get((found.member.book, found.member.member_id)) or []

@@ -10,6 +10,7 @@ import protovalidate
 from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 
+from server.edge.holdable import unholdable
 from server.edge.prover import Proof, prover
 from server.edge.wording import no_day, wording
 from server.errors import Refused
@@ -27,9 +28,9 @@ def check(request: Message) -> None:
     """
     if _is_surely_valid(request):
         return
-    violations = _collect(request)
-    if violations:
-        raise invalid_request(_named(violations, request))
+    faults = _faults(request)
+    if faults:
+        raise invalid_request(faults)
 
 
 def check_envelope(request: Message) -> None:
@@ -40,11 +41,14 @@ def check_envelope(request: Message) -> None:
     """
     if _is_surely_valid(request):
         return
-    violations = _collect(request)
-    if violations:
-        of_envelope = [(field, text) for field, text in _named(violations, request) if "[" not in field]
-        if of_envelope:
-            raise invalid_request(of_envelope)
+    of_envelope = [(field, text) for field, text in _faults(request) if "[" not in field]
+    if of_envelope:
+        raise invalid_request(of_envelope)
+
+
+def _faults(request: Message) -> list[tuple[str, str]]:
+    """Return all fields at fault and what is wrong; protovalidate is not asked about times that it cannot read."""
+    return list(unholdable(request)) or _named(_collect(request), request)
 
 
 def _is_surely_valid(request: Message) -> bool:

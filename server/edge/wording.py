@@ -8,6 +8,7 @@ may be told. `FORMS` has the words for every pattern of the proto files; the tes
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from functools import cache
 from typing import Any, Final, NamedTuple
 
@@ -36,6 +37,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$": _DAY,
     "^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))?$": _DAY,
     "^[0-9]{4}-(0[1-9]|1[0-2])$": Form("a month written as YYYY-MM", "2026-05"),
+    "^([^0-9A-Za-z]*)(.[A-Za-z][0-9])?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}([^0-9A-Za-z]*)$": _UUID,
     "^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})?$": _UUID,
     "^[A-Za-z0-9._-]+$": _CODE,
     "^[A-Za-z0-9._-]*$": _CODE,
@@ -104,6 +106,10 @@ class _Broken(NamedTuple):
         needed = f"must be {_span(least, most)}"
         return f"{needed}, not {self.value:,}" if self.value else f"is 0 or not set: {needed}"
 
+    def moment(self) -> str:
+        low, high = self.limits.gte.ToDatetime(UTC), self.limits.lt.ToDatetime(UTC)
+        return f"must be from {low:%Y-%m-%d} to before {high:%Y-%m-%d}, in UTC: is the clock right that gave it?"
+
     def excluded(self) -> str:
         return f"must not be {' or '.join(f'{number:,}' for number in self.limits.not_in)}"
 
@@ -141,6 +147,7 @@ _WORDS: Final[Mapping[str, Callable[[_Broken], str]]] = {
     "enum.in": _Broken.name,
     "enum.not_in": _Broken.name,
     **{f"{kind}.{rule}": _Broken.number for kind in ("int32", "int64") for rule in _RANGES},
+    "timestamp.gte_lt": _Broken.moment,
     "int32.not_in": _Broken.excluded,
     "int64.not_in": _Broken.excluded,
 }

@@ -20,6 +20,7 @@ from ledger.books import book_of_member
 from ledger.owned import NEVER_READ
 from server.errors import Refused
 from server.gather import Gatherer
+from server.members.days import FIRST_REGISTRATION, known_birthday
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, mask_name
 
 if TYPE_CHECKING:
@@ -253,9 +254,9 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
         book=record["book"],
         status=record["status"],
         masked_name=mask_name(record["name"]),
-        birthday=record["birthday"],
+        birthday=known_birthday(record["birthday"]),
         language=record["language"],
-        registered_at=record["registered_at"],
+        registered_at=max(record["registered_at"], FIRST_REGISTRATION),
         merged_from=tuple(record["merged_from"]),
         segments=_segments(record["segments"]),
         offers=_offers(record["offers"]),

@@ -18,6 +18,7 @@ from tallypoint.v1 import common_pb2 as api
 from ledger.append import MemberChange, append_member_changes
 from ledger.transfer import TransferOrder, transfer_everything
 from server.errors import Refused
+from server.members.days import known_birthday
 from server.members.identifiers import KeyedHash, NormalIdentifier
 from server.members.records import MemberRow, lock_present
 from server.members.registry import AdminMessage, Registry
@@ -136,7 +137,7 @@ def joined(duplicate: MemberRow, survivor: MemberRow) -> MemberRow:
     return replace(
         survivor,
         name=survivor.name or duplicate.name,
-        birthday=survivor.birthday or duplicate.birthday,
+        birthday=known_birthday(survivor.birthday) or known_birthday(duplicate.birthday),
         language=survivor.language or duplicate.language,
         phone=survivor.phone or (phones.pop(0) if phones else None),
         digital_token=survivor.digital_token or (tokens.pop(0) if tokens else None),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid4
 
@@ -22,7 +23,10 @@ from ledger.append import MemberChange, append_member_changes
 from ledger.books import book_of_member
 from server.database import connection, transaction
 from server.edge import no_day
+from server.edge.parts import do_in_parts
+from server.edge.status import refused_of
 from server.errors import Refused
+from server.members.days import FIRST_REGISTRATION, birthday_fault
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, lock_present, merged_refusal, read_members
 from server.scanned_text import visible_text
@@ -32,6 +36,9 @@ if TYPE_CHECKING:
 
 ATTEMPTS: Final = 20
 """How often a change is decided anew because somebody else took an identifier at the same moment."""
+
+IMPORT: Final = "MemberService/ImportMembers"
+"""Under which call unexpected faults of a row are logged."""
 
 _LANGUAGE_TAG: Final = re.compile(r"[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*")
 
@@ -258,14 +265,16 @@ class Registry:
         for index, person in enumerate(people):
             try:
                 waiting[index] = self._importable(self.draft(person, now))
-            except Refused as refusal:
-                results[index] = refusal
+            except Exception as error:  # noqa: BLE001 - the row is refused, and the others go on
+                results[index] = refused_of(error, IMPORT)
         while waiting:
             round_ = _without_shared_identifiers(waiting)
             for book in sorted({draft.row.book for draft in round_.values()}):
                 group = {index: draft for index, draft in round_.items() if draft.row.book == book}
-                outcomes = await self._import_group(book, list(group.values()), now)
-                results.update(zip(group, outcomes, strict=True))
+                parts = await do_in_parts(list(group.values()), partial(self._import_group, book, now), IMPORT)
+                for part in parts:
+                    outcomes = [part.outcome] if isinstance(part.outcome, Refused) else part.outcome
+                    results.update(zip(list(group)[part.first :], outcomes, strict=False))
             waiting = {index: draft for index, draft in waiting.items() if index not in round_}
         return [results[index] for index in range(len(people))]
 
@@ -336,7 +345,7 @@ class Registry:
             "a row needs a card, a phone, a digital token or a member id: without one it cannot be told from the next",
         )
 
-    async def _import_group(self, book: int, drafts: list[Draft], now: datetime) -> list[Placed | Refused]:
+    async def _import_group(self, book: int, now: datetime, drafts: Sequence[Draft]) -> list[Placed | Refused]:
         for _ in range(ATTEMPTS):
             try:
                 async with transaction(self._pool) as conn:
@@ -555,6 +564,8 @@ def _registered_at(person: member_pb2.NewMember, now: datetime, path: str) -> da
         registered_at = person.registered_at.ToDatetime(tzinfo=UTC)
     except ValueError:
         raise _invalid(f"{path}registered_at", "is not a time between the years 1 and 9999") from None
+    if registered_at < FIRST_REGISTRATION:
+        raise _invalid(f"{path}registered_at", f"lies before {FIRST_REGISTRATION:%Y-%m-%d}; leave it out for now")
     if registered_at > now:
         raise _invalid(f"{path}registered_at", "lies in the future; leave it out for now")
     return registered_at
@@ -567,8 +578,9 @@ def _birthday(text: str, now: datetime, field: str) -> date | None:
         birthday = date.fromisoformat(text)
     except ValueError:
         raise _invalid(field, no_day(optional=True)) from None
-    if birthday > now.date():
-        raise _invalid(field, "lies in the future")
+    fault = birthday_fault(birthday, now.date())
+    if fault is not None:
+        raise _invalid(field, fault)
     return birthday
 
 

@@ -25,8 +25,11 @@ from ruamel.yaml.error import YAMLError
 from tallypoint.v1 import common_pb2
 
 from server.checkout.facts import receipt_facts
+from server.edge.holdable import unholdable
+from server.members.days import birthday_fault
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine
 from server.promotions.facts import Counter, CouponFact, Usage
+from server.rights.codes import normal_code
 
 
 class PreviewError(ValueError):
@@ -100,9 +103,12 @@ def read_preview(text: str) -> Preview:
         raise PreviewError(f"time_zone: there is no {section.time_zone!r}") from error
     if not receipt.HasField("event_at"):
         raise PreviewError("receipt.event_at is missing: write a moment such as 2026-11-22T10:15:00Z")
+    for field, fault in unholdable(receipt):
+        raise PreviewError(f"receipt.{field}: {fault}")
     lines = tuple(_line(line) for line in receipt.lines if line.quantity_milli)
     coupons = tuple(
-        CouponFact(one) if isinstance(one, str) else CouponFact(**one.model_dump()) for one in section.coupons
+        CouponFact(normal_code(one)) if isinstance(one, str) else CouponFact(normal_code(one.code), one.series)
+        for one in section.coupons
     )
     facts = receipt_facts(
         receipt,
@@ -115,7 +121,9 @@ def read_preview(text: str) -> Preview:
     )
     counters = section.member.counters if section.member else {}
     usage = Usage({key: Counter(**one.model_dump()) for key, one in counters.items()}, section.shared_left)
-    return Preview(facts, _member(section.member), usage, section.spend_points_minor, receipt.currency_code)
+    return Preview(
+        facts, _member(section.member, facts.local_at.date()), usage, section.spend_points_minor, receipt.currency_code
+    )
 
 
 def _section(text: str) -> _PreviewSection:
@@ -131,9 +139,12 @@ def _section(text: str) -> _PreviewSection:
         raise PreviewError(f"not readable as YAML: {error}") from error
 
 
-def _member(section: _MemberSection | None) -> MemberFacts | None:
+def _member(section: _MemberSection | None, today: date) -> MemberFacts | None:
     if section is None:
         return None
+    fault = birthday_fault(section.birthday, today) if section.birthday else None
+    if fault is not None:
+        raise PreviewError(f"member.birthday: {fault}")
     return MemberFacts(
         section.member_id,
         section.birthday,

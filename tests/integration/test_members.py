@@ -364,6 +364,49 @@ async def test_import_with_a_known_member_id(office: BackOffice, cards: list[str
     assert isinstance(outcome, Refused) or outcome == Placed(row.member_id, already_there=True)
 
 
+async def test_a_row_that_fails_as_nobody_foresaw_does_not_touch_the_others(
+    office: BackOffice, ledger_dsn: str
+) -> None:
+    """Whatever the database has against a row: here a rule that the service does not know."""
+    owner = await asyncpg.connect(ledger_dsn)
+    await owner.execute("ALTER TABLE server.member ADD CONSTRAINT unforeseen CHECK (name <> 'Guilty')")
+    await owner.close()
+    rows = [person(number, profile=member_pb2.Profile(name="Good")) for number in range(40)]
+    rows[17].profile.name = "Guilty"
+    outcomes = await office.registry.import_members(rows, NOW)
+    refused = {index: outcome for index, outcome in enumerate(outcomes) if isinstance(outcome, Refused)}
+    assert {index: refusal.reason_name for index, refusal in refused.items()} == {17: "INTERNAL"}
+    assert "report incident" in refused[17].message
+    for index, row in enumerate(rows):
+        if index != 17:
+            assert (await office.registry.find(api.Identifier(phone=row.phone))).member_id == outcomes[index].member_id  # type: ignore[union-attr]  # placed
+
+
+@pytest.mark.parametrize("birthday", ["0001-01-01", "1899-12-30", "1900-01-01", "2126-01-01"])
+async def test_a_day_on_which_nobody_alive_was_born_is_refused(office: BackOffice, birthday: str) -> None:
+    rows = [person(number, profile=member_pb2.Profile(name="Good")) for number in range(3)]
+    rows[1].profile.birthday = birthday
+    outcomes = await office.registry.import_members(rows, NOW)
+    assert [isinstance(outcome, Refused) for outcome in outcomes] == [False, True, False]
+    assert [field for field, _ in outcomes[1].violations] == ["profile.birthday"]  # type: ignore[union-attr]  # said above
+
+
+@pytest.mark.parametrize("kept", ["0001-01-01", "1899-12-30", "1900-01-01"])
+async def test_an_empty_date_that_was_taken_before_is_no_birthday(
+    office: BackOffice, ledger_dsn: str, kept: str
+) -> None:
+    """Members of earlier releases have them; so may times of registration."""
+    row = await office.register(OLENA)
+    owner = await asyncpg.connect(ledger_dsn)
+    await owner.execute(f"UPDATE server.member SET birthday = '{kept}', registered_at = '{kept} 00:00:00Z'")
+    await owner.close()
+    async with office.directory() as directory:
+        found = await directory.find(api.Identifier(member_id=str(row.member_id)))
+    assert isinstance(found, Found)
+    assert found.member.birthday is None
+    assert found.member.registered_at.year == 1950
+
+
 async def test_import_of_500_rows_spreads_over_the_books(office: BackOffice) -> None:
     outcomes = await office.registry.import_members([person(number) for number in range(500)], NOW)
     assert all(isinstance(one, Placed) for one in outcomes)

@@ -11,6 +11,7 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import (
     checkout_pb2,
     correction_pb2,
@@ -25,6 +26,7 @@ from tallypoint.v1 import (
 )
 from tallypoint.v1 import common_pb2 as api
 
+from server.edge.holdable import HAS_NUL, NO_TIME
 from server.edge.validation import check, check_envelope
 from server.edge.wording import FORMS, wording
 from server.errors import Refused
@@ -263,6 +265,51 @@ def test_a_violation_says_what_is_wrong_and_what_is_right(request_: Message, fie
     with pytest.raises(Refused) as refused:
         check(request_)
     assert [told for name, told in refused.value.violations if name == field] == [text]
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "text"),
+    [
+        pytest.param(api.Receipt(currency_code="UAH\x00"), "currency_code", HAS_NUL, id="text"),
+        pytest.param(
+            api.Receipt(lines=[api.ReceiptLine(), api.ReceiptLine(tags=["a", "\x00"])]),
+            "lines[1].tags[1]",
+            HAS_NUL,
+            id="text in a list in a list",
+        ),
+        pytest.param(store_pb2.GetProductRequest(sku="\x00"), "sku", HAS_NUL, id="text of a back-office call"),
+        pytest.param(
+            programme_pb2.CheckProgrammeRequest(document={"a": {"b": ["x", "\x00"]}}),
+            "document.fields['a'].struct_value.fields['b'].list_value.values[1].string_value",
+            HAS_NUL,
+            id="text deep in a document",
+        ),
+        pytest.param(
+            programme_pb2.CheckProgrammeRequest(document={"\x00": 1}), "document.fields['\\x00']", HAS_NUL, id="its key"
+        ),
+        pytest.param(
+            member_pb2.NewMember(registered_at=Timestamp(seconds=2**63 - 1)),
+            "registered_at",
+            NO_TIME,
+            id="milliseconds",
+        ),
+        pytest.param(
+            correction_pb2.ListAdjustmentsRequest(requested_from=Timestamp(nanos=-1)),
+            "requested_from",
+            NO_TIME,
+            id="nanos",
+        ),
+    ],
+)
+def test_what_no_field_can_hold_is_named(request_: Message, field: str, text: str) -> None:
+    with pytest.raises(Refused) as refused:
+        check(request_)
+    assert refused.value.violations == ((field, text),)
+
+
+def test_items_of_their_own_are_no_fault_of_their_envelope() -> None:
+    check(rights_pb2.LoadCouponsRequest(series="spring", coupons=[rights_pb2.CouponRow(code="\x00")]))
+    check_envelope(member_pb2.ImportMembersRequest(members=[member_pb2.NewMember(phone="\x00")]))
 
 
 def test_the_message_of_a_refusal_begins_with_its_first_violation() -> None:

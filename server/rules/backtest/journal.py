@@ -12,6 +12,7 @@ import asyncpg
 from tallypoint.v1 import journal_pb2
 
 from server.checkout.facts import member_of, receipt_of, usage_of
+from server.members.days import known_birthday
 from server.promotions import MemberFacts
 from server.rules.backtest.simulation import Case
 
@@ -81,7 +82,7 @@ async def _cases(conn: Connection, book: int, rows: Sequence[asyncpg.Record]) ->
     ids = {row["member_id"] for row in rows if row["member_id"] is not None}
     records = await conn.fetch(READ_MEMBERS, book, list(ids)) if ids else []
     today: dict[uuid.UUID, tuple[date | None, frozenset[str]]] = {
-        record["member_id"]: (record["birthday"], frozenset(record["segments"])) for record in records
+        record["member_id"]: (known_birthday(record["birthday"]), frozenset(record["segments"])) for record in records
     }
     return [_case(book, row["number"], row["payload"], today.get(row["member_id"])) for row in rows]
 
