@@ -77,9 +77,10 @@ class Refused(Exception):
         violations: Pairs of field path (such as ``receipt.lines[3].sku``) and what is wrong with it.
         retry_after_seconds: How long to wait before the same command may be sent again; None when a retry
             cannot help.
+        living_member_id: For MEMBER_MERGED, the id of the member to name instead; empty otherwise.
     """
 
-    __slots__ = ("cashier_text", "message", "reason", "retry_after_seconds", "violations")
+    __slots__ = ("cashier_text", "living_member_id", "message", "reason", "retry_after_seconds", "violations")
 
     def __init__(
         self,
@@ -89,6 +90,7 @@ class Refused(Exception):
         cashier_text: str = "",
         violations: Sequence[tuple[str, str]] = (),
         retry_after_seconds: float | None = None,
+        living_member_id: str = "",
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -96,6 +98,7 @@ class Refused(Exception):
         self.cashier_text = cashier_text
         self.violations = tuple(violations)
         self.retry_after_seconds = retry_after_seconds
+        self.living_member_id = living_member_id
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -128,6 +131,7 @@ def refusal_message(error: Refused) -> api.Refusal:
         message=error.message,
         cashier_text=error.cashier_text,
         violations=[api.FieldViolation(field=field, description=text) for field, text in error.violations],
+        living_member_id=error.living_member_id,
     )
     if error.retry_after_seconds is not None:
         refusal.retry_after.CopyFrom(duration_of_seconds(error.retry_after_seconds))
@@ -143,4 +147,5 @@ def refused_of_message(refusal: api.Refusal) -> Refused:
         cashier_text=refusal.cashier_text,
         violations=[(each.field, each.description) for each in refusal.violations],
         retry_after_seconds=None if wait is None else wait.seconds + wait.nanos / _NANOSECONDS_PER_SECOND,
+        living_member_id=refusal.living_member_id,
     )

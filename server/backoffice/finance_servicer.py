@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
+from ledger.books import read_book_count
 from ledger.finance.breakage import breakage
 from ledger.finance.closing import MONTH, CloseRefused, close_books, last_day_of_month, read_closes
 from ledger.finance.general_ledger import general_ledger
@@ -25,6 +27,7 @@ from server.database import connection, transaction
 from server.edge import Caller, Role, read_day
 from server.errors import Refused
 from server.members.identifiers import read_member_id
+from server.members.records import living_id
 
 if TYPE_CHECKING:
     from ledger.finance.scope import Query
@@ -119,7 +122,12 @@ class FinanceServicer:
         member_id = read_member_id(request.member_id, "member_id")
 
         async def report(conn: Connection, query: Query) -> Table:
-            return await member_statement(conn, query, member_id)
+            table = await member_statement(conn, query, member_id)
+            living = await living_id(conn, member_id, await read_book_count(conn))
+            if living == member_id:
+                return table
+            note = f"This member was merged into {living}, whose statement goes on with the points moved there."
+            return replace(table, notes=(*table.notes, note))
 
         return finance_pb2.MemberStatementResponse(table=await self._desk.run(report, request.query))
 

@@ -20,6 +20,7 @@ from server.database import connection
 from server.edge import Caller, Role, invalid_request, no_day, read_optional_day
 from server.errors import Refused
 from server.members.identifiers import read_member_id
+from server.members.records import living_id
 
 if TYPE_CHECKING:
     from server.database import Pool
@@ -107,11 +108,13 @@ class LedgerServicer:
         async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             accounts = await read_accounts(conn, book, member_id, now)
             entries = await conn.fetch(READ_MEMBER_ENTRIES, book, member_id, request.newest_entries)
+            living = await living_id(conn, member_id, self._books)
         return ledger_pb2.GetAccountResponse(
             balances=[balance_message(account.balance) for account in accounts],
             lots=[lot_message(account.balance.unit, lot) for account in accounts for lot in account.lots],
             entries=[entry_message(EntryRecord(*entry)) for entry in entries],
             holds=[hold_message(account.balance.unit, hold) for account in accounts for hold in account.holds],
+            merged_into="" if living == member_id else str(living),
         )
 
     async def list_totals(self, request: ledger_pb2.ListTotalsRequest, caller: Caller) -> ledger_pb2.ListTotalsResponse:

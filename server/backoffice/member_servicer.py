@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
 from ledger.balances import read_balances
@@ -16,7 +16,7 @@ from server.edge import Caller, Role, check
 from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.members.identifiers import read_member_id
-from server.members.records import MemberRow
+from server.members.records import MemberRow, living_id
 from server.members.registry import IMPORT, AdminMessage, Placed, Registry
 
 if TYPE_CHECKING:
@@ -39,10 +39,11 @@ BATCH_METHODS: Final = frozenset({"ImportMembers"})
 class MemberServicer:
     """Answers the calls of MemberService."""
 
-    def __init__(self, registry: Registry, pool: Pool, clock: Clock = utc_now) -> None:
-        """Take the registry, and a pool for reading balances."""
+    def __init__(self, registry: Registry, pool: Pool, books: int, clock: Clock = utc_now) -> None:
+        """Take the registry, a pool for reading balances, and the ledger's number of books."""
         self._registry = registry
         self._pool = pool
+        self._books = books
         self._clock = clock
 
     async def register_member(
@@ -107,12 +108,12 @@ class MemberServicer:
         )
 
     async def _shown(self, row: MemberRow) -> member_pb2.Member:
-        return row.message(await self._balances(row))
-
-    async def _balances(self, row: MemberRow) -> list[api.Balance]:
+        """Return a record with its balances; a merged one names the member who lives on."""
         async with connection(self._pool) as conn:
             found = await read_balances(conn, [(row.book, row.member_id)], self._clock())
-        return [balance_message(balance) for balance in found.get(row.member_id, ())]
+            living = await living_id(conn, row.merged_into, self._books) if row.merged_into else None
+        balances = [balance_message(balance) for balance in found.get(row.member_id, ())]
+        return replace(row, merged_into=living).message(balances)
 
 
 def _result(outcome: Placed | Refused) -> member_pb2.ImportMemberResult:

@@ -67,7 +67,7 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         await reloader.start()
         reader = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
         registry = Registry(pool, reader, hashes, books)
-        members = member_servicer.MemberServicer(registry, pool)
+        members = member_servicer.MemberServicer(registry, pool, books)
         stores = store_servicer.StoreServicer(StoreRegistry(pool, hashes), ProductRegistry(pool))
         programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool), pool, rules)
         rights = _rights(pool, reader, hashes, books)

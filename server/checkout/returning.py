@@ -17,6 +17,7 @@ from ledger.returns import UNIT_MILLI
 from server.checkout.convert import decimal_text, invalid, moment_of
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
 from server.errors import Refused
+from server.members.directory import MemberRecord
 from server.promotions import Clawback, Rules
 
 _CLAWBACKS: Final[Mapping[Clawback, journal_pb2.ClawbackMode]] = {
@@ -187,6 +188,15 @@ def _notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
             yield common_pb2.Notice(
                 audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text.format(decimal_text(points_minor, precision))
             )
+
+
+def merged_notice(living: MemberRecord) -> common_pb2.Notice:
+    """Return the notice about goods whose buyer was merged into another member since."""
+    text = (
+        f"The buyer's membership was merged into that of {living.masked_name or living.member_id}:"
+        " the points go on to that one. Show its balance, not this one's."
+    )
+    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="MEMBER_MERGED", text=text)
 
 
 def _lapsed_minor(event: journal_pb2.Event) -> int:

@@ -54,7 +54,14 @@ from server.checkout.quoting import (
     quote_response,
 )
 from server.checkout.reading import LedgerReader
-from server.checkout.returning import ReturnContext, key_of, known_purchase, return_command, return_response
+from server.checkout.returning import (
+    ReturnContext,
+    key_of,
+    known_purchase,
+    merged_notice,
+    return_command,
+    return_response,
+)
 from server.checkout.sale import Judge, Sale, StoresLike, evaluated, shopper_of
 from server.checkout.session import Call, serve_session
 from server.checkout.submitting import receipt_key_bytes, return_key_bytes, submit, turn
@@ -462,7 +469,19 @@ class CheckoutServicer:
         unit_code = purchase.event.settlement.balance.unit  # empty for a purchase without a member, which has no points
         unit = self._rules.unit_named(unit_code) if unit_code else self._rules.unit(rules)
         context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone)
-        return return_response(await submit(self._committer, return_command(request, context), caller.deadline))
+        response = return_response(await submit(self._committer, return_command(request, context), caller.deadline))
+        await self._name_living(response, purchase.event.purchase.member_id)
+        return response
+
+    async def _name_living(self, response: checkout_pb2.ReturnResponse, buyer_id: str) -> None:
+        """Say whose points a return moved: the buyer's, or those of the member into whom the buyer was merged."""
+        response.member_id = buyer_id
+        if not buyer_id:
+            return
+        found, _ = await self._directory.look_up(common_pb2.Identifier(member_id=buyer_id))
+        if found is not None and str(found.member.member_id) != buyer_id:
+            response.member_id = str(found.member.member_id)
+            response.notices.append(merged_notice(found.member))
 
     async def _bought(self, key: common_pb2.ReceiptKey) -> BookedReceipt | None:
         """Return the sale under a key; if there is none, the return, so that it can be said that it is one."""

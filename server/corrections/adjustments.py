@@ -29,7 +29,7 @@ from server.corrections.common import Raced, check_reason, in_transaction, unit_
 from server.database import connection
 from server.errors import Refused
 from server.members.identifiers import KeyedHash
-from server.members.records import lock_present
+from server.members.records import all_ids, lock_present
 from server.members.registry import AdminMessage
 from server.promotions import LotGrant, lot_terms
 from server.rules import RulesBook
@@ -64,7 +64,7 @@ LOCK_REQUEST: Final = f"{READ_REQUEST} FOR UPDATE OF r"
 # A page of requests, oldest first; NULL chooses all.
 LIST_REQUESTS: Final = f"""
 SELECT {_COLUMNS}
-WHERE ($1::smallint IS NULL OR r.state = $1) AND ($2::uuid IS NULL OR r.member_id = $2)
+WHERE ($1::smallint IS NULL OR r.state = $1) AND ($2::uuid[] IS NULL OR r.member_id = ANY ($2))
   AND ($3::timestamptz IS NULL OR r.requested_at >= $3) AND ($4::timestamptz IS NULL OR r.requested_at < $4)
   AND ($5::timestamptz IS NULL OR (r.requested_at, r.request_id) > ($5, $6))
 ORDER BY r.requested_at, r.request_id LIMIT $7
@@ -247,10 +247,12 @@ class AdjustmentDesk:
         return await in_transaction(self._pool, work)
 
     async def list(self, chosen: Filter, limit: int) -> list[Adjustment]:
-        """Return up to `limit` requests, oldest first."""
+        """Return up to `limit` requests, oldest first; those of a member with all who were merged into them."""
         after_at, after_id = chosen.after or (None, None)
         async with connection(self._pool) as conn:
-            rows = await conn.fetch(LIST_REQUESTS, *chosen[:4], after_at, after_id, limit)
+            ids = None if chosen.member_id is None else await all_ids(conn, chosen.member_id, self._books)
+            requested = chosen.requested_from, chosen.requested_before
+            rows = await conn.fetch(LIST_REQUESTS, chosen.state, ids, *requested, after_at, after_id, limit)
         return [found for row in rows if (found := _adjustment(row)) is not None]
 
     async def _keep(

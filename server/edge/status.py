@@ -19,6 +19,8 @@ from server.logs import describe_error
 _log = structlog.get_logger("tallypoint.edge")
 
 DETAILS_KEY: Final = "grpc-status-details-bin"
+LIVING_MEMBER_KEY: Final = "living_member_id"
+"""The key in the metadata of ErrorInfo that names whom to ask for instead of a merged member."""
 MAX_METADATA_BYTES: Final = 8 * 1024
 """What clients accept of trailing metadata in all; they drop calls with more. The limits below keep within it,
 with the message percent-encoded (three bytes each) and the details in base 64 (a third more)."""
@@ -38,7 +40,7 @@ def rpc_status(refused: Refused) -> status_pb2.Status:
     """Return the refusal as a status with ErrorInfo and, where they apply, BadRequest, RetryInfo, LocalizedMessage."""
     numeric_code: int = refused.code.value[0]
     status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
-    status.details.append(_why(refused.reason_name))
+    status.details.append(_why(refused.reason_name, refused.living_member_id))
     if refused.violations:
         status.details.append(_packed(_bad_request(refused)))
     if refused.retry_after_seconds is not None:
@@ -63,8 +65,9 @@ def _bad_request(refused: Refused) -> error_details_pb2.BadRequest:
 
 
 @functools.lru_cache
-def _why(reason_name: str) -> any_pb2.Any:
-    return _packed(error_details_pb2.ErrorInfo(reason=reason_name, domain=ERROR_DOMAIN))
+def _why(reason_name: str, living_member_id: str) -> any_pb2.Any:
+    metadata = {LIVING_MEMBER_KEY: living_member_id} if living_member_id else {}
+    return _packed(error_details_pb2.ErrorInfo(reason=reason_name, domain=ERROR_DOMAIN, metadata=metadata))
 
 
 @functools.lru_cache

@@ -268,6 +268,7 @@ def _judge(identifier: NormalIdentifier, record: asyncpg.Record | None) -> Looku
             api.REFUSAL_REASON_MEMBER_MERGED,
             f"the member was merged into {member.member_id}: use that id, or a card or phone",
             cashier_text=MERGED_TEXT,
+            living_member_id=str(member.member_id),
         )
     return Lookup(Found(member, identifier.kind), refusal)
 

@@ -31,7 +31,7 @@ class MemberRow:
     """The whole record of a member, personal data included; cards newest first, phone in E.164 or None.
 
     `further_phones` and `further_tokens` came with the members `merged_from`, directly or by way of others.
-    `merged_into` is set for a merged member only.
+    `merged_into` is set for a merged member only, who may have been merged further since: see `living_id`.
     """
 
     book: int
@@ -104,6 +104,24 @@ async def lock_member(conn: Connection, member_id: UUID, books: int) -> MemberRo
     return None if record is None else _row(record)
 
 
+# Into whom a member was merged.
+_READ_MERGED_INTO: Final = "SELECT merged_into FROM server.member WHERE book = $1 AND member_id = $2"
+
+
+async def living_id(conn: Connection, member_id: UUID, books: int) -> UUID:
+    """Return the id of whoever a member was merged into, at the end of all merges; the member's own without any."""
+    while into := await conn.fetchval(_READ_MERGED_INTO, book_of_member(member_id, books), member_id):
+        member_id = into
+    return member_id
+
+
+async def all_ids(conn: Connection, member_id: UUID, books: int) -> list[UUID]:
+    """Return the ids under which something may stand for a member: the living one's, and all merged into that one."""
+    living = await living_id(conn, member_id, books)
+    row = (await read_members(conn, [living], books)).get(living)
+    return [living, *(row.merged_from if row else ())]
+
+
 async def lock_present(conn: Connection, member_id: UUID, books: int, field: str = "member_id") -> MemberRow:
     """Return and lock the record of a member who can be changed; `field` is the request's field with the id.
 
@@ -118,16 +136,17 @@ async def lock_present(conn: Connection, member_id: UUID, books: int, field: str
             violations=[(field, "is not a member")],
         )
     if row.merged_into is not None:
-        raise merged_refusal(row, field)
+        raise merged_refusal(member_id, await living_id(conn, row.merged_into, books), field)
     return row
 
 
-def merged_refusal(row: MemberRow, field: str) -> Refused:
-    """Return the refusal of a merged member's id in a request's field."""
+def merged_refusal(member_id: UUID, living: UUID, field: str) -> Refused:
+    """Return the refusal of a merged member's id in a request's field, which names the member who lives on."""
     return Refused(
         api.REFUSAL_REASON_MEMBER_MERGED,
-        f"member {row.member_id} was merged into {row.merged_into}: use that id",
-        violations=[(field, f"was merged into {row.merged_into}")],
+        f"member {member_id} was merged into {living}: use that id",
+        violations=[(field, f"was merged into {living}")],
+        living_member_id=str(living),
     )
 
 

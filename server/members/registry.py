@@ -28,7 +28,7 @@ from server.edge.status import refused_of
 from server.errors import Refused
 from server.members.days import FIRST_REGISTRATION, birthday_fault
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
-from server.members.records import Card, MemberRow, lock_present, merged_refusal, read_members
+from server.members.records import Card, MemberRow, living_id, lock_present, merged_refusal, read_members
 from server.scanned_text import visible_text
 
 if TYPE_CHECKING:
@@ -383,9 +383,11 @@ class Registry:
         owners = {record["identifier_hash"]: record["member_id"] for record in await conn.fetch(READ_OWNERS, hashes)}
         given = [draft.row.member_id for draft in drafts if draft.id_given]
         present = await read_members(conn, given, self._books) if given else {}
-        merged = {one: row for one, row in present.items() if row.merged_into is not None}
+        merged = {
+            one: await living_id(conn, row.merged_into, self._books) for one, row in present.items() if row.merged_into
+        }
         return [
-            merged_refusal(merged[draft.row.member_id], draft.id_field)
+            merged_refusal(draft.row.member_id, merged[draft.row.member_id], draft.id_field)
             if draft.row.member_id in merged
             else place(draft, owners, draft.row.member_id in present)
             for draft in drafts

@@ -14,7 +14,7 @@ from ledger.books import book_of_member
 from ledger.journal import read_payloads
 from ledger.model import Booked
 from server.database import connection
-from server.members.records import read_members
+from server.members.records import living_id, read_members
 from server.rights.audience import read_audience
 from server.rights.codes import normal_code
 from server.rights.coupon_desk import coupon_unknown
@@ -86,7 +86,8 @@ class RightsViewer:
             row = await conn.fetchrow(READ_COUPON, code) if code.isprintable() else None
             if row is None:
                 raise coupon_unknown(code, "code")
-            coupon = _coupon(row)
+            owner = await living_id(conn, row["member_id"], self._books) if row["member_id"] else None
+            coupon = _coupon(row, owner)
             coupon.taken.extend(await _uses(conn, code))
         return coupon
 
@@ -107,18 +108,18 @@ class RightsViewer:
                 )
                 for offer in offers
             ],
-            coupons=[_coupon(row) for row in rows],
+            coupons=[_coupon(row, person.member_id) for row in rows],
         )
 
     def _books_of(self, ids: Sequence[UUID]) -> list[int]:
         return [book_of_member(one, self._books) for one in ids]
 
 
-def _coupon(row: asyncpg.Record) -> rights_pb2.Coupon:
+def _coupon(row: asyncpg.Record, owner: UUID | None) -> rights_pb2.Coupon:
     return rights_pb2.Coupon(
         code=row["code"],
         series=row["series"],
-        member_id=str(row["member_id"] or ""),
+        member_id=str(owner or ""),
         uses=row["uses"],
         valid_from=text_of(row["valid_from"]),
         valid_until=text_of(row["valid_until"]),
