@@ -310,7 +310,7 @@ def _template(
         identified_by=common_pb2.IDENTIFIER_KIND_CARD,
         receipt=receipt,
         programme_code=rules.programme.code,
-        programme_version=1,
+        # No version: what these commands spend is not judged under the fence, as a checkout's is.
         asked_points_minor=points_minor,
         time_zone=zone.key,
     )

@@ -214,7 +214,11 @@ def answered(response: checkout_pb2.CommitResponse, wanted: Wanted) -> bool:
         and response.entry.HasField("booked_at")
         and response.member_id == wanted.member_id
         and settlement.spent_points_minor + settlement.left_out_points_minor == wanted.asked_points_minor
-        and settlement.accrual_points_minor == wanted.accrual_points_minor
+        and (
+            settlement.accrual_points_minor == wanted.accrual_points_minor
+            # What was left out is paid in money, and earns.
+            or (settlement.left_out_points_minor > 0 and settlement.accrual_points_minor > wanted.accrual_points_minor)
+        )
     )
 
 

@@ -191,7 +191,9 @@ def _purchase(state: BookState, command: Purchase, draft: Draft) -> journal_pb2.
     """Book a paid receipt; it is never refused."""
     settlement = draft.event.settlement
     settlement.SetInParent()
-    if command.member_id is not None:
+    if command.member_id is None:
+        receipts.leave_out(command, settlement)
+    else:
         receipts.settle_purchase(state, command, command.member_id, draft, settlement)
     return draft.event
 

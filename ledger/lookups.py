@@ -34,7 +34,10 @@ class HeldPoints(NamedTuple):
 
 
 class CheckoutHold(NamedTuple):
-    """The newest hold of a checkout. ``how`` is None until an entry ends it, even if its time is over."""
+    """The newest hold of a checkout. ``how`` is None until an entry ends it, even if its time is over.
+
+    ``programme_version`` is the version of the rules by which it was quoted.
+    """
 
     book: int
     number: int
@@ -42,6 +45,7 @@ class CheckoutHold(NamedTuple):
     unit: Unit
     expires_at: datetime
     how: int | None
+    programme_version: int
 
     def is_open(self, at: datetime) -> bool:
         """Say whether it keeps points at a moment."""
@@ -77,8 +81,9 @@ ORDER BY h.held_at, h.number
 # The newest hold of each checkout, in whichever book: a checkout that shows another card moves to that member's book.
 READ_CHECKOUT_HOLDS = """
 SELECT DISTINCT ON (h.checkout_key) h.checkout_key, h.book, h.number, h.member_id, h.expires_at, h.how,
-       u.unit, u.code, u.precision
+       e.payload, u.unit, u.code, u.precision
 FROM ledger.hold h JOIN ledger.unit u ON u.unit = h.unit
+JOIN ledger.entry e ON e.book = h.book AND e.number = h.number
 WHERE h.checkout_key = ANY ($1)
 ORDER BY h.checkout_key, h.held_at DESC
 """
@@ -112,9 +117,13 @@ async def read_checkout_holds(conn: asyncpg.Connection, checkout_keys: Sequence[
     """Return the newest hold of each checkout that ever had one, by the checkout's key."""
     rows = await conn.fetch(READ_CHECKOUT_HOLDS, checkout_keys, timeout=TIMEOUT_SECONDS)
     return {
-        key: CheckoutHold(book, number, member_id, Unit(*unit), expires_at, how)
-        for key, book, number, member_id, expires_at, how, *unit in rows
+        key: CheckoutHold(book, number, member_id, Unit(*unit), expires_at, how, _programme_version(payload))
+        for key, book, number, member_id, expires_at, how, payload, *unit in rows
     }
+
+
+def _programme_version(payload: bytes) -> int:
+    return journal_pb2.Event.FromString(payload).hold.programme_version
 
 
 async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]) -> dict[bytes, BookedReceipt]:

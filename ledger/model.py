@@ -240,22 +240,36 @@ class NewCoupon(NamedTuple):
     valid_until: date | None
 
 
+class Spendable(NamedTuple):
+    """What a purchase can spend of a unit: what its checkout's hold keeps, and what is available beside it.
+
+    ``hold_number`` is the hold's entry; zero if the checkout holds nothing.
+    """
+
+    available_minor: int
+    held_minor: int = 0
+    hold_number: int = 0
+
+
 class Usage(NamedTuple):
-    """What a purchase finds under the fence: its member's counters, its book's parts of budgets, its coupons.
+    """What a purchase finds under the fence: its member's counters, its book's parts of budgets, its coupons, points.
 
     ``budgets`` has what is left, ``coupons`` zero for each claim that can have a use, or else the reason why not.
+    ``points`` has each unit that the receipt wants to spend, by its code.
     """
 
     counters: Mapping[str, Counter]
     budgets: Mapping[str, int]
     coupons: Mapping[str, int]
+    points: Mapping[str, Spendable] = {}
 
 
 class Spend(NamedTuple):
     """Points to be spent, as far as the balance allows.
 
     ``money_minor`` of ``points_minor`` points is ``points_minor * rate_money_minor // rate_points_minor``.
-    ``forbidden`` names why nothing may be spent, or is zero.
+    ``forbidden`` names why nothing may be spent, or is zero. ``left_out_minor`` is what was asked for beside them and
+    is not to be spent, for ``left_out_reason``.
     """
 
     points_minor: int
@@ -263,6 +277,8 @@ class Spend(NamedTuple):
     rate_money_minor: int
     rate_points_minor: int
     forbidden: int = 0
+    left_out_minor: int = 0
+    left_out_reason: int = 0
 
 
 class UnitSpend(NamedTuple):
@@ -306,8 +322,9 @@ class Purchase(Command):
 
     ``claims`` are the coupons that were presented, ``budget_keys`` the shared budgets that may be used: what stands in
     the books of them is read for ``plan``, a pure function that makes of what it finds the command as it is to be
-    booked: with ``event``, ``grants``, ``counts``, ``coupons`` (codes among the claims), ``budgets`` and ``issued``
-    settled. Without ``plan`` these stand as they are. What points pay is taken by ``redeemed_account``.
+    booked: with ``event``, ``spend``, ``further_spends``, ``grants``, ``counts``, ``coupons`` (codes among the claims),
+    ``budgets`` and ``issued`` settled. Without ``plan`` these stand as they are. What points pay is taken by
+    ``redeemed_account``. Without a member nothing is spent, whatever ``spend`` asks for.
     """
 
     unit: Unit

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger import returns
+from ledger import returns, semantics
 from ledger.model import (
     ISSUED,
     Account,
@@ -63,6 +63,8 @@ def settle_purchase(
         further[unit].spent_points_minor += spent.points_minor
         further[unit].spent_money_minor += spent.money_minor
         further[unit].left_out_points_minor += spent.left_out_minor
+        if spent.left_out_reason:
+            further[unit].left_out_reason = spent.left_out_reason  # type: ignore[assignment]  # an int
     for grant in command.grants:
         if grant.unit is None or grant.unit == command.unit:
             _grant(own, settlement, grant)
@@ -74,6 +76,13 @@ def settle_purchase(
     for unit, movement in movements.items():
         movement.close()
         write_balance(further[unit], unit, movement.account)
+
+
+def leave_out(command: Purchase, settlement: Settlement) -> None:
+    """Write into ``settlement`` that a receipt without a member spends nothing of what was asked for."""
+    if command.spend is not None:
+        settlement.left_out_points_minor = command.spend.points_minor
+        settlement.left_out_reason = command.spend.forbidden  # type: ignore[assignment]  # an int
 
 
 def _further_units(command: Purchase) -> Iterable[Unit]:
@@ -95,7 +104,7 @@ def _begin(state: BookState, draft: Draft, member_id: uuid.UUID, unit: Unit) -> 
 
 
 def _spend(movement: Movement, spend: Spend | None, hold: OpenHold | None, credit: int) -> _Spent:
-    """Spend what the hold kept, then what is there. What the hold kept is settled: nothing can forbid it any more."""
+    """Spend what the hold kept, then what is there. What the hold kept is settled: no status can forbid it any more."""
     asked = 0 if spend is None else spend.points_minor
     step = 1 if spend is None else spend.step_minor
     wanted = asked - asked % step
@@ -109,8 +118,10 @@ def _spend(movement: Movement, spend: Spend | None, hold: OpenHold | None, credi
     movement.spend(rest, credit)
     spent = captured + rest
     money = 0 if spend is None else spent * spend.rate_money_minor // spend.rate_points_minor
-    reason = (forbidden or int(common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT)) if spent < asked else 0
-    return _Spent(captured, spent, money, asked - spent, reason)
+    left_out, reason = (0, 0) if spend is None else (spend.left_out_minor, spend.left_out_reason)
+    if spent < asked:
+        reason = forbidden or int(common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT)
+    return _Spent(captured, spent, money, left_out + asked - spent, reason)
 
 
 def _tell_spent(settlement: Settlement, spent: _Spent) -> None:
@@ -147,8 +158,9 @@ def settle_return(
 ) -> journal_pb2.Event | Refused:
     """Reverse what the goods had spent and earned, each unit's points in their own unit."""
     before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
+    began = before.semantics if before.lines else semantics.CURRENT
     plan = returns.plan_return(
-        purchase, {line.line_number: line.quantity_milli for line in before.lines}, command.asked
+        purchase, {line.line_number: line.quantity_milli for line in before.lines}, command.asked, began
     )
     if isinstance(plan, Refused):
         return plan
@@ -166,7 +178,7 @@ def settle_return(
         clawback = _claw_back(command, movement, purchase, points.partners, tally)
         movement.close()
         _tell_returned(settlement, unit, code, points.refund_minor, clawback, movement.account)
-    told = _told(so_far, plan)
+    told = _told(so_far, plan, began)
     draft.returned = (command.purchase_number, told)
     body = journal_pb2.GoodsReturn(
         lines=plan.lines,
@@ -197,7 +209,9 @@ def _so_far(before: journal_pb2.ReturnedSoFar) -> dict[str, journal_pb2.UnitRetu
     return found
 
 
-def _told(so_far: dict[str, journal_pb2.UnitReturnedSoFar], plan: returns.ReturnPlan) -> journal_pb2.ReturnedSoFar:
+def _told(
+    so_far: dict[str, journal_pb2.UnitReturnedSoFar], plan: returns.ReturnPlan, began: int
+) -> journal_pb2.ReturnedSoFar:
     own = so_far[OWN]
     return journal_pb2.ReturnedSoFar(
         lines=plan.so_far,
@@ -207,6 +221,7 @@ def _told(so_far: dict[str, journal_pb2.UnitReturnedSoFar], plan: returns.Return
         clawback_debt_points_minor=own.clawback_debt_points_minor,
         complete=plan.complete,
         units=[so_far[code] for code in sorted(so_far) if code],
+        semantics=began,
     )
 
 

@@ -26,6 +26,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.accounts import is_granting, is_taking
 from ledger.model import MEMBER_ACCOUNTS, REDEEMED, Refused
+from ledger.semantics import CURRENT, FIRST
 
 UNIT_MILLI = 1000
 """A whole unit, in thousandths."""
@@ -153,14 +154,17 @@ class _Line(NamedTuple):
 
 
 def plan_return(
-    event: journal_pb2.Event, returned: Mapping[int, int], asked: Sequence[tuple[int, int]]
+    event: journal_pb2.Event,
+    returned: Mapping[int, int],
+    asked: Sequence[tuple[int, int]],
+    semantics: int = CURRENT,
 ) -> ReturnPlan | Refused:
     """Return what bringing back ``asked`` reverses of a purchase's event.
 
     ``returned`` has the thousandths that came back before, by line number; ``asked`` are pairs of line number and
-    thousandths, or empty for all that is left.
+    thousandths, or empty for all that is left. ``semantics`` is that of the purchase's first return.
     """
-    lines = _paid_lines(event)
+    lines = _paid_lines(event, semantics)
     wanted = _wanted(lines, returned, asked)
     if isinstance(wanted, Refused):
         return wanted
@@ -212,7 +216,7 @@ def _invalid(what: str) -> Refused:
     return Refused(common_pb2.REFUSAL_REASON_INVALID_REQUEST, what)
 
 
-def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
+def _paid_lines(event: journal_pb2.Event, semantics: int) -> dict[int, _Line]:
     """Return the lines of a purchase that can come back, with what points really paid of each."""
     purchase, settlement = event.purchase, event.settlement
     effects = {each.line_number: each for each in purchase.effects}
@@ -220,9 +224,11 @@ def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
     net = [line.list_amount_minor - line.discount_minor for line in sold]
     planned = [effects[line.line_number].points_money_minor if line.line_number in effects else 0 for line in sold]
     weights = next((each for each in (planned, net) if any(each)), [1] * len(sold))
-    # What was really spent is less than planned if the balance did not cover it. A register that takes more points
-    # than the goods cost gets the points back, but no money beyond what was paid in money.
+    # Before spending was judged under the fence, less was spent than planned if the balance did not cover it, and more
+    # than a line or all the goods cost if the register asked for it.
     money = [min(part, most) for part, most in zip(spread(points_money_of(settlement), weights), net, strict=True)]
+    if semantics != FIRST:
+        money = _with_rest(money, points_money_of(settlement), net)
     spent = {OWN: spread(settlement.spent_points_minor, weights)}
     for unit in settlement.units:
         if unit.spent_points_minor:
@@ -242,6 +248,23 @@ def _paid_lines(event: journal_pb2.Event) -> dict[int, _Line]:
         )
         for index, line in enumerate(sold)
     }
+
+
+def _with_rest(parts: Sequence[int], total: int, limits: Sequence[int]) -> list[int]:
+    """Give what limits cut off parts of a total to those that have room, so that no money comes back that points paid.
+
+    The first semantics did not, and gave such money back.
+    """
+    rooms = [limit - part for part, limit in zip(parts, limits, strict=True)]
+    rest = min(total - sum(parts), sum(rooms))
+    if rest <= 0:
+        return list(parts)
+    return [part + more for part, more in zip(parts, spread(rest, rooms), strict=True)]
+
+
+def points_money_returned(event: journal_pb2.Event, semantics: int) -> int:
+    """Return the money paid with points that returning all of a purchase reverses, in returns of some semantics."""
+    return sum(line.points_money_minor for line in _paid_lines(event, semantics).values())
 
 
 def points_money_of(settlement: checkout_pb2.Settlement) -> int:

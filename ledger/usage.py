@@ -28,11 +28,12 @@ from ledger.model import (
     Refused,
     Return,
     SlotUse,
+    Spendable,
     TransferIn,
     TransferOut,
     Usage,
 )
-from ledger.movement import DamagedCaches, Draft
+from ledger.movement import DamagedCaches, Draft, open_hold, trial
 from ledger.usage_caches import HELD, RELEASED, REVOKED, USED
 
 _NO_CHANGE = CounterChange("")[1:]
@@ -101,11 +102,29 @@ def planned(state: BookState, command: Command, draft: Draft) -> Command:
         counters,
         {key: _left(state.budgets.get(key)) for key in command.budget_keys},
         {claim.code: _reason(_slot_for(state, claim, ending, command)) for claim in command.claims},
+        _spendable(state, command, draft),
     )
     plan = command.plan(found)
     same = ("book", "member_id", "content_hash", "message_id", "business_key", "checkout_key", "unit")
     assert all(getattr(plan, name) == getattr(command, name) for name in same), "a plan keeps whose receipt it is"
     return plan
+
+
+def _spendable(state: BookState, command: Purchase, draft: Draft) -> dict[str, Spendable]:
+    """Return what a purchase can spend of each unit that it wants to: time passes first, on a throw-away copy."""
+    if command.member_id is None:
+        return {}
+    units = [] if command.spend is None else [command.unit]
+    units += [each.unit for each in command.further_spends]
+    found = {}
+    for unit in dict.fromkeys(units):
+        aside = Draft(draft.number, draft.at, draft.earlier_lots)
+        account = trial(state, aside, (command.member_id, unit.number)).account
+        has_hold = command.checkout_key is not None and unit == command.unit
+        hold = open_hold(account, command.checkout_key) if has_hold and command.checkout_key else None
+        kept = (0, 0) if hold is None else (hold.points_minor, hold.number)
+        found[unit.code] = Spendable(account.available_minor, *kept)
+    return found
 
 
 def _left(part: BudgetSlice | None) -> int:

@@ -41,6 +41,8 @@ from server.sweeper import Sweeper, Swept
 
 app = typer.Typer(help="Prove the books, write their caches anew, show their heads.", no_args_is_help=True)
 T = TypeVar("T")
+KNOWN_SHOWN = 20
+"""So many entries of older releases with a known fault are named; of more, how many there are."""
 
 CrmDsnOption = Annotated[
     str | None,
@@ -185,6 +187,11 @@ def _print_verdict(outcome: _Outcome, trusted: list[bytes]) -> None:
             "it with --public-key: whoever replaces the books can sign new seals with another key.",
             style="yellow",
         )
+    known = [one for report in outcome.reports for one in report.known]
+    for one in known[:KNOWN_SHOWN]:
+        console.print(f"known: {one}", style="yellow", markup=False)
+    if len(known) > KNOWN_SHOWN:
+        console.print(f"known: {len(known) - KNOWN_SHOWN:,} more like these", style="yellow")
     problems: list[Problem | Finding] = [report.problem for report in outcome.reports if report.problem is not None]
     problems += outcome.findings
     for problem in problems:

@@ -6,12 +6,13 @@ verification, and what that touched. Both read all books as of one moment, so th
 
 from ledger.verify.books import verify
 from ledger.verify.checkpoints import Checkpoint, read_checkpoints, record_checkpoints
-from ledger.verify.report import BookReport, Problem, Progress
+from ledger.verify.report import BookReport, Known, Problem, Progress
 from ledger.verify.since import verify_since
 
 __all__ = [
     "BookReport",
     "Checkpoint",
+    "Known",
     "Problem",
     "Progress",
     "read_checkpoints",

@@ -16,7 +16,8 @@ from ledger.partners import partner_account, read_partners
 from ledger.verify.across import AcrossBooks, budget_problems, clearing_problems
 from ledger.verify.chain import Chain, Checked, Recomputation
 from ledger.verify.checkpoints import checkpoint_problems
-from ledger.verify.report import BadEntry, BookReport, Problem, Progress
+from ledger.verify.report import BadEntry, BookReport, Known, Problem, Progress
+from ledger.verify.spending import known_overspending
 
 # Read the first entry before the first, and the first posting beyond the last entry or before the first.
 READ_STRAYS = """
@@ -102,10 +103,12 @@ async def _verify_book(
     across.begin(book)
     postings, told = 0, 0
     problem: Problem | None = None
+    known: list[Known] = []
     try:
         async for checked in chain.entries():
             recomputation.take(checked)
             across.take(*checked[:3])
+            known += known_overspending(checked.entry, checked.event)
             postings += len(checked.postings)
             told = tell(progress, checked, told)
     except (BadEntry, JournalError, ValueError) as error:
@@ -114,7 +117,7 @@ async def _verify_book(
     if problem is None:
         problem = await end_problem(conn, ledger, chain.at, book) or await _cache_problem(conn, recomputation)
     members = len({member_id for member_id, _ in recomputation.caches.accounts})
-    return BookReport(book, chain.at.number, chain.at.number, postings, members, chain.at.hash, problem)
+    return BookReport(book, chain.at.number, chain.at.number, postings, members, chain.at.hash, problem, tuple(known))
 
 
 _TELL_EVERY = 500

@@ -14,9 +14,10 @@ from tallypoint.v1 import common_pb2, journal_pb2
 from ledger.caches import BookCaches, lots_given_back, postings_of
 from ledger.journal import EntryRecord, read_entries, read_lot_terms, read_payloads
 from ledger.model import Head, LotTerms, PostingRow, Unit
-from ledger.verify.entries import RETURN, check_settlement, check_units, event_of, unit_of
+from ledger.verify.entries import PURCHASE, RETURN, check_settlement, check_units, event_of, unit_of
 from ledger.verify.goods_returns import ReturnChecks
 from ledger.verify.report import BadEntry
+from ledger.verify.spending import check_spending
 from ledger.verify.usage import check_partners, check_taken_back, check_usage
 
 CHUNK_ENTRIES = 2000
@@ -155,6 +156,8 @@ def check_entry(entry: EntryRecord, rows: list[PostingRow], books: int) -> journ
         raise BadEntry(f"its {len(rows)} postings differ from the {len(recorded)} that it records")
     check_settlement(event, entry.kind, rows)
     check_usage(event, entry.kind)
+    if entry.kind == PURCHASE:
+        check_spending(event)
     return event
 
 

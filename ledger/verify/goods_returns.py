@@ -10,7 +10,10 @@ from typing import Final
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
 from ledger.model import DEBT, Unit
+from ledger.returns import points_money_returned
+from ledger.semantics import FIRST
 from ledger.verify.report import BadEntry
+from ledger.verify.spending import overspent_minor
 
 _OWN: Final = ""
 """Stands for the programme's own point among units."""
@@ -36,8 +39,12 @@ _FIGURES: Final = tuple(_Points.__dataclass_fields__)
 
 @dataclass(slots=True)
 class _Returned:
-    """What became of one purchase by its returns so far; ``points`` by the unit's code."""
+    """What became of one purchase by its returns so far; ``points`` by the unit's code.
 
+    ``semantics`` is that of the first return, by which all others split the purchase.
+    """
+
+    semantics: int | None = None
     quantities_milli: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     money_minor: int = 0
     points: dict[str, _Points] = field(default_factory=lambda: defaultdict(_Points, {_OWN: _Points()}))
@@ -62,6 +69,13 @@ class ReturnChecks:
         if (bought.receipt_key, bought.member_id) != (body.purchase_key, body.member_id):
             raise BadEntry(f"it returns goods of entry {body.purchase_number}, which is another receipt or member")
         so_far = self._returned[body.purchase_number]
+        if so_far.semantics is None:
+            so_far.semantics = event.semantics
+        if body.so_far.semantics != so_far.semantics:
+            raise BadEntry(
+                f"it splits the purchase by semantics {body.so_far.semantics}, and the first return by "
+                f"{so_far.semantics}"
+            )
         for line in body.lines:
             so_far.quantities_milli[line.line_number] += line.quantity_milli
         money = sum(line.list_amount_minor - line.discount_minor - line.points_money_minor for line in body.lines)
@@ -134,8 +148,8 @@ def _check_limits(told: journal_pb2.ReturnedSoFar, so_far: _Returned, purchase: 
                 f"{quantity_milli} thousandths of line {number} came back in all, "
                 f"and {quantities.get(number, 0)} were bought"
             )
-    paid_with_points = settlement.spent_money_minor + sum(unit.spent_money_minor for unit in settlement.units)
-    paid = sum(line.list_amount_minor - line.discount_minor for line in sold) - paid_with_points
+    goods = sum(line.list_amount_minor - line.discount_minor for line in sold)
+    paid = goods - _paid_with_points(purchase, goods, so_far.semantics or 0)
     by_unit = {unit.balance.unit: (unit.spent_points_minor, unit.accrual_points_minor) for unit in settlement.units}
     by_unit[_OWN] = (settlement.spent_points_minor, settlement.accrual_points_minor)
     limits = [("money", so_far.money_minor, paid)]
@@ -154,6 +168,19 @@ def _check_limits(told: journal_pb2.ReturnedSoFar, so_far: _Returned, purchase: 
         raise BadEntry(f"it says that {'nothing' if told.complete else 'something'} is left to return, wrongly")
     if complete:
         _check_whole(so_far, paid, {code: spent for code, (spent, _) in by_unit.items()})
+
+
+def _paid_with_points(purchase: journal_pb2.Event, goods_minor: int, semantics: int) -> int:
+    """Return the money of the goods that points paid: more than they cost only before spending was judged.
+
+    Returns of the first semantics gave back what points had paid beyond the lines that they were meant for; where they
+    did, they are held against what they reversed then.
+    """
+    settlement = purchase.settlement
+    paid = settlement.spent_money_minor + sum(unit.spent_money_minor for unit in settlement.units)
+    if purchase.semantics == FIRST and semantics == FIRST and overspent_minor(purchase):
+        return points_money_returned(purchase, FIRST)
+    return min(paid, goods_minor) if purchase.semantics == FIRST else paid
 
 
 def _check_whole(so_far: _Returned, paid_minor: int, spent_minor: Mapping[str, int]) -> None:

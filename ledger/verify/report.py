@@ -28,11 +28,25 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """An entry of an older release that shows a fault which was mended since: it stays as booked, and is no problem."""
+
+    book: int
+    number: int
+    what: str
+
+    def __str__(self) -> str:
+        """Return a sentence for people."""
+        return f"book {self.book}, entry {self.number}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
 class BookReport:
     """What verification found in one book; ``problem`` is None for a sound one.
 
     ``entries`` and ``hash`` say how far its chain was followed, ``checked`` and ``postings`` how many of them this run
-    looked at, ``members`` whose caches it recomputed from all their entries.
+    looked at, ``members`` whose caches it recomputed from all their entries. ``known`` are faults of older releases
+    among the entries looked at.
     """
 
     book: int
@@ -42,6 +56,7 @@ class BookReport:
     members: int
     hash: bytes
     problem: Problem | None
+    known: tuple[Known, ...] = ()
 
     def with_problem(self, problem: Problem) -> BookReport:
         """Return the same report of a book in which something was found later."""

@@ -33,7 +33,8 @@ from ledger.verify.books import Ledger, cache_problem, end_problem, read_ledger,
 from ledger.verify.chain import Chain, Checked, Recomputation
 from ledger.verify.checkpoints import Checkpoint, read_checkpoints
 from ledger.verify.entries import RETURN
-from ledger.verify.report import BadEntry, BookReport, Problem, Progress
+from ledger.verify.report import BadEntry, BookReport, Known, Problem, Progress
+from ledger.verify.spending import known_overspending
 
 Track = Callable[[str, int, str], AbstractContextManager[Progress]]
 """Shows progress: a title, how many steps there are, and the name of a step."""
@@ -80,6 +81,7 @@ class _Since:
     returns: dict[int, int] = field(default_factory=dict)
     first_day: date | None = None
     problem: Problem | None = None
+    known: list[Known] = field(default_factory=list)
 
     def take(self, checked: Checked) -> None:
         """Note what an entry touched."""
@@ -87,6 +89,7 @@ class _Since:
         day = entry.booked_at.astimezone(UTC).date()
         self.first_day = self.first_day or day
         self.postings += len(postings)
+        self.known += known_overspending(entry, event)
         if entry.member_id is not None:
             self.members.add(entry.member_id)
         if entry.business_key is not None:
@@ -100,7 +103,8 @@ class _Since:
         """Return what was found."""
         at = self.chain.at
         checked = at.number - self.began.number
-        return BookReport(self.chain.book, at.number, checked, self.postings, len(self.members), at.hash, self.problem)
+        figures = (at.number, checked, self.postings, len(self.members))
+        return BookReport(self.chain.book, *figures, at.hash, self.problem, tuple(self.known))
 
 
 async def verify_since(

@@ -14,13 +14,10 @@ from ledger.model import REDEEMED, Booked, Purchase, Spend, UnitSpend
 from ledger.model import Refused as LedgerRefused
 from server.checkout import contradictions
 from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
-from server.checkout.convert import (
-    decimal_text,
-    invalid,
-)
+from server.checkout.convert import invalid
 from server.checkout.settling import Commitment, Settler
+from server.checkout.spending import left_out_notices
 from server.checkout.submitting import receipt_key_bytes
-from server.members.directory import Found
 from server.promotions import (
     LotGrant,
 )
@@ -111,10 +108,8 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
         response.draws.extend(purchase.draws)
     if purchase.HasField("standing"):
         response.standing.CopyFrom(purchase.standing)
-    if settlement.left_out_points_minor:
-        response.notices.add(
-            audience=common_pb2.AUDIENCE_CASHIER, code="POINTS_LEFT_OUT", text=_left_out_text(settlement)
-        )
+    if settlement.left_out_points_minor or purchase.asked_units:
+        response.notices.extend(left_out_notices(event))
     if purchase.checkout_id and not captured_hold(event):
         response.notices.append(contradictions.hold_not_used(purchase.checkout_id))
     return response
@@ -131,14 +126,6 @@ def _refer_to(entry: common_pb2.EntryRef, booked: Booked) -> None:
     entry.book, entry.number = booked.book, booked.number
     entry.booked_at.seconds = since.days * _SECONDS_PER_DAY + since.seconds
     entry.booked_at.nanos = since.microseconds * 1000
-
-
-def _left_out_text(settlement: checkout_pb2.Settlement) -> str:
-    points = decimal_text(settlement.left_out_points_minor, settlement.balance.precision)
-    why = "this member may not spend yet"
-    if settlement.left_out_reason == common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT:
-        why = "the balance did not cover them"
-    return f"{points} points were not spent: {why}. The receipt is booked; tell the shopper."
 
 
 def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tuple[bytes, ...]:
@@ -173,28 +160,21 @@ def _ledger_refusal(shopper: Shopper) -> LedgerRefused | None:
 
 
 def _spend(request: checkout_pb2.CommitRequest, context: CommitContext) -> Spend | None:
-    if context.found is None or request.spend_points_minor == 0:
+    """Return the wish to spend points; how many of them are spent is judged under the fence."""
+    asked_minor = request.spend_points_minor
+    if asked_minor == 0:
         return None
-    spending = context.rules.programme.spending
-    return Spend(
-        points_minor=request.spend_points_minor,
-        step_minor=spending.step_points_minor,
-        rate_money_minor=spending.step_money_minor,
-        rate_points_minor=spending.step_points_minor,
-        forbidden=_forbidden(context, context.found),
-    )
+    forbidden = 0 if context.found else int(_nobody_reason(context.shopper))
+    return Spend(asked_minor, 1, 0, 1, forbidden)
 
 
-def _forbidden(context: CommitContext, found: Found) -> int:
-    partners = {partner.code: partner for partner in context.rules.programme.partners}
-    partner = partners.get(context.facts.partner)
-    if found.member.can_spend and (partner is None or partner.accepts_points):
-        return 0
-    return int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)
+def _nobody_reason(shopper: Shopper) -> common_pb2.RefusalReason:
+    """Return why a receipt is booked without a member."""
+    return shopper.refusal.reason if shopper.refusal else common_pb2.REFUSAL_REASON_IDENTIFIER_UNKNOWN
 
 
 def _further_spends(request: checkout_pb2.CommitRequest, context: CommitContext) -> tuple[UnitSpend, ...]:
-    """Return what is paid with further units.
+    """Return the wish to pay with further units; what of them is spent is judged under the fence.
 
     Raises:
         Refused: INVALID_REQUEST for a unit that the programme does not have.
@@ -203,11 +183,8 @@ def _further_spends(request: checkout_pb2.CommitRequest, context: CommitContext)
         return ()
     spends = []
     for index, points in enumerate(request.spend_units):
-        unit = further_unit(context.rules, points.unit)
-        if unit is None:
+        if further_unit(context.rules, points.unit) is None:
             known = ", ".join(one.point.unit for one in context.rules.programme.units) or "none"
             raise invalid(f"spend_units[{index}].unit", f"{points.unit} is no further unit; the programme has {known}")
-        rate = unit.point.money_per_points
-        spend = Spend(points.points_minor, 1, rate.numerator, rate.denominator, _forbidden(context, context.found))
-        spends.append(UnitSpend(context.books.unit_named(points.unit), spend))
+        spends.append(UnitSpend(context.books.unit_named(points.unit), Spend(points.points_minor, 1, 0, 1)))
     return tuple(spends)

@@ -44,8 +44,18 @@ class Shopper(NamedTuple):
     booked_without: bool = False
 
 
+class QuotedHold(NamedTuple):
+    """The hold that a commit captures, by its entry's number, and the rules with which it was quoted."""
+
+    number: int
+    rules: Rules
+
+
 class CommitContext(NamedTuple):
-    """What a commit is judged by. ``member`` is what promotions may know of the member for whom it is booked."""
+    """What a commit is judged by. ``member`` is what promotions may know of the member for whom it is booked.
+
+    ``quoted_hold`` is its checkout's hold, as last seen, if the receipt wants to pay with points.
+    """
 
     rules: Rules
     unit: Unit
@@ -56,6 +66,7 @@ class CommitContext(NamedTuple):
     shopper: Shopper
     presented: Presented
     books: PointBooks
+    quoted_hold: QuotedHold | None = None
 
     @property
     def found(self) -> Found | None:

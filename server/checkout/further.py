@@ -9,6 +9,7 @@ from tallypoint.v1 import common_pb2
 from ledger.balances import BalanceAt
 from server.checkout.context import further_unit
 from server.checkout.convert import invalid
+from server.checkout.spending import units_that_pay
 from server.promotions import Effects, PaidLine, Rules
 from server.promotions.arithmetic import spread_largest_remainder
 
@@ -35,20 +36,20 @@ def further_payment(
         if unit is None:
             known = ", ".join(one.point.unit for one in rules.programme.units) or "none"
             raise invalid(f"spend_units[{index}].unit", f"{asked.unit} is no further unit; the programme has {known}")
-        rate = unit.point.money_per_points
-        points = asked.points_minor if balances is None else min(asked.points_minor, available.get(asked.unit, 0))
-        points = min(points, int((room - money_minor) / rate))
+        there = asked.points_minor if balances is None else min(asked.points_minor, available.get(asked.unit, 0))
+        points, money = units_that_pay(there, unit.point.money_per_points, room - money_minor)
         if points > 0:
             spent.append(common_pb2.UnitPoints(unit=asked.unit, points_minor=points))
-            money_minor += int(points * rate)
-    return spent, _paid_lines(effects, money_minor)
+            available[asked.unit] = available.get(asked.unit, 0) - points
+            money_minor += money
+    return spent, _paid_lines(effects, effects.spent_money_minor + money_minor)
 
 
 def _paid_lines(effects: Effects, money_minor: int) -> list[PaidLine]:
-    limits = [line.spendable_minor - line.points_money_minor for line in effects.lines]
-    weights = [line.payable_minor - line.points_money_minor for line in effects.lines]
-    parts = spread_largest_remainder(money_minor, weights, limits)
+    """Spread what points of all units pay over the lines, as a Commit does."""
+    payable = [line.payable_minor for line in effects.lines]
+    parts = spread_largest_remainder(money_minor, payable, [line.spendable_minor for line in effects.lines])
     return [
-        PaidLine(line.line_number, sum(part.amount_minor for part in line.discounts), line.points_money_minor + part)
+        PaidLine(line.line_number, sum(part.amount_minor for part in line.discounts), part)
         for line, part in zip(effects.lines, parts, strict=True)
     ]

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 from tallypoint.v1.journal_pb2 import Purchase
 
-from server.checkout.context import CommitContext, unit_money
+from server.checkout.context import CommitContext
 from server.checkout.convert import judged_lines, line_numbers, notices_of, variance_messages
 from server.checkout.facts import written_facts
 from server.checkout.presenting import Presented
@@ -23,6 +23,7 @@ from server.checkout.promising import (
     issued_messages,
     standing_message,
 )
+from server.checkout.spending import Payment
 from server.checkout.wire import LinesField, kept_ints, kept_prefixes, kept_texts, text_field
 from server.promotions import Effects, ReceiptFacts, Standing, TierChange, Usage
 
@@ -60,6 +61,7 @@ class Record(NamedTuple):
     tier_before: str
     tier_change: TierChange | None
     standing: Standing | None
+    payment: Payment | None = None
 
 
 def event_of(request: checkout_pb2.CommitRequest, context: CommitContext, record: Record) -> bytes:
@@ -81,7 +83,7 @@ def event_of(request: checkout_pb2.CommitRequest, context: CommitContext, record
             _FACTS[len(facts)],
             facts,
             _rights(context, record, outcomes),
-            _further_units(request, context),
+            _paid_with_points(request, record.payment),
             text_field(Purchase.CHECKOUT_ID_FIELD_NUMBER, request.checkout_id),
         )
     )
@@ -162,14 +164,13 @@ def _rights(context: CommitContext, record: Record, outcomes: list[common_pb2.Co
     return purchase.SerializeToString()
 
 
-def _further_units(request: checkout_pb2.CommitRequest, context: CommitContext) -> bytes:
-    """Write which points of further units the shopper bought, and paid with."""
-    if not (request.spend_units or request.deposits):
+def _paid_with_points(request: checkout_pb2.CommitRequest, payment: Payment | None) -> bytes:
+    """Write which points of further units the shopper bought or paid with, and what points were allowed to pay."""
+    if not (request.spend_units or request.deposits or payment):
         return b""
-    paid = [
-        common_pb2.UnitPoints(unit=points.unit, points_minor=unit_money(context.rules, points))
-        for points in request.spend_units
-    ]
     return Purchase(
-        asked_units=request.spend_units, deposits=request.deposits, paid_units_money=paid
+        asked_units=request.spend_units,
+        deposits=request.deposits,
+        paid_units_money=payment.units_money() if payment else (),
+        spending_limit=payment.limit.message() if payment else None,
     ).SerializeToString()

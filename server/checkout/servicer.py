@@ -27,7 +27,7 @@ from server.checkout import contradictions
 from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.clocks import business_date_refusal, clock_refusal
-from server.checkout.context import CommitContext, Shopper, cached_usage, ids_of, member_facts
+from server.checkout.context import CommitContext, QuotedHold, Shopper, cached_usage, ids_of, member_facts
 from server.checkout.convert import CatalogueLike, balance_message, moment_of
 from server.checkout.evaluating import earn_as_paid, quote
 from server.checkout.further import further_payment
@@ -211,7 +211,7 @@ class CheckoutServicer:
         effects = await self._quoted(sale, presented, found, wanted)
         spent_units: list[common_pb2.UnitPoints] = []
         if request.spend_units:
-            known = balances if found else None
+            known = (balances if found.member.can_spend else []) if found else None
             spent_units, paid = further_payment(request.spend_units, sale.rules, effects, known)
             effects = self._paid_with_units(sale, presented, found, effects, paid)
         messages = [balance_message(balance) for balance in balances]
@@ -359,6 +359,7 @@ class CheckoutServicer:
             shopper=shopper,
             presented=await self._present(request.coupon_codes, sale, found, with_uses=False),
             books=self._rules,
+            quoted_hold=await self._quoted_hold(request, found) if request.checkout_id else None,
         )
         command, shared = evaluated(lambda: commit_command(request, context, self._committer.books))
         if shared:
@@ -374,6 +375,15 @@ class CheckoutServicer:
             usage = cached_usage(found)
             self._shadows.compare(sale.rules, facts, context.member, usage, request.spend_points_minor)
         return commit_response(booked)
+
+    async def _quoted_hold(self, request: checkout_pb2.CommitRequest, found: Found | None) -> QuotedHold | None:
+        """Return the hold that a receipt captures, and the rules that quoted it, if the receipt wants to spend."""
+        checkout = checkout_of(request)
+        if checkout is None or found is None or not (request.spend_points_minor or request.spend_units):
+            return None
+        hold = await self._reader.checkout_hold(checkout)
+        rules = None if hold is None or hold.how is not None else self._rules.of_version(hold.programme_version)
+        return None if hold is None or rules is None else QuotedHold(hold.number, rules)
 
     async def hold(self, request: checkout_pb2.HoldRequest, caller: Caller) -> checkout_pb2.HoldResponse:
         """Keep points for a checkout."""

@@ -12,12 +12,13 @@ from tallypoint.v1 import checkout_pb2
 
 from ledger.model import CounterChange, NewCoupon, Purchase
 from ledger.model import Usage as LedgerUsage
-from server.checkout.context import CommitContext, counters_of, money_of_points, unit_money
+from server.checkout.context import CommitContext, counters_of
 from server.checkout.convert import grants_of, judged_lines
 from server.checkout.evaluating import earn_as_paid
 from server.checkout.facts import without_member
 from server.checkout.presenting import Presented
 from server.checkout.recording import Issued, Record, event_of, with_coupons
+from server.checkout.spending import Limits, Payment, as_spender, limit_of, payment_of
 from server.promotions import (
     Count,
     Counter,
@@ -32,7 +33,6 @@ from server.promotions import (
     standing,
     standing_changes,
 )
-from server.promotions.arithmetic import spread_largest_remainder
 from server.promotions.facts import ChargedLine
 from server.promotions.usage import counted
 from server.rights.codes import code_of
@@ -51,8 +51,9 @@ class Commitment(NamedTuple):
 class Settler:
     """Makes of a purchase, and of what was used before it, the command as it is to be booked: a pure function.
 
-    It runs once, before the books are asked, for most receipts. Where limits, coupons or levels are concerned it runs
-    again under the fence of the book, with what stands there: so no limit is overshot and no coupon is used twice.
+    It runs once, before the books are asked, for most receipts. Where limits, coupons or levels are concerned, or
+    points are to be spent, it runs again under the fence of the book, with what stands there: so no limit is overshot,
+    no coupon is used twice, and what is earned follows what points really paid.
     """
 
     request: checkout_pb2.CommitRequest
@@ -66,30 +67,56 @@ class Settler:
         presented = self.context.presented
         effects = self._effects(presented, usage)
         has_tiers = self.context.rules.programme.tiers is not None and self.context.found is not None
-        if not (effects.consulted or effects.shared or presented.claims or has_tiers):
+        spends = self.context.found is not None and bool(self.request.spend_points_minor or self.request.spend_units)
+        if not (effects.consulted or effects.shared or presented.claims or has_tiers or spends):
             return Commitment(self._settled(effects, presented, usage), ())
         budget_keys = tuple(dict.fromkeys(use.key for use in effects.shared))
-        command = self.purchase(event=b"", claims=presented.claims, budget_keys=budget_keys, plan=self._plan)
+        plan = partial(self._plan, self._limits(presented, effects) if spends else None)
+        command = self.purchase(event=b"", claims=presented.claims, budget_keys=budget_keys, plan=plan)
         return Commitment(command, effects.shared)
 
-    def _plan(self, found: LedgerUsage) -> Purchase:
+    def _limits(self, presented: Presented, effects: Effects) -> Limits:
+        """Judge what points may pay, from the effects of the receipt with nothing paid with points.
+
+        What the register charged is fixed, so that does not depend on what was used before.
+        """
+        context, facts = self.context, with_coupons(self.context.facts, presented)
+        member, charged = as_spender(context.member), _charged(self.request, facts)
+        if member is not context.member:
+            effects = earn_as_paid(context.rules, facts, member, charged)
+        limit, hold = limit_of(context.rules, effects), context.quoted_hold
+        if hold is None or hold.rules is context.rules:
+            return Limits(limit, None)
+        return Limits(limit, limit_of(hold.rules, earn_as_paid(hold.rules, facts, member, charged)))
+
+    def _plan(self, limits: Limits | None, found: LedgerUsage) -> Purchase:
         usage = Usage(counters_of(found.counters), found.budgets, only_shared_known=True)
         presented = self.context.presented.without(found.coupons)
-        return self._settled(self._effects(presented, usage), presented, usage)
+        payment = None if limits is None else payment_of(self.request, self.context, limits, found.points)
+        return self._settled(self._effects(presented, usage, payment), presented, usage, payment)
 
-    def _effects(self, presented: Presented, usage: Usage) -> Effects:
-        facts = with_coupons(self.context.facts, presented)
-        if self.context.found is None:
-            return _effects_without_member(self.request, self.context, facts, usage)
-        return _effects_as_paid(self.request, self.context, facts, usage)
+    def _effects(self, presented: Presented, usage: Usage, payment: Payment | None = None) -> Effects:
+        """Evaluate on the money as paid: what points pay of each line is no money."""
+        context, facts = self.context, with_coupons(self.context.facts, presented)
+        charged = _charged(self.request, facts)
+        if payment is not None and any(payment.lines_minor):
+            parts = dict(zip(sorted([line[0] for line in charged]), payment.lines_minor, strict=True))
+            charged = [(number, discount, parts[number]) for number, discount, _ in charged]
+        effects = earn_as_paid(context.rules, facts, context.member, charged, usage)
+        return without_member(effects) if context.found is None else effects
 
-    def _settled(self, effects: Effects, presented: Presented, usage: Usage) -> Purchase:
+    def _settled(
+        self, effects: Effects, presented: Presented, usage: Usage, payment: Payment | None = None
+    ) -> Purchase:
         context = self.context
         before, change, after = _levels(context, effects.counts, usage.member)
         issued = issued_coupons(effects, self.key) if effects.issued and context.found else ()
         lots = lots_to_grant(context.rules, effects, context.day) if context.found else ()
-        record = Record(effects, presented, usage, issued, before, change, after)
-        return self.purchase(
+        record = Record(effects, presented, usage, issued, before, change, after, payment)
+        purchase = self.purchase
+        if payment is not None:
+            purchase = partial(purchase, spend=payment.own, further_spends=payment.further)
+        return purchase(
             event=event_of(self.request, context, record),
             grants=grants_of((*lots, *self.deposits), context.zone, context.books),
             claims=presented.claims,
@@ -137,32 +164,7 @@ def _issued_code(receipt_key: bytes, promotion_id: str, number: int) -> str:
     return code_of(int.from_bytes(digest[:16], "big")) + code_of(int.from_bytes(digest[16:], "big"))[:4]
 
 
-def _effects_as_paid(
-    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts, usage: Usage
-) -> Effects:
-    """Evaluate on the money as paid: the points spent are spread over the lines as a discount is."""
-    rules, member, charged = context.rules, context.member, _charged(request, facts)
-    effects = earn_as_paid(rules, facts, member, charged, usage)
-    money_minor = money_of_points(request.spend_points_minor, rules)
-    money_minor += sum([unit_money(rules, unit) for unit in request.spend_units])
-    if money_minor == 0:
-        return effects
-    payable = [line.payable_minor for line in effects.lines]
-    limits = [line.spendable_minor for line in effects.lines]
-    parts = spread_largest_remainder(min(money_minor, sum(limits)), payable, limits)
-    paid_with_points = {line.line_number: part for line, part in zip(effects.lines, parts, strict=True)}
-    paid = [(number, discount, paid_with_points[number]) for number, discount, _ in charged]
-    return earn_as_paid(rules, facts, member, paid, usage)
-
-
 def _charged(request: checkout_pb2.CommitRequest, facts: ReceiptFacts) -> list[ChargedLine]:
     """Return what the register charged on each line, none of it paid with points."""
     discounts = [line.discount_minor for line in judged_lines(request.receipt, facts)]
     return [(line[0], discount, 0) for line, discount in zip(facts.lines, discounts, strict=True)]
-
-
-def _effects_without_member(
-    request: checkout_pb2.CommitRequest, context: CommitContext, facts: ReceiptFacts, usage: Usage
-) -> Effects:
-    """Evaluate for the discounts and variances only: nobody is there to earn."""
-    return without_member(earn_as_paid(context.rules, facts, None, _charged(request, facts), usage))

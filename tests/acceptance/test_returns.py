@@ -134,7 +134,7 @@ async def test_earned_points_that_were_spent_become_a_debt_that_the_next_ones_pa
     _, shopper = await new_shopper(till)
     request = till.commit_request([("bread", 40000)], shopper)
     await till.commit(request)
-    await till.commit(till.commit_request([("bread", 350)], shopper, spend=350))
+    await till.commit(till.commit_request([("cigarettes", 1), ("bread", 350)], shopper, spend=350))
     answer = await till.give_back(till.return_request(request.receipt_key))
     assert (answer.clawback_points_minor, answer.debt_points_minor) == (400, 350)
     (balance,) = answer.balances
@@ -156,7 +156,7 @@ async def test_points_that_come_back_pay_the_debt_of_the_same_return(till: Till)
     request = till.commit_request([("bread", 40000)], shopper, spend=400)
     booked = await till.commit(request)
     earned = booked.settlement.accrual_points_minor
-    await till.commit(till.commit_request([("bread", earned)], shopper, spend=earned))
+    await till.commit(till.commit_request([("cigarettes", 1), ("bread", earned)], shopper, spend=earned))
     answer = await till.give_back(till.return_request(request.receipt_key))
     assert (answer.refund_points_minor, answer.clawback_points_minor, answer.debt_points_minor) == (400, earned, 0)
     assert answer.balances[0].available_points_minor == 400 - earned
@@ -185,7 +185,7 @@ async def test_a_resent_return_gets_the_same_answer(till: Till, new_message: boo
     _, shopper = await new_shopper(till)
     purchase = till.commit_request([("bread", 10000)], shopper)
     await till.commit(purchase)
-    await till.commit(till.commit_request([("bread", 60)], shopper, spend=60))
+    await till.commit(till.commit_request([("cigarettes", 1), ("bread", 60)], shopper, spend=60))
     request = till.return_request(purchase.receipt_key)
     first = await till.give_back(request)
     assert first.debt_points_minor == 60

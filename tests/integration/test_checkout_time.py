@@ -38,6 +38,7 @@ effective_from: {effective_from}
 currency: UAH
 point: {{unit: bonus, precision: 2, pays: 1.00}}
 earning: {{base_percent: 1, expiry: {{after_days: 30}}}}
+spending: {{keep_one_minor_unit: false}}
 {returns}
 """
 

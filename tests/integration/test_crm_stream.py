@@ -75,7 +75,6 @@ async def test_a_purchase_becomes_a_receipt_its_lines_and_movements(books: Books
     buyer = books.members[0]
     earning = purchase_command(books.count, books.unit, purchase_event(buyer, 1, points_minor=500))
     event = purchase_event(buyer, 2, lines=2)
-    event.purchase.effects[0].points_money_minor = 30
     event.purchase.variances.add(line_number=1, rules_discount_minor=90, given_discount_minor=100)
     event.purchase.coupon_codes.append("SPRING")
     spending = purchase_command(books.count, books.unit, event, spend_points_minor=30)
@@ -115,8 +114,8 @@ async def test_a_purchase_becomes_a_receipt_its_lines_and_movements(books: Books
     sql = "SELECT * FROM crm.receipt_line WHERE number = $1 ORDER BY line_number"
     lines = await run_sql(crm_dsn, sql, second.number)
     assert [tuple(line)[2:-1] for line in lines] == [
-        (1, "sku-1", "grocery/dairy", "Cow", ["fresh"], 1000, False, 1000, 100, 30, 100),
-        (2, "sku-2", "grocery/dairy", "Cow", ["fresh"], 2000, False, 1000, 100, 0, 0),
+        (1, "sku-1", "grocery/dairy", "Cow", ["fresh"], 1000, False, 1000, 100, 15, 100),
+        (2, "sku-2", "grocery/dairy", "Cow", ["fresh"], 2000, False, 1000, 100, 15, 0),
     ]
     parts = await run_sql(
         crm_dsn,

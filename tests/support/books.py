@@ -19,6 +19,7 @@ from ledger.books import book_of_member, book_of_receipt, ensure_unit, open_book
 from ledger.committer import Committer
 from ledger.keys import business_key, content_hash
 from ledger.model import Booked, Command, Grant, Purchase, Spend, Unit
+from tests.support.judged import judged
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 
@@ -84,7 +85,7 @@ def purchase_command(
     key = business_key(purchase.receipt_key)
     points_minor = sum(accrual.points_minor for effects in purchase.effects for accrual in effects.accruals)
     payload = event.SerializeToString(deterministic=True)
-    return Purchase(
+    command = Purchase(
         book=book_of_member(member_id, books) if member_id else book_of_receipt(key, books),
         message_id=uuid.uuid5(uuid.NAMESPACE_OID, key.hex()).bytes,
         business_key=key,
@@ -96,6 +97,7 @@ def purchase_command(
         spend=Spend(spend_points_minor, 1, 1, 1) if spend_points_minor else None,
         grants=(Grant(points_minor, None, None),) if member_id and points_minor else (),
     )
+    return judged(command)
 
 
 @dataclass

@@ -28,6 +28,7 @@ from ledger.partners import ensure_partner, partner_account
 from ledger.transfer import TransferOrder, transfer_everything, transfer_points
 from tests.support import commands
 from tests.support.commands import member
+from tests.support.judged import judged
 
 BOOKS = 2
 CODE = "bonus-card"
@@ -131,20 +132,22 @@ class History:
                 )
         keyed, payload = business_key(key), journal_pb2.Event(purchase=body).SerializeToString()
         return await self.submit(
-            Purchase(
-                book=book_of_member(member_id, BOOKS) if member_id else book_of_receipt(keyed, BOOKS),
-                message_id=uuid.uuid5(uuid.NAMESPACE_OID, keyed.hex()).bytes,
-                business_key=keyed,
-                content_hash=content_hash(member_id, payload),
-                event_at=body.receipt.event_at.ToDatetime(tzinfo=UTC),
-                member_id=member_id,
-                unit=self.unit,
-                event=payload,
-                spend=Spend(spend, 1, 1, 10) if spend else None,
-                grants=grants if member_id else (),
-                checkout_key=checkout_key(captures) if captures is not None else None,
-                further_spends=tuple(further),
-                redeemed_account=redeemed,
+            judged(
+                Purchase(
+                    book=book_of_member(member_id, BOOKS) if member_id else book_of_receipt(keyed, BOOKS),
+                    message_id=uuid.uuid5(uuid.NAMESPACE_OID, keyed.hex()).bytes,
+                    business_key=keyed,
+                    content_hash=content_hash(member_id, payload),
+                    event_at=body.receipt.event_at.ToDatetime(tzinfo=UTC),
+                    member_id=member_id,
+                    unit=self.unit,
+                    event=payload,
+                    spend=Spend(spend, 1, 1, 10) if spend else None,
+                    grants=grants if member_id else (),
+                    checkout_key=checkout_key(captures) if captures is not None else None,
+                    further_spends=tuple(further),
+                    redeemed_account=redeemed,
+                )
             )
         )
 

@@ -145,7 +145,7 @@ def test_a_cancel_is_the_same_whomever_the_checkout_holds_for_by_now() -> None:
     request = checkout_pb2.CancelRequest(
         message_id=str(uuid.UUID(int=1)), checkout_key=checkout_pb2.CheckoutKey(store_id="12", checkout_id="c")
     )
-    holds = [CheckoutHold(book, 7, uuid.uuid4(), BONUS, NOON, None) for book in (0, 1)]
+    holds = [CheckoutHold(book, 7, uuid.uuid4(), BONUS, NOON, None, 1) for book in (0, 1)]
     first, second = (cancel_command(request, hold, NOON) for hold in holds)
     assert first.content_hash == second.content_hash
     assert (first.book, second.book) == (0, 1)

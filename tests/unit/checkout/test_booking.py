@@ -13,7 +13,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.counters import serialise_counters
 from ledger.keys import content_hash
-from ledger.model import Booked, CouponClaim, Purchase, Unit
+from ledger.model import Booked, CouponClaim, Purchase, Spendable, Unit
 from ledger.model import Counter as LedgerCounter
 from ledger.model import Usage as LedgerUsage
 from server.catalogue import Product
@@ -224,7 +224,8 @@ def settled(command: Purchase) -> Purchase:
     """Return the command as the books make it: those with a plan are settled by what stands there."""
     if command.plan is None:
         return command
-    return command.plan(LedgerUsage(COUNTERS, {}, {claim.code: 0 for claim in command.claims}))
+    there = {"bonus": Spendable(10_000), "gift": Spendable(1_000)}
+    return command.plan(LedgerUsage(COUNTERS, {}, {claim.code: 0 for claim in command.claims}, there))
 
 
 def plainly(request: checkout_pb2.CommitRequest, context: CommitContext, usage: Usage) -> journal_pb2.Purchase:
@@ -353,7 +354,7 @@ def test_an_answer_says_what_the_entry_stores(name: str, settlement: checkout_pb
     if purchase.HasField("standing"):
         expected.standing.CopyFrom(purchase.standing)
     response = commit_response(booked)
-    if settlement.left_out_points_minor:
+    if settlement.left_out_points_minor and purchase.member_id:
         left_out = response.notices.pop()
         assert (left_out.code, left_out.text[:20]) == ("POINTS_LEFT_OUT", "0.07 points were not")
     assert response.SerializeToString() == expected.SerializeToString()
