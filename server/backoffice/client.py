@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,28 @@ class CallFailed(Exception):
     `reason` names it for programs, `message` says it for people, and `violations` are fields with what is wrong.
     """
 
-    def __init__(self, error: grpc.RpcError) -> None:
-        """Read what gRPC says."""
-        self.code: grpc.StatusCode = error.code()
-        self.reason, self.message, self.violations = _details(error)
-        fields = [f"  {field}: {text}" for field, text in self.violations]
-        super().__init__("\n".join([f"{self.reason}: {self.message}", *fields]))
+    def __init__(
+        self, code: grpc.StatusCode, reason: str, message: str, violations: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        fields = [f"  {field}: {text}" for field, text in violations]
+        super().__init__("\n".join([f"{reason}: {message}", *fields]))
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.violations = tuple(violations)
+
+    @classmethod
+    def of(cls, error: grpc.RpcError) -> CallFailed:
+        """Read what gRPC says of a failed call."""
+        status = rpc_status.from_call(error)
+        if status is None:
+            return cls(error.code(), error.code().name, error.details() or "")
+        info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+        for detail in status.details:
+            if not detail.Unpack(info):
+                detail.Unpack(bad_request)
+        violations = [(violation.field, violation.description) for violation in bad_request.field_violations]
+        return cls(error.code(), info.reason or error.code().name, status.message, violations)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +118,7 @@ class BackOfficeClient:
         try:
             return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=(("authorization", f"Bearer {self.key}"),))
         except grpc.RpcError as error:
-            raise CallFailed(error) from None
+            raise CallFailed.of(error) from None
 
 
 @contextmanager
@@ -146,19 +162,6 @@ def _credentials(tls_ca: Path) -> grpc.ChannelCredentials:
     except OSError as error:
         raise fail(f"the certificate to show cannot be read: {error}") from None
     return grpc.ssl_channel_credentials(tls_ca.read_bytes(), key, chain)
-
-
-def _details(error: grpc.RpcError) -> tuple[str, str, list[tuple[str, str]]]:
-    """Return reason, message and the fields at fault of a failed call."""
-    status = rpc_status.from_call(error)
-    if status is None:
-        return error.code().name, error.details() or "", []
-    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-    for detail in status.details:
-        if not detail.Unpack(info):
-            detail.Unpack(bad_request)
-    violations = [(violation.field, violation.description) for violation in bad_request.field_violations]
-    return info.reason or error.code().name, status.message, violations
 
 
 def _development_key(path: Path) -> str | None:

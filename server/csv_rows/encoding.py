@@ -1,8 +1,8 @@
 """In which encoding a file of text is, found by reading it.
 
-A byte order mark says it, and UTF-8 proves itself: other text is valid UTF-8 by chance only. Among the encodings of one
-byte a letter nothing proves anything, so words are judged: in the right one they have letters of one alphabet, and no
-capital after a small letter. Libraries that guess by the frequency of letters were tried: of files with one short
+A byte order mark says it, and UTF-8 proves itself: another line is valid UTF-8 by chance only. Among the encodings of
+one byte a letter nothing proves anything, so words are judged: in the right one they have letters of one alphabet, and
+no capital after a small letter. Libraries that guess by the frequency of letters were tried: of files with one short
 Cyrillic name, which is what clerks have, charset-normalizer read a quarter.
 """
 
@@ -11,14 +11,17 @@ from __future__ import annotations
 import codecs
 import re
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 CHUNK_BYTES: Final = 1 << 20
 HEAD_BYTES: Final = 256
 MOST_WORDS: Final = 20_000
 LEAST_SHARE_PLAUSIBLE: Final = 0.8
+"""So many of the words must be words in an encoding."""
+MOST_SHARE_DAMAGED: Final = 0.05
+"""So many lines may be no text at all: each is refused by itself, and the others are read."""
 UTF8: Final = "utf-8"
 
 _MARKS: Final = (
@@ -35,6 +38,7 @@ _OTHER_FILES: Final = (
     (b"\x1f\x8b", "a compressed file (.gz)"),
     (b"%PDF", "a PDF"),
 )
+_LINE_END: Final = re.compile(rb"[\r\n]+")
 _WORD: Final = re.compile(rb"[A-Za-z]*[\x80-\xff][A-Za-z\x80-\xff]*")
 
 _RUSSIAN: Final = "абвгдеёжзийклмнопрстуфхцчшщъыьэюя"
@@ -59,12 +63,35 @@ class EncodingError(Exception):
     """A file that is no text, or in an encoding that cannot be told; the message says what to do."""
 
 
-class _Seen(NamedTuple):
-    """What a file looks like: its first bytes, whether all of it is UTF-8, and words with bytes beyond ASCII."""
+@dataclass(slots=True)
+class _Seen:
+    """What a file looks like: its first bytes, and words with bytes beyond ASCII.
 
-    head: bytes
-    is_utf8: bool
-    words: Counter[bytes]
+    Of its lines it counts all, and of those beyond ASCII the sound ones, which are UTF-8, and the others.
+    """
+
+    head: bytes = b""
+    lines: int = 0
+    sound: int = 0
+    unsound: int = 0
+    words: Counter[bytes] = field(default_factory=Counter)
+
+    def add(self, chunk: bytes) -> None:
+        """Look at some whole lines."""
+        self.head = self.head or chunk[:HEAD_BYTES]
+        lines = _LINE_END.split(chunk)
+        self.lines += len(lines)
+        if chunk.isascii():
+            return
+        for line in lines:
+            if line.isascii():
+                continue
+            if _decoded(line, UTF8) is not None:
+                self.sound += 1
+                continue
+            self.unsound += 1
+            if len(self.words) < MOST_WORDS:
+                self.words.update(_WORD.findall(line))
 
 
 def find_encoding(path: Path) -> str:
@@ -83,9 +110,9 @@ def find_encoding(path: Path) -> str:
     wide = _without_mark(seen.head)
     if wide:
         return wide
-    if seen.is_utf8 or _mostly_utf8(seen.words):
+    if seen.unsound <= seen.sound:
         return UTF8
-    return _single_byte(seen.words)
+    return _single_byte(seen)
 
 
 def check_encoding(name: str) -> str:
@@ -99,29 +126,11 @@ def check_encoding(name: str) -> str:
 
 
 def _look(path: Path) -> _Seen:
-    head, is_utf8, words = b"", True, Counter[bytes]()
-    decoder = codecs.getincrementaldecoder(UTF8)()
-    for chunk in _chunks(path):
-        head = head or chunk[:HEAD_BYTES]
-        if is_utf8:
-            try:
-                decoder.decode(chunk)
-            except UnicodeDecodeError:
-                is_utf8 = False
-        if len(words) < MOST_WORDS and not chunk.isascii():
-            words.update(_WORD.findall(chunk))
-    if is_utf8:
-        try:
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            is_utf8 = False
-    return _Seen(head, is_utf8, words)
-
-
-def _chunks(path: Path) -> Iterator[bytes]:
+    seen = _Seen()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
-            yield chunk
+            seen.add(chunk + file.readline(CHUNK_BYTES))
+    return seen
 
 
 def _without_mark(head: bytes) -> str:
@@ -134,25 +143,21 @@ def _without_mark(head: bytes) -> str:
     return "utf-16-be" if high >= enough and low <= pairs // 8 else ""
 
 
-def _mostly_utf8(words: Counter[bytes]) -> bool:
-    """Say whether a file is UTF-8 but for some places; the rows that have them are refused by themselves."""
-    sound = sum(count for word, count in words.items() if _decoded(word, UTF8) is not None)
-    return 2 * sound >= words.total()
-
-
-def _single_byte(words: Counter[bytes]) -> str:
-    total = words.total()
+def _single_byte(seen: _Seen) -> str:
+    total = seen.words.total()
     shares = {
-        name: sum(count for word, count in words.items() if _plausible(_decoded(word, name), alphabet)) / total
+        name: sum(count for word, count in seen.words.items() if _plausible(_decoded(word, name), alphabet)) / total
         for name, alphabet in _ALPHABETS.items()
     }
     best = max(shares, key=lambda name: shares[name])
-    if shares[best] < LEAST_SHARE_PLAUSIBLE:
-        raise EncodingError(
-            "is not UTF-8, and in no other encoding does it read as words: save it as UTF-8, or name its encoding by "
-            f"--encoding, such as {', '.join(_ALPHABETS)}"
-        )
-    return best
+    if shares[best] >= LEAST_SHARE_PLAUSIBLE:
+        return best
+    if seen.unsound <= seen.lines * MOST_SHARE_DAMAGED:
+        return UTF8
+    raise EncodingError(
+        "is not UTF-8, and in no other encoding does it read as words: save it as UTF-8, or name its encoding by "
+        f"--encoding, such as {', '.join(_ALPHABETS)}"
+    )
 
 
 def _decoded(word: bytes, encoding: str) -> str | None:

@@ -147,7 +147,8 @@ def _delimiter_of(text: str, known: dict[str, str]) -> str:
 
     def count(delimiter: str) -> tuple[int, int]:
         values = split(text, delimiter)
-        return (sum(_plain(value) in known for value in values), len(values)) if isinstance(values, list) else (0, 0)
+        names = values if isinstance(values, list) else text.split(delimiter)
+        return sum(_plain(name) in known for name in names), len(names)
 
     return max(DELIMITERS, key=count)
 

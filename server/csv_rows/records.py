@@ -98,9 +98,8 @@ def _closing(text: str, begin: int) -> int:
 def _joined(line: str, source: _Source, delimiter: str, width: int) -> tuple[list[str], str] | None:
     """Return the values of a record of several lines, with its text; None if the mark in the first is a stray one."""
     text = line
-    looks_whole = _looks_whole(line, delimiter, width)
     for count, following in enumerate(source.ahead(MOST_LINES), start=1):
-        if looks_whole and _looks_whole(following, delimiter, width):
+        if width and _is_record(following, line, delimiter, width):
             return None
         text += following
         if MARK not in following:
@@ -108,6 +107,8 @@ def _joined(line: str, source: _Source, delimiter: str, width: int) -> tuple[lis
         record = text.rstrip("\r\n")
         values = split(record, delimiter)
         if not isinstance(values, _Broken):
+            if len(values) != (width or len(values)):
+                return None
             source.skip(count)
             return values, record
         if values.fault is not NOT_CLOSED:
@@ -115,9 +116,16 @@ def _joined(line: str, source: _Source, delimiter: str, width: int) -> tuple[lis
     return None
 
 
-def _looks_whole(line: str, delimiter: str, width: int) -> bool:
-    """Say whether a line alone has delimiters enough for a record."""
-    return width > 0 and line.count(delimiter) >= width - 1
+def _is_record(following: str, line: str, delimiter: str, width: int) -> bool:
+    """Say whether a following line is a record of its own, rather than the rest of a value that a line began.
+
+    Within a value every line has its marks in pairs, but for the one that ends it. That one is taken for a record too
+    if both lines have delimiters enough.
+    """
+    if following.count(MARK) % 2 == 0:
+        values = split(following.rstrip("\r\n"), delimiter)
+        return not isinstance(values, _Broken) and len(values) == width
+    return min(line.count(delimiter), following.count(delimiter)) >= width - 1
 
 
 class _Source:

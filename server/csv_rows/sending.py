@@ -36,12 +36,12 @@ EXIT_ROWS_REFUSED: Final = 1
 MOST_FAILED_CALLS: Final = {
     grpc.StatusCode.INTERNAL: 100,
     grpc.StatusCode.UNKNOWN: 100,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: 20,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 6,
     grpc.StatusCode.DEADLINE_EXCEEDED: 4,
 }
 """How many calls of a batch may fail before the rest of it is given up; other failures are not the rows' fault.
 
-Calls with much to carry are repeated by gRPC itself before they fail.
+Calls that fail for want of room or time are repeated by gRPC itself before that.
 """
 _ROW_OF_BATCH: Final = re.compile(r"\brow (\d+) of this batch")
 """How the service names another row of a call; people count the lines of their file."""

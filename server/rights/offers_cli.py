@@ -72,17 +72,23 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     The first line names the columns: promotion, one of member_id, card_number, phone, digital_token; valid_from and
     valid_until as YYYY-MM-DD. Exit code 1 means that rows were refused.
     """
+    seen: dict[tuple[str, bytes], tuple[int, str, str]] = {}
 
     def message_of(row: Row) -> rights_pb2.OfferAssignment:
         promotion_id = row.text("promotion") or promotion
         if not promotion_id:
             row.wrong("promotion", "is empty, and there is no --promotion")
-        return rights_pb2.OfferAssignment(
+        offer = rights_pb2.OfferAssignment(
             promotion_id=promotion_id,
             member=present_member_of(row),
             valid_from=row.text("valid_from") or valid_from,
             valid_until=row.text("valid_until") or valid_until,
         )
+        days = (offer.valid_from, offer.valid_until)
+        first = seen.setdefault((promotion_id, offer.member.SerializeToString()), (row.line, *days))
+        if first[1:] != days and not remove:
+            row.wrong("promotion", f"stands in line {first[0]} already, with other days: leave one of them out")
+        return offer
 
     done: Counter[str] = Counter()
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):

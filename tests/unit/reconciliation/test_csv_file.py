@@ -98,7 +98,7 @@ def test_row(tmp_path: Path, text: str, row: Message) -> None:
         pytest.param("12,3,2026-03-01,9,1,2,,", "last_number", "leaves room for 2 numbers", id="no room"),
         pytest.param("12,3,2026-03-01,9,,,,", "first_number", "must be given", id="no numbers"),
         pytest.param("12,3,2026-03-01,1,5,2,,", "last_number", "must be at least the first number, 5", id="backwards"),
-        pytest.param("12,3,2026-03-01,1,1,2,,,x", "", "more values than", id="more values than columns"),
+        pytest.param("12,3,2026-03-01,1,1,2,,,x", "", "values more than", id="more values than columns"),
     ],
 )
 def test_fault_names_line_and_column(tmp_path: Path, values: str, column: str, text: str) -> None:
