@@ -93,7 +93,7 @@ def test_what_a_library_writes_is_read_back(
     table: list[list[str]], delimiter: str, line_end: str, quoting: int
 ) -> None:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]
+    writer = csv.writer(file, delimiter=delimiter, lineterminator=line_end, quoting=quoting)  # type: ignore[arg-type]  # an int
     writer.writerows(table)
     sound = [(line, row, "") for line, row in enumerate(table, start=1)]
     if quoting == csv.QUOTE_MINIMAL:  # a line that is blank to the eye is no record
