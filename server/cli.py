@@ -31,7 +31,10 @@ MOUNTED: Final = {
     "finance": Mounted("server.finance.cli", "Reports, point values, closing days and months."),
     "keys": Mounted("server.keys_cli", "Issue and revoke keys of the back office."),
     "ledger": Mounted("server.ledger_cli", "Verify the books; rebuild what is computed from them."),
-    "members": Mounted("server.members.cli", "Import members from a CSV file; merge two records of one person."),
+    "members": Mounted(
+        "server.members.cli",
+        "Show, find, block, change and import members; replace cards; merge two records of one person.",
+    ),
     "offers": Mounted("server.rights.offers_cli", "Assign promotions to members; show what a member has."),
     "products": Mounted("server.products_cli", "Load the catalogue from a CSV file; show an article."),
     "reconcile": Mounted("server.reconciliation.cli", "Registers' day totals against the ledger, and the breaks."),

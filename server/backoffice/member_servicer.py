@@ -16,6 +16,7 @@ from server.edge import Caller, Role, check
 from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.members.identifiers import read_member_id
+from server.members.profile import ProfileDesk
 from server.members.records import MemberRow, living_id
 from server.members.registry import IMPORT, AdminMessage, Placed, Registry
 
@@ -30,6 +31,7 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     "SetMemberStatus": _MEMBER_KEEPERS,
     "ReplaceCard": _MEMBER_KEEPERS,
     "SetCardStatus": _MEMBER_KEEPERS,
+    "ChangeMember": _MEMBER_KEEPERS,
     "ImportMembers": _MEMBER_KEEPERS,
 }
 BATCH_METHODS: Final = frozenset({"ImportMembers"})
@@ -39,9 +41,12 @@ BATCH_METHODS: Final = frozenset({"ImportMembers"})
 class MemberServicer:
     """Answers the calls of MemberService."""
 
-    def __init__(self, registry: Registry, pool: Pool, books: int, clock: Clock = utc_now) -> None:
-        """Take the registry, a pool for reading balances, and the ledger's number of books."""
+    def __init__(
+        self, registry: Registry, profiles: ProfileDesk, pool: Pool, books: int, clock: Clock = utc_now
+    ) -> None:
+        """Take what changes members, a pool for reading balances, and the ledger's number of books."""
         self._registry = registry
+        self._profiles = profiles
         self._pool = pool
         self._books = books
         self._clock = clock
@@ -89,6 +94,15 @@ class MemberServicer:
             message, member_id, request.card_number, request.status, self._clock()
         )
         return member_pb2.SetCardStatusResponse(member=await self._shown(row))
+
+    async def change_member(
+        self, request: member_pb2.ChangeMemberRequest, caller: Caller
+    ) -> member_pb2.ChangeMemberResponse:
+        """Change name, birthday, language or phone."""
+        message = AdminMessage.of(request.message_id, request)
+        member_id = read_member_id(request.member_id, "member_id")
+        row = await self._profiles.change(message, member_id, request, self._clock())
+        return member_pb2.ChangeMemberResponse(member=await self._shown(row))
 
     async def import_members(
         self, request: member_pb2.ImportMembersRequest, caller: Caller

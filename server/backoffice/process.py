@@ -38,6 +38,7 @@ from server.edge import service_handler
 from server.hosting import Port, answer_until, edge_of, tracing_of
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.merge import Merger
+from server.members.profile import ProfileDesk
 from server.members.registry import Registry
 from server.reload import Reloader
 from server.rights.audience import AudienceDesk
@@ -67,7 +68,7 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         await reloader.start()
         reader = IdentifierReader.of_settings(settings.card_schemes, settings.default_region)
         registry = Registry(pool, reader, hashes, books)
-        members = member_servicer.MemberServicer(registry, pool, books)
+        members = member_servicer.MemberServicer(registry, ProfileDesk(registry, hashes, books), pool, books)
         stores = store_servicer.StoreServicer(StoreRegistry(pool, hashes), ProductRegistry(pool))
         programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool), pool, rules)
         rights = _rights(pool, reader, hashes, books)

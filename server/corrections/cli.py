@@ -28,7 +28,8 @@ from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back
 from server.clock import utc_now
 from server.command import fail, load_settings
 from server.finance.terminal import report_console, show
-from server.members.cli import decimal, find_member
+from server.members.cli import find_member
+from server.members.showing import decimal
 from server.promotions import Programme, load_programme
 
 PAGE_SIZE: Final = 1000

@@ -143,7 +143,7 @@ class Placed(NamedTuple):
     already_there: bool
 
 
-class _Raced(Exception):
+class Raced(Exception):
     """Somebody else took an identifier or a member id meanwhile: decide again, with what they wrote."""
 
 
@@ -185,7 +185,7 @@ class Registry:
             if isinstance(outcome, Refused):
                 raise outcome
             if outcome is not draft:
-                raise _taken(draft.claims[0].field) if draft.claims else _id_taken("member.member_id")
+                raise identifier_taken(draft.claims[0].field) if draft.claims else _id_taken("member.member_id")
             await self._insert(conn, draft.row.book, [draft])
             return MemberChange(draft.row.member_id, 1, draft.row.registered_at)
 
@@ -217,7 +217,7 @@ class Registry:
         new = self._reader.card(new_number, "new_card_number")
         old = self._reader.card(old_number, "old_card_number") if old_number else None
         if new == old:
-            raise _taken("new_card_number")
+            raise identifier_taken("new_card_number")
 
         async def work(conn: Connection) -> MemberChange:
             row = await self._locked(conn, member_id)
@@ -299,7 +299,7 @@ class Registry:
                             await append_member_changes(conn, book_of_member(member_id, self._books), [change], now)
                     concerned = known or member_id
                     return (await read_members(conn, [concerned], self._books))[concerned]
-            except (_Raced, asyncpg.DeadlockDetectedError):
+            except (Raced, asyncpg.DeadlockDetectedError):
                 continue
         raise _raced_too_often()
 
@@ -356,7 +356,7 @@ class Registry:
                         changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
                         await append_member_changes(conn, book, changes, now)
                 return [Placed(o.row.member_id, already_there=False) if isinstance(o, Draft) else o for o in outcomes]
-            except (_Raced, asyncpg.DeadlockDetectedError):
+            except (Raced, asyncpg.DeadlockDetectedError):
                 continue
         return [_raced_too_often()] * len(drafts)
 
@@ -369,7 +369,7 @@ class Registry:
         # A statement of its own: the row of somebody we waited for is invisible to the one above.
         earlier = await conn.fetchrow(READ_MESSAGE, message.message_id)
         if earlier is None:
-            raise _Raced
+            raise Raced
         if earlier["content_hash"] != content_hash:
             raise Refused(
                 api.REFUSAL_REASON_MESSAGE_ID_REUSED,
@@ -400,14 +400,14 @@ class Registry:
         known = list({outcome for outcome in outcomes if isinstance(outcome, UUID)})
         records = await read_members(conn, known, self._books) if known else {}
         if len(records) != len(known):
-            raise _Raced
+            raise Raced
         return [
             compare(draft, records[outcome]) if isinstance(outcome, UUID) else outcome
             for draft, outcome in zip(drafts, outcomes, strict=True)
         ]
 
     async def _insert(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> None:
-        """Insert members and identifiers of one book; _Raced if one of them is there by now."""
+        """Insert members and identifiers of one book; Raced if one of them is there by now."""
         rows = [draft.row for draft in drafts]
         made = await conn.fetch(
             INSERT_MEMBERS,
@@ -431,7 +431,7 @@ class Registry:
             [member_id for _, member_id in claims],
         )
         if len(made) != len(rows) or len(taken) != len(claims):
-            raise _Raced
+            raise Raced
 
     async def _locked(self, conn: Connection, member_id: UUID) -> MemberRow:
         return await lock_present(conn, member_id, self._books)
@@ -446,8 +446,8 @@ class Registry:
             if await conn.fetch(INSERT_IDENTIFIERS, row.book, [new_hash], [new.kind], [row.member_id]):
                 return
             if await conn.fetchrow(READ_OWNERS, [new_hash]):
-                raise _taken("new_card_number")
-            raise _Raced
+                raise identifier_taken("new_card_number")
+            raise Raced
 
         steps: dict[bytes, Callable[[], Awaitable[object]]] = {new_hash: give}
         if old:
@@ -470,7 +470,7 @@ def place(draft: Draft, owners: Mapping[bytes, UUID], is_present: bool) -> Draft
     if draft.id_given:
         foreign = holders - {draft.row.member_id}
         if foreign:
-            return _taken(next(c.field for c in draft.claims if owners.get(c.hash) in foreign))
+            return identifier_taken(next(c.field for c in draft.claims if owners.get(c.hash) in foreign))
         if not is_present:
             return draft
         free = [claim.field for claim, owner in zip(draft.claims, held, strict=True) if owner is None]
@@ -479,7 +479,7 @@ def place(draft: Draft, owners: Mapping[bytes, UUID], is_present: bool) -> Draft
         return draft
     if len(holders) == 1 and None not in held:
         return holders.pop()
-    return _taken(next(claim.field for claim in draft.claims if claim.hash in owners))
+    return identifier_taken(next(claim.field for claim in draft.claims if claim.hash in owners))
 
 
 def compare(draft: Draft, record: MemberRow) -> Placed | Refused:
@@ -596,7 +596,8 @@ def _invalid(field: str, description: str) -> Refused:
     return Refused(api.REFUSAL_REASON_INVALID_REQUEST, f"{field} {description}", violations=[(field, description)])
 
 
-def _taken(field: str) -> Refused:
+def identifier_taken(field: str) -> Refused:
+    """Return the refusal of an identifier, in a request's field, that somebody else has."""
     return Refused(
         api.REFUSAL_REASON_IDENTIFIER_TAKEN,
         f"{field} already belongs to a member: find that member by it, or give another one",

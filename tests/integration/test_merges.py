@@ -26,6 +26,7 @@ from server.database import connection
 from server.errors import Refused
 from server.members.directory import Found
 from server.members.merge import Merger
+from server.members.profile import ProfileDesk
 from server.members.records import MemberRow
 from server.members.registry import AdminMessage
 from tests.integration.back_office import BOOKS, HASHES, NOW, OLENA, BackOffice, back_office_over, connect_writer
@@ -130,6 +131,18 @@ async def reason_of(call: Awaitable[object]) -> str:
     with pytest.raises(Refused) as refused:
         await call
     return refused.value.reason_name
+
+
+async def test_a_phone_that_came_with_a_merge_can_become_the_first(merges: Merges, olena: UUID, anna: UUID) -> None:
+    merged = await merges.merge(anna, olena)
+    assert (merged.phone, merged.further_phones) == ("+380501234567", ("+380507654321",))
+    request = member_pb2.ChangeMemberRequest(message_id=str(uuid4()), member_id=str(olena), phone="050 765 43 21")
+    profiles = ProfileDesk(merges.office.registry, HASHES, BOOKS)
+    changed = await profiles.change(AdminMessage.of(request.message_id, request), olena, request, NOW)
+    assert (changed.phone, changed.further_phones, changed.name) == ("+380507654321", (), "Olena Koval")
+    assert (await merges.office.registry.find(api.Identifier(phone="+380507654321"))).member_id == olena
+    assert await reason_of(merges.office.registry.find(api.Identifier(phone="+380501234567"))) == "NOT_FOUND"
+    await merges.assert_sound()
 
 
 def same_book(one: UUID, inside: bool) -> UUID:
