@@ -73,6 +73,11 @@ def old_release(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+def _books_as_before() -> bool:
+    current: int = semantics.CURRENT
+    return current == semantics.FIRST
+
+
 async def sell_as_before(books: BooksUnderTest, case: Overspent, monkeypatch: pytest.MonkeyPatch) -> Booked:
     """Let the old release book the purchase as it planned it: what points pay is spread over what they might pay."""
     await books.append([purchase(1, ANNA, earn=[20_000])])
@@ -93,7 +98,7 @@ async def bring_back(
     terms = (await read_receipts(owner, [key]))[key].lots
     asked = [(line, 1000) for line in lines]
     back = goods_return(number, bought, asked, terms=terms)
-    if semantics.CURRENT == semantics.FIRST:  # it knew no kinds of keys
+    if _books_as_before():  # it knew no kinds of keys
         back = replace(back, business_key=business_key(receipt_key(number)))
     (booked,) = await books.append([back])
     return journal_pb2.Event.FromString(booked.event).goods_return

@@ -47,6 +47,7 @@ from server.gather import Gatherer
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.merge import Merger
+from server.members.profile import ProfileDesk
 from server.members.registry import Registry
 from server.rights.audience import AudienceDesk
 from server.rights.coupon_desk import CouponDesk
@@ -214,7 +215,8 @@ def _back_office(
     rights = rights_servicer.RightsServicer(
         CouponDesk(pool, finder, HASHES), AudienceDesk(pool, finder), RightsViewer(pool, finder, BOOKS), clock
     )
-    members = member_servicer.MemberServicer(registry, pool, BOOKS, clock)
+    profiles = ProfileDesk(registry, HASHES, BOOKS)
+    members = member_servicer.MemberServicer(registry, profiles, pool, BOOKS, clock)
     finance = finance_servicer.FinanceServicer(pool, rules, clock)
     return [
         _handlers(member_pb2, "MemberService", members, member_servicer.ALLOWED, edge),
