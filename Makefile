@@ -9,7 +9,7 @@ SOURCES_OF_API := $(shell find proto -name '*.proto') proto/generate.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve test check bench bench-full adversity proto wheel lock clean
+.PHONY: help setup demo serve test check bench bench-full adversity proto released wheel lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,12 +25,13 @@ serve: setup ## Run the service on an embedded database, with keys of its own
 test: setup ## Run all tests, in JOBS=2 processes; JOBS=0 for one
 	$(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-check: setup ## Run linters, formatter, type checker, layer contracts and the API's linter
+check: setup ## Run linters, formatter, type checker, layer contracts, and what the API must keep
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint .generated/api.binpb --config proto/buf.yaml
+	$(BIN)/buf breaking .generated/api.binpb --against proto/released.binpb.gz --config proto/buf.yaml
 
 bench: setup ## Measure everything in short rounds, and write a report with plots (about 8 minutes)
 	$(BIN)/python -m benchmarks.report $(ARGS)
@@ -43,6 +44,9 @@ adversity: setup ## Harm a running service 500 times under load, and prove that 
 
 proto: setup ## Generate the Python API again
 	$(BIN)/python proto/generate.py
+
+released: setup ## Keep the API as it is now: later ones must not break it. To be run at each release
+	$(BIN)/python proto/generate.py --released
 
 wheel: setup ## Build the wheel into dist/
 	$(BIN)/python -m hatchling build -t wheel

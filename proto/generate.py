@@ -1,12 +1,14 @@
 """Generate the Python API package from the proto files.
 
-Run as ``python proto/generate.py`` (writes into ``.generated/``), or by the wheel build as its build hook. The
-package keeps the proto files' own import path, ``tallypoint.v1``, and lives outside ``proto/`` so that this
-folder stays free of Python packages.
+Run as ``python proto/generate.py`` (writes into ``.generated/``), or by the wheel build as its build hook. With
+``--released`` it keeps the API for `make check`, which refuses whatever would break it later. The package keeps the
+proto files' own import path, ``tallypoint.v1``, and lives outside ``proto/`` so that this folder stays free of Python
+packages.
 """
 
 from __future__ import annotations
 
+import gzip
 import shutil
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from protovalidate._gen.buf.validate import validate_pb  # the only place that c
 ROOT = Path(__file__).resolve().parent.parent
 PROTO_DIR = ROOT / "proto"
 OUTPUT_DIR = ROOT / ".generated"
+RELEASED = PROTO_DIR / "released.binpb.gz"
 RULES_PROTO = "buf/validate/validate.proto"
 PACKAGES = ("tallypoint", "tallypoint/v1", "buf", "buf/validate")
 
@@ -44,6 +47,14 @@ def generate(output_dir: Path = OUTPUT_DIR) -> None:
         (fresh / "tallypoint" / "py.typed").touch()
         shutil.rmtree(output_dir, ignore_errors=True)
         shutil.copytree(fresh, output_dir)
+
+
+def keep_as_released(output_dir: Path = OUTPUT_DIR) -> None:
+    """Keep the generated descriptors, without comments, as those of the last release."""
+    descriptors = descriptor_pb2.FileDescriptorSet.FromString((output_dir / "api.binpb").read_bytes())
+    for file in descriptors.file:
+        file.ClearField("source_code_info")
+    RELEASED.write_bytes(gzip.compress(descriptors.SerializeToString(deterministic=True), mtime=0))
 
 
 def write_rules_descriptors(path: Path) -> None:
@@ -95,3 +106,5 @@ else:
 
 if __name__ == "__main__":
     generate()
+    if "--released" in sys.argv[1:]:
+        keep_as_released()
