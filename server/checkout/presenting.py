@@ -107,11 +107,13 @@ async def present(
     A use that ``checkout_key`` itself keeps counts as free for it. Without ``with_uses`` the books are left to say,
     under the fence, whether a use is left.
     """
-    wanted = tuple(dict.fromkeys(map(normal_code, codes)))
-    if not wanted:
+    shown = {normal_code(code): code for code in codes}
+    if not shown:
         return NOTHING
-    named = [code for code in wanted if code not in rules.generic_codes]
-    records = await lookups.coupons.look_up(named) if named else {}
+    named = [text for code, text in shown.items() if code not in rules.generic_codes]
+    found = await lookups.coupons.look_up(named) if named else {}
+    records = {record.code: record for record in found.values()}
+    wanted = tuple(dict.fromkeys(found[code].code if code in found else code for code in shown))
     taken = await lookups.books.coupon_uses(list(records)) if records and with_uses else {}
     usable, claims, refused = [], [], {}
     for code in wanted:

@@ -10,7 +10,7 @@ from tallypoint.v1 import checkout_pb2, journal_pb2
 
 from server.crm.tables import CouponEventRow, DrawEntryRow, TierChangeRow, UnitPointsRow, WithheldRow
 from server.crm.text import stored
-from server.rights.codes import normal_code
+from server.rights.codes import former_code
 
 if TYPE_CHECKING:
     from ledger.journal import EntryRecord
@@ -64,8 +64,9 @@ def _unit_points(entry: EntryRecord, kind: str, told: checkout_pb2.UnitSettlemen
 
 def _coupon_events(entry: EntryRecord, event: journal_pb2.Event, kind: str) -> Iterator[CouponEventRow]:
     purchase = event.purchase
-    promotions = {normal_code(each.code): each.promotion_ids for each in purchase.coupons}
-    series = {normal_code(each.code): each.series for each in purchase.facts.coupons}
+    # In the form that codes of the oldest entries have as well: rows of an entry never change.
+    promotions = {former_code(each.code): each.promotion_ids for each in purchase.coupons}
+    series = {former_code(each.code): each.series for each in purchase.facts.coupons}
     facts = (entry.booked_at, entry.member_id, kind)
     for ordinal, change in enumerate(event.coupon_changes, start=1):
         code, used = change.code, change.action == journal_pb2.COUPON_ACTION_USED

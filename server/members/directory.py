@@ -178,8 +178,10 @@ class Directory:
         follows, forgotten = self._known_number, self._forgotten
         before = [] if follows is None else [follows(book) for book in range(self._books)]
         try:
-            normal = self._reader.read(identifier)
+            normal, *former = self._reader.forms(identifier)
             record = await self._records.get(self._key(normal))
+            if record is None and former:
+                record = await self._records.get(self._key(former[0]))
         except Refused as refusal:
             return Lookup(None, refusal)
         lookup = _judge(normal, record)

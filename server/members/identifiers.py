@@ -135,6 +135,18 @@ class IdentifierReader:
             violations=[("identifier.kind", "exactly one kind must be set")],
         )
 
+    def forms(self, identifier: api.Identifier) -> tuple[NormalIdentifier, ...]:
+        """Return all forms under which an identifier may be kept, today's first; refused as `read` refuses.
+
+        Releases up to 0.4 kept tokens of digital cards with what the scanner says before them. Who registered so is
+        still found by the same scanner.
+        """
+        token = identifier.digital_token
+        normal = self.read(identifier)
+        if not token or normal.value == token or not _TOKEN.fullmatch(token):
+            return (normal,)
+        return normal, NormalIdentifier(api.IDENTIFIER_KIND_DIGITAL_TOKEN, token)
+
     def card(self, text: str, field: str = "identifier.card_number") -> NormalIdentifier:
         """Return a card number as digits, its check digit verified; CARD_FOREIGN or CARD_CHECK_DIGIT_WRONG if not.
 

@@ -159,12 +159,13 @@ class Registry:
 
     async def find(self, identifier: api.Identifier) -> MemberRow:
         """Return a member's record by any identifier, blocked ones too; Refused NOT_FOUND if there is none."""
-        wanted = self._reader.read(identifier)
+        wanted, *former = self._reader.forms(identifier)
         async with connection(self._pool) as conn:
             if wanted.kind == api.IDENTIFIER_KIND_MEMBER_ID:
                 member_id: UUID | None = UUID(wanted.value)
             else:
-                owners = await conn.fetch(READ_OWNERS, [self._hashes.of_identifier(wanted)])
+                hashes = [self._hashes.of_identifier(one) for one in (wanted, *former)]
+                owners = await conn.fetch(READ_OWNERS, hashes)
                 member_id = owners[0]["member_id"] if owners else None
             found = await read_members(conn, [member_id], self._books) if member_id else {}
         if member_id is None or member_id not in found:

@@ -28,6 +28,14 @@ def normal_code(text: str) -> str:
     return scanned_code(text.upper())
 
 
+def former_code(text: str) -> str:
+    """Return the form in which releases up to 0.4 kept a code: what they kept is found, and stays what it is.
+
+    It had letters of full width, and what a scanner says before a code.
+    """
+    return "".join(text.split()).upper()
+
+
 def code_of(number: int) -> str:
     """Return the code that stands for a number, such as a keyed hash: the same for numbers equal modulo 23^11.
 

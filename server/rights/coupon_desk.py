@@ -16,7 +16,7 @@ from server.edge import check, invalid_request
 from server.errors import Refused
 from server.members.identifiers import KeyedHash
 from server.rights.codes import ALPHABET, CODE_LENGTH, MAX_CODE_LENGTH, code_of, is_own_code, normal_code
-from server.rights.coupons import CouponRecord, read_coupons
+from server.rights.coupons import CouponRecord, find_coupons, read_coupons
 from server.rights.people import MemberFinder
 from server.rights.rows import Days, read_days
 
@@ -278,13 +278,13 @@ async def _any_known(conn: Connection, codes: Sequence[str]) -> bool:
 
 
 async def _known(conn: Connection, codes: Sequence[str]) -> tuple[list[str], dict[int, Refused]]:
-    """Return the normal forms of those codes that coupons have, and the refusals of the others by their place."""
+    """Return those codes that coupons have, as they are kept, and the refusals of the others by their place."""
     normal = [normal_code(code) for code in codes]
-    present = await read_coupons(conn, normal)
+    present = await find_coupons(conn, codes)
     refused = {
         index: coupon_unknown(code, f"codes[{index}]") for index, code in enumerate(normal) if code not in present
     }
-    return sorted(present), refused
+    return sorted(coupon.code for coupon in present.values()), refused
 
 
 def _count(status: str) -> int:

@@ -12,7 +12,7 @@ import asyncpg
 
 from ledger.books import book_of_member
 from server.gather import Gatherer
-from server.rights.codes import code_of, normal_code
+from server.rights.codes import code_of, former_code, normal_code
 
 if TYPE_CHECKING:
     from server.database import Connection
@@ -108,12 +108,15 @@ class CouponReader:
     async def look_up(self, codes: Iterable[str]) -> Mapping[str, CouponRecord]:
         """Return the coupons that have these codes, by their normal form; unknown ones are left out.
 
+        A coupon of releases up to 0.4 may have another code than the form that it is found by, see `former_code`.
+
         Raises:
             Refused: LEDGER_UNAVAILABLE, OVERLOADED.
         """
-        wanted = list(dict.fromkeys(map(normal_code, codes)))
-        found = await asyncio.gather(*map(self._records.get, wanted))
-        return {code: records[0] for code, records in zip(wanted, found, strict=True) if records}
+        forms = {normal_code(code): former_code(code) for code in codes}
+        wanted = list(dict.fromkeys((*forms, *forms.values())))
+        records = await asyncio.gather(*map(self._records.get, wanted))
+        return _by_normal_form(forms, {code: one[0] for code, one in zip(wanted, records, strict=True) if one})
 
     async def usable_of(
         self, book: int, member_id: UUID, day: date, merged_from: Sequence[UUID] = ()
@@ -155,6 +158,16 @@ async def _read_usable(conn: Connection, questions: Sequence[_OfMember]) -> dict
     for row in rows:
         found.setdefault(questions[row["place"]], []).append(_record(row))
     return {question: tuple(records) for question, records in found.items()}
+
+
+def _by_normal_form(forms: Mapping[str, str], found: Mapping[str, CouponRecord]) -> dict[str, CouponRecord]:
+    return {code: found.get(code) or found[old] for code, old in forms.items() if code in found or old in found}
+
+
+async def find_coupons(conn: Connection, codes: Iterable[str]) -> dict[str, CouponRecord]:
+    """Return the coupons that have these codes, as `CouponReader.look_up` does."""
+    forms = {normal_code(code): former_code(code) for code in codes}
+    return _by_normal_form(forms, await read_coupons(conn, list({*forms, *forms.values()})))
 
 
 async def read_coupons(conn: Connection, codes: Sequence[str]) -> dict[str, CouponRecord]:

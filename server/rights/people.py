@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
@@ -55,22 +56,22 @@ class MemberFinder:
 
         The field at fault is named from the row on: `field` is the row's field with the identifier.
         """
-        hashes: dict[int, bytes] = {}
+        hashes: dict[int, list[bytes]] = {}
         ids: dict[int, UUID] = {}
         refused: dict[int, Refused] = {}
         for key, identifier in identifiers.items():
             try:
                 check(identifier)
-                normal = self._reader.read(identifier)
+                normal, *former = self._reader.forms(identifier)
             except Refused as refusal:
                 refused[key] = _within(refusal, field)
                 continue
             if normal.kind == api.IDENTIFIER_KIND_MEMBER_ID:
                 ids[key] = UUID(normal.value)
             else:
-                hashes[key] = self._hashes.of_identifier(normal)
-        owners = await self._owners(conn, hashes.values()) if hashes else {}
-        ids.update((key, owners[one]) for key, one in hashes.items() if one in owners)
+                hashes[key] = [self._hashes.of_identifier(form) for form in (normal, *former)]
+        owners = await self._owners(conn, chain.from_iterable(hashes.values())) if hashes else {}
+        ids.update((key, owners[one]) for key, forms in hashes.items() for one in reversed(forms) if one in owners)
         present = await self._present(conn, set(ids.values()), lock=lock)
         people = {key: self._person(present[one]) for key, one in ids.items() if one in present}
         unknown = set(identifiers) - set(people) - set(refused)

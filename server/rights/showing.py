@@ -18,6 +18,7 @@ from server.members.records import living_id, read_members
 from server.rights.audience import read_audience
 from server.rights.codes import normal_code
 from server.rights.coupon_desk import coupon_unknown
+from server.rights.coupons import find_coupons
 from server.rights.people import MemberFinder
 from server.rights.rows import text_of
 
@@ -83,12 +84,13 @@ class RightsViewer:
         """Return a coupon with its uses; Refused COUPON_UNKNOWN if there is none."""
         code = normal_code(text)
         async with connection(self._pool) as conn:
-            row = await conn.fetchrow(READ_COUPON, code) if code.isprintable() else None
-            if row is None:
+            kept = (await find_coupons(conn, [text])).get(code)
+            row = await conn.fetchrow(READ_COUPON, kept.code) if kept is not None else None
+            if kept is None or row is None:
                 raise coupon_unknown(code, "code")
             owner = await living_id(conn, row["member_id"], self._books) if row["member_id"] else None
             coupon = _coupon(row, owner)
-            coupon.taken.extend(await _uses(conn, code))
+            coupon.taken.extend(await _uses(conn, kept.code))
         return coupon
 
     async def of_member(self, identifier: api.Identifier) -> rights_pb2.ListMemberRightsResponse:

@@ -157,6 +157,20 @@ def test_identifier_is_read_by_its_kind(identifier: api.Identifier, normal: Norm
 
 
 @pytest.mark.parametrize(
+    ("identifier", "forms"),
+    [
+        (api.Identifier(digital_token="abcdef-12"), ["abcdef-12"]),
+        (api.Identifier(digital_token="]C1abcdef-12"), ["abcdef-12", "]C1abcdef-12"]),
+        (api.Identifier(digital_token="abcdef-12\n"), ["abcdef-12"]),
+        (api.Identifier(phone="067 123 45 67"), ["+380671234567"]),
+    ],
+    ids=str,
+)
+def test_an_identifier_has_the_forms_under_which_it_may_be_kept(identifier: api.Identifier, forms: list[str]) -> None:
+    assert [form.value for form in READER.forms(identifier)] == forms
+
+
+@pytest.mark.parametrize(
     "identifier",
     [
         pytest.param(api.Identifier(), id="empty"),
