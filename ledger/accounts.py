@@ -1,4 +1,4 @@
-"""The accounts that take the place of the programme's own: settlement accounts of coalition partners.
+"""What the accounts of postings mean, and which take the place of the programme's own: those of coalition partners.
 
 A partner has one account. What it issues is debited there instead of ISSUED, and what points pay in its stores is
 credited there instead of REDEEMED, so its balance is what the partner and the programme owe each other. Which of the
@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import FIRST_PARTNER_ACCOUNT, ISSUED, REDEEMED
+from ledger.model import ADJUSTED, EXPIRED, FIRST_PARTNER_ACCOUNT, ISSUED, REDEEMED
 
 _RETURN = int(journal_pb2.ENTRY_KIND_RETURN)
+
+LOST = frozenset({EXPIRED, ADJUSTED})
+"""Where points of a lot are gone that no return can ask for again: they lapsed, or were taken by hand."""
 
 
 def is_partner(account: int) -> bool:

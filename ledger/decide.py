@@ -23,7 +23,8 @@ from typing import Any
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger import receipts, semantics, usage
+from ledger import receipts, refunds, semantics, usage
+from ledger.accounts import LOST
 from ledger.chain import entry_hash
 from ledger.model import (
     ADJUSTED,
@@ -170,6 +171,8 @@ def _accept(state: BookState, decision: Decision, draft: Draft) -> None:
     """Make what an entry moved part of the batch."""
     decision.postings += draft.postings
     decision.lots.update(draft.lots)
+    if state.lost:
+        _note_lost(state, draft)
     state.accounts.update(draft.touched)
     decision.touched.update(draft.touched)
     if draft.began is not None:
@@ -182,6 +185,14 @@ def _accept(state: BookState, decision: Decision, draft: Draft) -> None:
         purchase_number, so_far = draft.returned
         state.returned[purchase_number] = so_far
         decision.returns[purchase_number] = draft.number
+
+
+def _note_lost(state: BookState, draft: Draft) -> None:
+    """Note what an entry lets lapse of purchases that come back later in the batch."""
+    for posting in draft.postings:
+        if posting.credit in LOST and posting.lot_number in state.lost:
+            lost = state.lost[posting.lot_number]
+            lost[posting.lot_ordinal] = lost.get(posting.lot_ordinal, 0) + posting.points_minor
 
 
 # --- purchases ----------------------------------------------------------------------------------------------------
@@ -309,7 +320,7 @@ def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKe
 def _return(state: BookState, command: Return, draft: Draft) -> journal_pb2.Event | Refused:
     """Bring goods back: points go back to the lots they came from, what was earned is taken back."""
     purchase = journal_pb2.Event.FromString(command.purchase)
-    return receipts.settle_return(state, command, draft, purchase)
+    return refunds.settle_return(state, command, draft, purchase)
 
 
 # --- time, corrections, the rest ----------------------------------------------------------------------------------

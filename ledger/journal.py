@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
 
+from ledger.accounts import LOST
 from ledger.chain import entry_hash
 from ledger.model import Booked, Head, LotTerms
 
@@ -106,3 +107,46 @@ async def read_lot_terms(
     numbers, ordinals = zip(*wanted, strict=True)
     rows = await conn.fetch(READ_LOT_TERMS, book, numbers, ordinals, timeout=timeout_seconds)
     return {(number, ordinal): LotTerms(*terms) for number, ordinal, *terms in rows}
+
+
+# Read what has left the lots that purchases granted for good. $2 are their members, $3 their numbers.
+READ_LOST = """
+SELECT p.lot_number, p.number, p.lot_ordinal, p.points_minor
+FROM unnest($2::uuid[], $3::bigint[]) AS wanted (member_id, purchase_number)
+JOIN ledger.entry e ON e.book = $1 AND e.member_id = wanted.member_id AND e.number >= wanted.purchase_number
+JOIN ledger.posting p ON p.book = e.book AND p.number = e.number AND p.lot_number = wanted.purchase_number
+WHERE p.credit = ANY ($4)
+"""
+
+
+class Loss(NamedTuple):
+    """Points that left a purchase's lot for good: by which entry, of which lot of that purchase, how many."""
+
+    number: int
+    ordinal: int
+    points_minor: int
+
+
+async def read_lost(
+    conn: asyncpg.Connection, book: int, purchases: Mapping[int, uuid.UUID], timeout_seconds: float = 10.0
+) -> dict[int, list[Loss]]:
+    """Return what lapsed out of the lots of purchases, or was taken out of them by hand, by the purchases' numbers.
+
+    ``purchases`` has the members by the numbers.
+    """
+    found: dict[int, list[Loss]] = {number: [] for number in purchases}
+    if purchases:
+        members, numbers = list(purchases.values()), list(purchases)
+        for lot_number, *loss in await conn.fetch(
+            READ_LOST, book, members, numbers, list(LOST), timeout=timeout_seconds
+        ):
+            found[lot_number].append(Loss(*loss))
+    return found
+
+
+def lost_by_lot(losses: Iterable[Loss]) -> dict[int, int]:
+    """Add losses of one purchase's lots up by the lots' ordinals."""
+    lost: dict[int, int] = defaultdict(int)
+    for loss in losses:
+        lost[loss.ordinal] += loss.points_minor
+    return lost

@@ -181,6 +181,9 @@ class BookState:
     """The newest hold of each checkout key concerned, if it is over."""
     returned: dict[int, journal_pb2.ReturnedSoFar] = field(default_factory=dict)
     """What became of purchases by their returns, by the purchase's number."""
+    lost: dict[int, dict[int, int]] = field(default_factory=dict)
+    """What has lapsed out of the lots of purchases that come back, or was taken out of them by hand, by the purchase's
+    number and the lot's ordinal."""
     counters: dict[uuid.UUID, dict[str, Counter]] = field(default_factory=dict)
     """The counters of the members concerned, by member and key."""
     coupons: dict[str, dict[int, SlotUse]] = field(default_factory=dict)
@@ -381,7 +384,8 @@ class Return(Command):
     ``asked`` are (line number, quantity in thousandths); empty returns all that is left. ``lots`` has the terms of
     every lot from which the purchase spent points. ``clawback`` is a ``journal_pb2.ClawbackMode``. ``units`` and
     ``partners`` have the further units, and the accounts of the partners, that the purchase names by their codes.
-    Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
+    ``rates`` are (money, points) by the unit's code, empty for the programme's own: what is kept back for points that
+    cannot be taken back. Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
     """
 
     unit: Unit
@@ -393,6 +397,7 @@ class Return(Command):
     expired_grace_days: int = 0
     units: Mapping[str, Unit] = field(default_factory=dict)
     partners: Mapping[str, int] = field(default_factory=dict)
+    rates: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,30 +8,22 @@ it earns. Points of partners are granted from, and redeemed to, the partners' se
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from tallypoint.v1 import common_pb2, journal_pb2
+from tallypoint.v1 import common_pb2
 
-from ledger import returns, semantics
 from ledger.model import (
-    ISSUED,
     Account,
     BookState,
     Grant,
-    Lot,
-    LotTerms,
     OpenHold,
     Purchase,
-    Refused,
-    Return,
     Settlement,
     Spend,
     Unit,
 )
-from ledger.movement import END_CAPTURED, Draft, Movement, open_hold, spending_order, trial, write_balance
-from ledger.returns import OWN, LotPart, PlannedPoints
+from ledger.movement import END_CAPTURED, Draft, Movement, open_hold, write_balance
 
 # --- receipts -----------------------------------------------------------------------------------------------------
 
@@ -140,180 +132,3 @@ def _grant(own: Movement, settlement: Settlement, grant: Grant) -> None:
         settlement.pending_points_minor += grant.points_minor
     if paid:
         settlement.debt_paid_points_minor += paid
-
-
-# --- returns ------------------------------------------------------------------------------------------------------
-
-
-class _Clawback(NamedTuple):
-    """What became of points that were to be taken back."""
-
-    taken_minor: int
-    debt_minor: int
-    waived_minor: int
-
-
-def settle_return(
-    state: BookState, command: Return, draft: Draft, purchase: journal_pb2.Event
-) -> journal_pb2.Event | Refused:
-    """Reverse what the goods had spent and earned, each unit's points in their own unit."""
-    before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
-    began = before.semantics if before.lines else semantics.CURRENT
-    plan = returns.plan_return(
-        purchase, {line.line_number: line.quantity_milli for line in before.lines}, command.asked, began
-    )
-    if isinstance(plan, Refused):
-        return plan
-    settlement = Settlement(refund_points_minor=plan.refund_points_minor)
-    planned, so_far = plan.points(), _so_far(before)
-    for code in sorted({*planned, *so_far}):
-        points, tally = planned.get(code, PlannedPoints(0, 0, {})), so_far.setdefault(code, _no_returns(code))
-        tally.refund_points_minor += points.refund_minor
-        tally.clawback_due_points_minor += points.clawback_minor
-        if command.member_id is None:
-            continue
-        unit = command.units[code] if code else command.unit
-        movement = trial(state, draft, (command.member_id, unit.number))
-        _give_back_points(command, movement, purchase, points.refund_minor, tally)
-        clawback = _claw_back(command, movement, purchase, points.partners, tally)
-        movement.close()
-        _tell_returned(settlement, unit, code, points.refund_minor, clawback, movement.account)
-    told = _told(so_far, plan, began)
-    draft.returned = (command.purchase_number, told)
-    body = journal_pb2.GoodsReturn(
-        lines=plan.lines,
-        so_far=told,
-        refund_money_minor=plan.refund_money_minor,
-        coupon_codes=purchase.purchase.coupon_codes if plan.complete else (),
-    )
-    return journal_pb2.Event(goods_return=body, settlement=settlement)
-
-
-def _no_returns(code: str) -> journal_pb2.UnitReturnedSoFar:
-    return journal_pb2.UnitReturnedSoFar(unit=code)
-
-
-def _so_far(before: journal_pb2.ReturnedSoFar) -> dict[str, journal_pb2.UnitReturnedSoFar]:
-    """Return what earlier returns did by unit; the programme's own is always there."""
-    own = journal_pb2.UnitReturnedSoFar(
-        unit=OWN,
-        refund_points_minor=before.refund_points_minor,
-        clawback_due_points_minor=before.clawback_due_points_minor,
-        clawback_taken_points_minor=before.clawback_taken_points_minor,
-        clawback_debt_points_minor=before.clawback_debt_points_minor,
-    )
-    found = {OWN: own}
-    for each in before.units:
-        found[each.unit] = journal_pb2.UnitReturnedSoFar()
-        found[each.unit].CopyFrom(each)
-    return found
-
-
-def _told(
-    so_far: dict[str, journal_pb2.UnitReturnedSoFar], plan: returns.ReturnPlan, began: int
-) -> journal_pb2.ReturnedSoFar:
-    own = so_far[OWN]
-    return journal_pb2.ReturnedSoFar(
-        lines=plan.so_far,
-        refund_points_minor=own.refund_points_minor,
-        clawback_due_points_minor=own.clawback_due_points_minor,
-        clawback_taken_points_minor=own.clawback_taken_points_minor,
-        clawback_debt_points_minor=own.clawback_debt_points_minor,
-        complete=plan.complete,
-        units=[so_far[code] for code in sorted(so_far) if code],
-        semantics=began,
-    )
-
-
-def _tell_returned(
-    settlement: Settlement, unit: Unit, code: str, refund_minor: int, clawback: _Clawback, account: Account
-) -> None:
-    if code == OWN:
-        settlement.clawback_points_minor = clawback.taken_minor
-        settlement.clawback_debt_points_minor = clawback.debt_minor
-        settlement.clawback_waived_points_minor = clawback.waived_minor
-        write_balance(settlement, unit, account)
-        return
-    told = settlement.units.add(refund_points_minor=refund_minor, clawback_points_minor=clawback.taken_minor)
-    write_balance(told, unit, account)
-
-
-def _give_back_points(
-    command: Return,
-    movement: Movement,
-    purchase: journal_pb2.Event,
-    points_minor: int,
-    so_far: journal_pb2.UnitReturnedSoFar,
-) -> None:
-    """Put points back to the lots that they were spent from, those that live longest first."""
-    spent = returns.spent_lots(purchase, movement.key[1])
-    for part in returns.next_parts(spent, so_far.refund_points_minor - points_minor, points_minor):
-        terms = command.lots[(part.number, part.ordinal)]
-        where = (movement.key, part.number, part.ordinal)
-        emptied = movement.draft.lots.get(where) or movement.draft.earlier_lots.get(where)
-        lot = Lot(
-            part.number,
-            part.ordinal,
-            terms.granted_minor,
-            0,
-            pending=False,
-            active_at=terms.active_at,
-            expires_at=terms.expires_at,
-            cached=emptied is not None and emptied.cached,
-        )
-        reopened = _reopened(command, movement, part, terms)
-        movement.give_back(lot, part.points_minor, part.account, reopened=reopened)
-
-
-def _reopened(command: Return, movement: Movement, part: LotPart, terms: LotTerms) -> Grant | None:
-    if command.expired_grace_days == 0:
-        return None
-    expires_at = movement.draft.at + timedelta(days=command.expired_grace_days)
-    return Grant(part.points_minor, None, expires_at, terms.issued_at)
-
-
-def _claw_back(
-    command: Return,
-    movement: Movement,
-    purchase: journal_pb2.Event,
-    partners: Mapping[str, int],
-    so_far: journal_pb2.UnitReturnedSoFar,
-) -> _Clawback:
-    """Take back what the goods had earned: from the purchase's own lots, then from others, then as a debt.
-
-    What earlier returns of the purchase could not take is still due. The lots that the purchase spent come last, in
-    the order in which returns fill them: so it makes no difference whether points are given back first or taken back.
-
-    A partner is credited with all that it had granted for the goods, whatever the member still has: what is waived is
-    the programme's loss. So partners' accounts do not depend on the order of returns either.
-    """
-    due = so_far.clawback_due_points_minor - so_far.clawback_taken_points_minor - so_far.clawback_debt_points_minor
-    lots = _lots_to_take(command, movement, purchase)
-    owes = command.clawback == journal_pb2.CLAWBACK_MODE_DEBT
-    taken = debt = 0
-    shares = sorted((command.partners[partner], points) for partner, points in partners.items())
-    for account, share in (*shares, (ISSUED, due - sum(points for _, points in shares))):
-        part = movement.take_back(lots, share, account)
-        taken += part
-        if part < share and owes:
-            movement.owe(share - part, account)
-            debt += share - part
-        elif part < share and account != ISSUED:
-            movement.make_good(share - part, ISSUED, account)
-    so_far.clawback_taken_points_minor += taken
-    so_far.clawback_debt_points_minor += debt
-    return _Clawback(taken, debt, due - taken - debt)
-
-
-def _lots_to_take(command: Return, movement: Movement, purchase: journal_pb2.Event) -> Sequence[tuple[int, int]]:
-    """Return the lots from which points may be taken back, in order."""
-    unit = movement.key[1]
-    granted = set(returns.granted_lots(purchase, command.purchase_number, unit))
-    lots = spending_order(movement.account.lots or ())
-    own = [(lot.number, lot.ordinal) for lot in lots if (lot.number, lot.ordinal) in granted]
-    if command.clawback == journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY:
-        return own
-    spent = [(part.number, part.ordinal) for part in returns.spent_lots(purchase, unit)]
-    barred = {*own, *spent}
-    others = [(lot.number, lot.ordinal) for lot in lots if not lot.pending and (lot.number, lot.ordinal) not in barred]
-    return [*own, *others, *spent]

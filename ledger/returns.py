@@ -11,14 +11,14 @@ after it and before it. So the parts of a line sum to the whole, and the order o
 
 Points of several units are told apart by their codes, the programme's own by an empty one. What points paid of a line
 is money of all units together, and each unit's points are spread over the lines as that money is: so of every line the
-units come back in the proportion in which they paid in all. Points that were bought (deposits) are no effect of a
-line, and do not come back with goods.
+units come back in the proportion in which they paid in all. Points that were bought (deposits, gift cards) are taken
+back with the line that sold them; which one that is stands in the purchase.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,8 +56,8 @@ class ReturnPlan:
     """The points to take back that partners had granted, by unit and partner."""
 
     @property
-    def refund_money_minor(self) -> int:
-        """The money to give back."""
+    def money_minor(self) -> int:
+        """The money that was paid for what comes back."""
         return sum(line.list_amount_minor - line.discount_minor - line.points_money_minor for line in self.lines)
 
     @property
@@ -82,6 +82,14 @@ class ReturnPlan:
             for unit in sorted(refunds | clawbacks | {OWN: 1})
         }
 
+    def deposits(self) -> dict[str, int]:
+        """Return the points to take back that the goods had sold, by unit."""
+        sold = Counter[str]()
+        for line in self.lines:
+            for deposit in line.deposits:
+                sold[deposit.unit] += deposit.points_minor
+        return sold
+
     def _partners_of(self, unit: str) -> dict[str, int]:
         return {partner: points for (of, partner), points in self.partners.items() if of == unit and points}
 
@@ -94,19 +102,11 @@ class _Accrual(NamedTuple):
     points_minor: int
 
 
-class _Line(NamedTuple):
-    """A line as it was paid. ``spent_minor`` has the points spent by unit, the programme's own always.
-
-    ``accruals`` has each promotion's points, rounded apart as they were granted.
-    """
+class Goods(NamedTuple):
+    """How much of a line was sold, and whether in whole units."""
 
     quantity_milli: int
     in_units: bool
-    list_amount_minor: int
-    discount_minor: int
-    points_money_minor: int
-    spent_minor: Mapping[str, int]
-    accruals: tuple[_Accrual, ...]
 
     def part(self, amount_minor: int, returned_milli: int) -> int:
         """Return the part of an amount that belongs to so much of the line."""
@@ -116,13 +116,37 @@ class _Line(NamedTuple):
             return share * units + min(rest, units)
         return (2 * amount_minor * returned_milli + self.quantity_milli) // (2 * self.quantity_milli)
 
+
+def goods_of(purchase: journal_pb2.Purchase) -> dict[int, Goods]:
+    """Return what a purchase sold, by line number."""
+    return {
+        line.line_number: Goods(line.quantity_milli, not line.weighed and line.quantity_milli % UNIT_MILLI == 0)
+        for line in purchase.receipt.lines
+        if line.quantity_milli
+    }
+
+
+class _Line(NamedTuple):
+    """A line as it was paid. ``spent_minor`` has the points spent by unit, the programme's own always.
+
+    ``accruals`` has each promotion's points, rounded apart as they were granted, ``deposits`` the points sold by unit.
+    """
+
+    goods: Goods
+    list_amount_minor: int
+    discount_minor: int
+    points_money_minor: int
+    spent_minor: Mapping[str, int]
+    accruals: tuple[_Accrual, ...]
+    deposits: Mapping[str, int]
+
     def reversed_between(
         self, number: int, before_milli: int, after_milli: int, partners: Counter[tuple[str, str]]
     ) -> journal_pb2.LineReturn:
         """Return what comes back between two states of the line; add to ``partners`` what they had granted of it."""
 
         def delta(amount_minor: int) -> int:
-            return self.part(amount_minor, after_milli) - self.part(amount_minor, before_milli)
+            return self.goods.part(amount_minor, after_milli) - self.goods.part(amount_minor, before_milli)
 
         # What was paid in money, paid with points and taken off are split apart, and the list price is their sum: so
         # none of them is ever negative.
@@ -149,6 +173,11 @@ class _Line(NamedTuple):
                 )
                 for unit in sorted({*refunds, *clawbacks} - {OWN})
                 if refunds.get(unit) or clawbacks[unit]
+            ],
+            deposits=[
+                common_pb2.UnitPoints(unit=unit, points_minor=points, line_number=number)
+                for unit, sold in sorted(self.deposits.items())
+                if (points := delta(sold))
             ],
         )
 
@@ -177,7 +206,7 @@ def plan_return(
     return ReturnPlan(
         tuple(reversals),
         tuple(checkout_pb2.ReturnedLine(line_number=n, quantity_milli=so_far[n]) for n in sorted(so_far)),
-        complete=all(so_far.get(number, 0) == line.quantity_milli for number, line in lines.items()),
+        complete=all(so_far.get(number, 0) == line.goods.quantity_milli for number, line in lines.items()),
         partners=partners,
     )
 
@@ -186,7 +215,7 @@ def _wanted(
     lines: Mapping[int, _Line], returned: Mapping[int, int], asked: Sequence[tuple[int, int]]
 ) -> dict[int, int] | Refused:
     """Return the thousandths to bring back by line number, or why that cannot be."""
-    left = {number: line.quantity_milli - returned.get(number, 0) for number, line in lines.items()}
+    left = {number: line.goods.quantity_milli - returned.get(number, 0) for number, line in lines.items()}
     if not asked:
         wanted = {number: quantity for number, quantity in left.items() if quantity}
         return wanted or _exceeds("all of this purchase has come back already")
@@ -197,11 +226,11 @@ def _wanted(
             return _invalid(f"the purchase has no line {number}")
         if number in wanted:
             return _invalid(f"line {number} is named twice")
-        if line.in_units and quantity_milli % UNIT_MILLI:
+        if line.goods.in_units and quantity_milli % UNIT_MILLI:
             return _invalid(f"line {number} was sold in whole units, and {quantity_milli} thousandths are to come back")
         if quantity_milli > left[number]:
             return _exceeds(
-                f"of line {number} {left[number]} thousandths of {line.quantity_milli} can still come back, "
+                f"of line {number} {left[number]} thousandths of {line.goods.quantity_milli} can still come back, "
                 f"not {quantity_milli}"
             )
         wanted[number] = quantity_milli
@@ -234,10 +263,11 @@ def _paid_lines(event: journal_pb2.Event, semantics: int) -> dict[int, _Line]:
         if unit.spent_points_minor:
             spent[unit.balance.unit] = spread(unit.spent_points_minor, weights)
     has_member = bool(purchase.member_id)
+    deposits = sold_points(event) if has_member else {}
+    goods = goods_of(purchase)
     return {
         line.line_number: _Line(
-            line.quantity_milli,
-            not line.weighed and line.quantity_milli % UNIT_MILLI == 0,
+            goods[line.line_number],
             line.list_amount_minor,
             line.discount_minor,
             money[index],
@@ -245,6 +275,7 @@ def _paid_lines(event: journal_pb2.Event, semantics: int) -> dict[int, _Line]:
             tuple(_Accrual(each.unit, each.partner, each.points_minor) for each in effects[line.line_number].accruals)
             if has_member and line.line_number in effects
             else (),
+            deposits.get(line.line_number, {}),
         )
         for index, line in enumerate(sold)
     }
@@ -265,6 +296,30 @@ def _with_rest(parts: Sequence[int], total: int, limits: Sequence[int]) -> list[
 def points_money_returned(event: journal_pb2.Event, semantics: int) -> int:
     """Return the money paid with points that returning all of a purchase reverses, in returns of some semantics."""
     return sum(line.points_money_minor for line in _paid_lines(event, semantics).values())
+
+
+def sold_points(event: journal_pb2.Event) -> dict[int, dict[str, int]]:
+    """Return the points that the lines of a purchase sold, by line number and unit.
+
+    Purchases of the first semantics do not say which line it was: the lines that points cannot pay, as gift cards
+    cannot, or else all, in proportion to what they cost.
+    """
+    purchase = event.purchase
+    sold: dict[int, dict[str, int]] = {}
+    deposits: Iterable[common_pb2.UnitPoints] = purchase.deposit_lines
+    if event.semantics == FIRST and purchase.deposits:
+        lines = [each for each in purchase.effects if each.payable_minor and not each.spendable_minor]
+        lines = lines or [each for each in purchase.effects if each.payable_minor] or list(purchase.effects)
+        weights = [each.payable_minor or 1 for each in lines]
+        deposits = [
+            common_pb2.UnitPoints(unit=deposit.unit, points_minor=part, line_number=line.line_number)
+            for deposit in purchase.deposits
+            for line, part in zip(lines, spread(deposit.points_minor, weights), strict=True)
+        ]
+    for each in deposits:
+        of_line = sold.setdefault(each.line_number, {})
+        of_line[each.unit] = of_line.get(each.unit, 0) + each.points_minor
+    return sold
 
 
 def points_money_of(settlement: checkout_pb2.Settlement) -> int:
@@ -309,12 +364,24 @@ def spent_lots(event: journal_pb2.Event, unit: int) -> list[LotPart]:
 
 
 def granted_lots(event: journal_pb2.Event, number: int, unit: int) -> list[tuple[int, int]]:
-    """Return the lots that a purchase, booked as entry ``number``, granted of a unit."""
-    return [
-        (number, ordinal)
+    """Return the lots of a unit that a purchase, booked as entry ``number``, granted for goods."""
+    return _lots(event, number, unit, sold=False)
+
+
+def deposit_lots(event: journal_pb2.Event, number: int, unit: int) -> list[tuple[int, int]]:
+    """Return the lots of a unit that a purchase, booked as entry ``number``, sold."""
+    return _lots(event, number, unit, sold=True)
+
+
+def _lots(event: journal_pb2.Event, number: int, unit: int, *, sold: bool) -> list[tuple[int, int]]:
+    granted = [
+        (ordinal, posting.unit)
         for ordinal, posting in enumerate(event.postings, start=1)
-        if posting.unit == unit and is_granting(posting.debit) and posting.credit in MEMBER_ACCOUNTS
+        if is_granting(posting.debit) and posting.credit in MEMBER_ACCOUNTS
     ]
+    first_sold = len(granted) - len(event.purchase.deposits)  # what is sold is granted last
+    chosen = granted[first_sold:] if sold else granted[:first_sold]
+    return [(number, ordinal) for ordinal, of in chosen if of == unit]
 
 
 def next_parts(parts: Sequence[LotPart], skip_minor: int, points_minor: int) -> list[LotPart]:

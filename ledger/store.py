@@ -14,6 +14,7 @@ from tallypoint.v1 import journal_pb2
 
 from ledger import usage
 from ledger.counters import parse_counters, serialise_counters
+from ledger.journal import lost_by_lot, read_lost
 from ledger.model import (
     Account,
     BookState,
@@ -85,7 +86,7 @@ async def read_state(
             spenders.add(command.member_id)
         if isinstance(command, (Hold, Cancel)):
             checkouts.append(command.checkout_key)
-    purchases = [command.purchase_number for command in commands if isinstance(command, Return)]
+    returning = [command for command in commands if isinstance(command, Return)]
     row = await conn.fetchrow(
         READ_BATCH,
         book,
@@ -95,7 +96,7 @@ async def read_state(
         list(members),
         list(spenders),
         checkouts,
-        purchases,
+        [command.purchase_number for command in returning],
         list(counted),
         list(codes),
         list(budgets),
@@ -116,9 +117,18 @@ async def read_state(
     _attach_lots(state, row)
     _attach_holds(state, row)
     _attach_uses(state, row)
+    if returning:
+        _attach_returns(state, row)
+        bought = {command.purchase_number: command.member_id for command in returning if command.member_id}
+        lost = await read_lost(conn, book, bought, timeout_seconds)  # after the head: so at least as new
+        state.lost = {number: lost_by_lot(losses) for number, losses in lost.items()}
+    return state
+
+
+def _attach_returns(state: BookState, row: asyncpg.Record) -> None:
+    """Read what became of purchases by their returns so far."""
     for purchase_number, payload in _columns(row, "returned_purchases", "returned_payloads"):
         state.returned[purchase_number] = journal_pb2.Event.FromString(payload).goods_return.so_far
-    return state
 
 
 def _may_spend(command: Purchase) -> bool:

@@ -215,6 +215,8 @@ def settle(state: BookState, decision: Decision, command: Command, draft: Draft,
         slots.take(draft.began.coupons, HELD)
     if isinstance(command, Return) and made.goods_return.so_far.complete:
         slots.give_back(command)
+        purchase = journal_pb2.Event.FromString(command.purchase)
+        made.goods_return.coupon_codes.extend(purchase.purchase.coupon_codes)
 
 
 def _used_by(state: BookState, command: Purchase, draft: Draft) -> set[CouponSlot]:
@@ -336,7 +338,7 @@ def _taken_back(command: Return, draft: Draft, body: journal_pb2.GoodsReturn) ->
         yield CounterChange(
             change.key,
             -change.times if body.so_far.complete else 0,
-            -body.refund_money_minor,
+            -body.refund_money_minor - body.kept_back_money_minor,
             -points_minor,
             change.until,
         )

@@ -176,7 +176,7 @@ class _Register:
         body: Any = event.goods_return if is_return else event.purchase
         if is_return:
             amounts = [(each.list_amount_minor, each.discount_minor) for each in body.lines]
-            points_money = sum(each.points_money_minor for each in body.lines)
+            points_money = sum(each.points_money_minor for each in body.lines) + body.kept_back_money_minor
         else:
             amounts = [(each.list_amount_minor, each.discount_minor) for each in body.receipt.lines]
             points_money = event.settlement.spent_money_minor

@@ -359,7 +359,7 @@ class Stretch:
                 len(lines),
                 sum([line.list_amount_minor for line in lines]),
                 sum([line.discount_minor for line in lines]),
-                sum([line.points_money_minor for line in lines]),
+                sum([line.points_money_minor for line in lines]) + body.kept_back_money_minor,
                 body.refund_money_minor,
             ),
             event.settlement.clawback_points_minor + event.settlement.clawback_debt_points_minor,

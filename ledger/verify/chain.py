@@ -12,7 +12,15 @@ from google.protobuf.message import DecodeError
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.caches import BookCaches, lots_given_back, postings_of
-from ledger.journal import EntryRecord, read_entries, read_lot_terms, read_payloads
+from ledger.journal import (
+    EntryRecord,
+    Loss,
+    lost_by_lot,
+    read_entries,
+    read_lost,
+    read_lot_terms,
+    read_payloads,
+)
 from ledger.model import Head, LotTerms, PostingRow, Unit
 from ledger.verify.entries import PURCHASE, RETURN, check_settlement, check_units, event_of, unit_of
 from ledger.verify.goods_returns import ReturnChecks
@@ -57,12 +65,16 @@ def _by_number(rows: Iterable[asyncpg.Record]) -> dict[int, list[PostingRow]]:
 
 
 class Checked(NamedTuple):
-    """An entry that is sound by itself; for a return with the payload of the entry that it names as its purchase."""
+    """An entry that is sound by itself; for a return with the payload of the entry that it names as its purchase.
+
+    And with what has lapsed out of that purchase's lots, or was taken by hand, up to the return, by the lot's ordinal.
+    """
 
     entry: EntryRecord
     event: journal_pb2.Event
     postings: list[PostingRow]
-    purchase: journal_pb2.Event | None
+    purchase: journal_pb2.Event | None = None
+    lost: Mapping[int, int] = {}
 
 
 @dataclass(slots=True)
@@ -73,6 +85,7 @@ class _Chunk:
     postings: Mapping[int, list[PostingRow]]
     terms: Mapping[tuple[int, int], LotTerms]
     purchases: Mapping[int, journal_pb2.Event]
+    lost: Mapping[int, list[Loss]]
 
 
 class Chain:
@@ -129,8 +142,12 @@ class Chain:
                 self._check_place(entry)
             rows = chunk.postings.get(entry.number, [])
             event = check_entry(entry, rows, self._books)
-            purchase = chunk.purchases.get(event.goods_return.purchase_number) if entry.kind == RETURN else None
-            yield Checked(entry, event, rows, purchase)
+            if entry.kind != RETURN:
+                yield Checked(entry, event, rows)
+                continue
+            bought = event.goods_return.purchase_number
+            lost = [loss for loss in chunk.lost.get(bought, ()) if loss.number <= entry.number]
+            yield Checked(entry, event, rows, chunk.purchases.get(bought), lost_by_lot(lost))
 
     def _check_place(self, entry: EntryRecord) -> None:
         if entry.number != self.at.number + 1:
@@ -172,7 +189,9 @@ async def _beside(
             purchases[number] = journal_pb2.Event.FromString(stored.event)
         except DecodeError:
             continue  # it is named where it stands
-    return _Chunk(entries, postings, await read_lot_terms(conn, book, given_back), purchases)
+    members = {number: e.member_id for e in entries if e.kind == RETURN and e.member_id for number in _purchase_of(e)}
+    lost = await read_lost(conn, book, members)
+    return _Chunk(entries, postings, await read_lot_terms(conn, book, given_back), purchases, lost)
 
 
 def _purchase_of(entry: EntryRecord) -> list[int]:
@@ -213,11 +232,11 @@ class Recomputation:
         Raises:
             BadEntry, JournalError: if it cannot follow the entries before it.
         """
-        entry, event, postings, purchase = checked
+        entry, event, postings, purchase, lost = checked
         self.caches.apply(entry, event, postings)
         check_partners(event, entry.kind, postings, self._partners)
         if entry.kind == RETURN:
-            self._returns.check(event, purchase, self._units)
+            self._returns.check(event, purchase, self._units, lost)
             check_taken_back(event, purchase or journal_pb2.Event())
         if event.settlement.HasField("balance"):
             check_units(event, entry.kind, postings, self._units)

@@ -85,7 +85,7 @@ class _Since:
 
     def take(self, checked: Checked) -> None:
         """Note what an entry touched."""
-        entry, event, postings, _ = checked
+        entry, event, postings, *_ = checked
         day = entry.booked_at.astimezone(UTC).date()
         self.first_day = self.first_day or day
         self.postings += len(postings)

@@ -85,6 +85,6 @@ def check_taken_back(event: journal_pb2.Event, purchase: journal_pb2.Event) -> N
     points_minor = sum(line.clawback_points_minor for line in body.lines)
     for change in event.counter_changes:
         times = -visits.get(change.key, 0) if body.so_far.complete else 0
-        expected = (times, -body.refund_money_minor, -points_minor)
+        expected = (times, -body.refund_money_minor - body.kept_back_money_minor, -points_minor)
         if change.key not in visits or (change.times, change.money_minor, change.points_minor) != expected:
             raise BadEntry(f"it takes something out of counter {change.key} that the purchase did not put there")

@@ -15,6 +15,7 @@ from ledger.model import Refused as LedgerRefused
 from server.checkout import contradictions
 from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
 from server.checkout.convert import invalid
+from server.checkout.deposits import check_deposit_lines
 from server.checkout.settling import Commitment, Settler
 from server.checkout.spending import left_out_notices
 from server.checkout.submitting import receipt_key_bytes
@@ -67,6 +68,7 @@ def _deposits(request: checkout_pb2.CommitRequest, context: CommitContext) -> tu
     """
     if not request.deposits:
         return ()
+    check_deposit_lines(request)
     units = {unit.point.unit: unit for unit in context.rules.programme.units if unit.sold}
     lots = []
     for index, deposit in enumerate(request.deposits):

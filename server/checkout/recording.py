@@ -14,6 +14,7 @@ from tallypoint.v1.journal_pb2 import Purchase
 
 from server.checkout.context import CommitContext
 from server.checkout.convert import judged_lines, line_numbers, notices_of, variance_messages
+from server.checkout.deposits import deposit_lines
 from server.checkout.facts import written_facts
 from server.checkout.presenting import Presented
 from server.checkout.promising import (
@@ -83,7 +84,7 @@ def event_of(request: checkout_pb2.CommitRequest, context: CommitContext, record
             _FACTS[len(facts)],
             facts,
             _rights(context, record, outcomes),
-            _paid_with_points(request, record.payment),
+            _paid_with_points(request, context, record),
             text_field(Purchase.CHECKOUT_ID_FIELD_NUMBER, request.checkout_id),
         )
     )
@@ -164,8 +165,9 @@ def _rights(context: CommitContext, record: Record, outcomes: list[common_pb2.Co
     return purchase.SerializeToString()
 
 
-def _paid_with_points(request: checkout_pb2.CommitRequest, payment: Payment | None) -> bytes:
+def _paid_with_points(request: checkout_pb2.CommitRequest, context: CommitContext, record: Record) -> bytes:
     """Write which points of further units the shopper bought or paid with, and what points were allowed to pay."""
+    payment = record.payment
     if not (request.spend_units or request.deposits or payment):
         return b""
     return Purchase(
@@ -173,4 +175,5 @@ def _paid_with_points(request: checkout_pb2.CommitRequest, payment: Payment | No
         deposits=request.deposits,
         paid_units_money=payment.units_money() if payment else (),
         spending_limit=payment.limit.message() if payment else None,
+        deposit_lines=deposit_lines(request, context.rules, record.effects) if request.deposits else (),
     ).SerializeToString()

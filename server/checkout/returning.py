@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.accounts import is_taking
 from ledger.keys import content_hash, message_key
 from ledger.lookups import BookedReceipt
-from ledger.model import AVAILABLE, EXPIRED, Booked, Return, Unit
+from ledger.model import Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
-from server.checkout.convert import decimal_text, invalid, moment_of
+from server.checkout.convert import invalid, moment_of
+from server.checkout.return_notices import return_notices
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
 from server.errors import Refused
 from server.members.directory import MemberRecord
@@ -24,6 +24,7 @@ _CLAWBACKS: Final[Mapping[Clawback, journal_pb2.ClawbackMode]] = {
     Clawback.DEBT: journal_pb2.CLAWBACK_MODE_DEBT,
     Clawback.WITHIN_BALANCE: journal_pb2.CLAWBACK_MODE_WITHIN_BALANCE,
     Clawback.OWN_LOT_ONLY: journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY,
+    Clawback.OFF_THE_REFUND: journal_pb2.CLAWBACK_MODE_OFF_THE_REFUND,
 }
 _UNKNOWN_TEXT: Final = (
     "This purchase is not booked, so no points can be reversed. Check the receipt's number; if it was taken offline, "
@@ -127,7 +128,16 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
         expired_grace_days=settings.expired_grace_days,
         units=purchase.units,
         partners=purchase.partners,
+        rates=_rates(context.rules),
     )
+
+
+def _rates(rules: Rules) -> dict[str, tuple[int, int]]:
+    """Return the money that so many points of each unit pay, by the unit's code, empty for the programme's own."""
+    spending = rules.programme.spending
+    further = {unit.point.unit: unit.point.money_per_points for unit in rules.programme.units}
+    own = (spending.step_money_minor, spending.step_points_minor)
+    return {"": own} | {code: (rate.numerator, rate.denominator) for code, rate in further.items()}
 
 
 def _return_hash(request: checkout_pb2.ReturnRequest) -> bytes:
@@ -153,9 +163,13 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
         clawback_points_minor=settlement.clawback_points_minor + settlement.clawback_debt_points_minor,
         debt_points_minor=settlement.clawback_debt_points_minor,
         balances=balances_of(settlement),
-        notices=_notices(event),
+        notices=return_notices(event),
         coupon_codes=goods.coupon_codes,
+        kept_back_money_minor=goods.kept_back_money_minor,
+        revoked_coupon_codes=goods.revoked_coupon_codes,
     )
+    if goods.HasField("standing"):
+        response.standing.CopyFrom(goods.standing)
     for line in goods.lines:
         response.lines.add(
             line_number=line.line_number,
@@ -167,29 +181,6 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
     return response
 
 
-def _notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
-    """Say what a cashier must explain: points that are owed, waived, or lapsed as soon as they came back."""
-    settlement = event.settlement
-    precision = settlement.balance.precision
-    for code, points_minor, text in (
-        (
-            "POINTS_OWED",
-            settlement.clawback_debt_points_minor,
-            "{} points earned on these goods were spent already: the next points earned make up for them.",
-        ),
-        (
-            "POINTS_WAIVED",
-            settlement.clawback_waived_points_minor,
-            "{} points earned on these goods were spent already and are not taken back.",
-        ),
-        ("POINTS_LAPSED", _lapsed_minor(event), "{} of the points given back had lapsed since and stay lapsed."),
-    ):
-        if points_minor:
-            yield common_pb2.Notice(
-                audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text.format(decimal_text(points_minor, precision))
-            )
-
-
 def merged_notice(living: MemberRecord) -> common_pb2.Notice:
     """Return the notice about goods whose buyer was merged into another member since."""
     text = (
@@ -197,14 +188,3 @@ def merged_notice(living: MemberRecord) -> common_pb2.Notice:
         " the points go on to that one. Show its balance, not this one's."
     )
     return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="MEMBER_MERGED", text=text)
-
-
-def _lapsed_minor(event: journal_pb2.Event) -> int:
-    """Return the points that were given back to lots that have lapsed."""
-    given_back = {(p.lot_number, p.lot_ordinal) for p in event.postings if is_taking(p.debit) and p.credit == AVAILABLE}
-    lapsed = sum(
-        p.points_minor
-        for p in event.postings
-        if (p.debit, p.credit) == (AVAILABLE, EXPIRED) and (p.lot_number, p.lot_ordinal) in given_back
-    )
-    return min(lapsed, event.settlement.refund_points_minor)

@@ -238,6 +238,7 @@ def _add_return(rows: Rows, entry: EntryRecord, event: journal_pb2.Event) -> Non
             discount_minor=sum(line.discount_minor for line in lines),
             points_money_minor=sum(line.points_money_minor for line in lines),
             refund_money_minor=returned.refund_money_minor,
+            kept_back_money_minor=returned.kept_back_money_minor,
             points_unit=unit,
             points_precision=precision,
             points_given_back_minor=settlement.refund_points_minor,

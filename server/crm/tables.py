@@ -103,6 +103,7 @@ class ReturnRow(NamedTuple):
     discount_minor: int
     points_money_minor: int
     refund_money_minor: int
+    kept_back_money_minor: int
     points_unit: str | None
     points_precision: int | None
     points_given_back_minor: int

@@ -112,3 +112,4 @@ class Clawback(Enum):
     DEBT = "debt"
     WITHIN_BALANCE = "within_balance"
     OWN_LOT_ONLY = "own_lot_only"
+    OFF_THE_REFUND = "off_the_refund"

@@ -133,6 +133,16 @@ def purchase(
     )
 
 
+def selling(bought: Purchase, sold: Sequence[tuple[int, int]], unit: Unit = GIFT) -> Purchase:
+    """Return a purchase of which lines sell points of a further unit; ``sold`` are (line number, points)."""
+    event = journal_pb2.Event.FromString(bought.event)
+    for line_number, points_minor in sold:
+        event.purchase.deposits.add(unit=unit.code, points_minor=points_minor)
+        event.purchase.deposit_lines.add(unit=unit.code, points_minor=points_minor, line_number=line_number)
+    grants = tuple(Grant(points_minor, None, None, unit=unit) for _, points_minor in sold)
+    return replace(bought, event=event.SerializeToString(), grants=bought.grants + grants)
+
+
 def promoted(
     bought: Purchase,
     *,
@@ -292,6 +302,7 @@ def goods_return(
         expired_grace_days=grace_days,
         units=UNITS,
         partners=PARTNERS,
+        rates={"": (1, 1)} | dict.fromkeys(UNITS, (1, 1)),
     )
 
 

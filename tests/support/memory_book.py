@@ -14,10 +14,11 @@ from datetime import datetime
 from tallypoint.v1 import journal_pb2
 
 from ledger import usage
+from ledger.accounts import LOST
 from ledger.books import BEFORE_ALL_ENTRIES
-from ledger.caches import lots_given_back
+from ledger.caches import lots_given_back, postings_of
 from ledger.decide import decide
-from ledger.journal import EntryRecord
+from ledger.journal import EntryRecord, Loss, lost_by_lot
 from ledger.model import (
     Account,
     AccountKey,
@@ -32,6 +33,7 @@ from ledger.model import (
     Hold,
     Lot,
     LotTerms,
+    PostingRow,
     Purchase,
     Refused,
     Return,
@@ -82,7 +84,8 @@ class MemoryBook:
             event = check_entry(entry, postings, 1)
             self.caches.terms = {place: self.terms[place] for place in lots_given_back(postings)}
             purchase = self.events.get(event.goods_return.purchase_number)
-            self.proof.take(Checked(entry, event, postings, purchase))
+            lost = self._lost(event.goods_return.purchase_number, postings)
+            self.proof.take(Checked(entry, event, postings, purchase, lost))
             for posting in postings:
                 issued_at = posting.issued_at or entry.booked_at
                 terms = LotTerms(posting.points_minor, posting.active_at, posting.expires_at, issued_at)
@@ -136,10 +139,21 @@ class MemoryBook:
             if hold.checkout_key in asked and hold.number > newest.number:
                 state.ended_holds[hold.checkout_key] = ended
         for purchase_number in {c.purchase_number for c in commands if isinstance(c, Return)}:
+            state.lost[purchase_number] = self._lost(purchase_number)
             if purchase_number in self.caches.returns:
                 last = self.events[self.caches.returns[purchase_number]]
                 state.returned[purchase_number] = last.goods_return.so_far
         return state
+
+    def _lost(self, purchase_number: int, more: Sequence[PostingRow] = ()) -> dict[int, int]:
+        """Return what lapsed out of a purchase's lots, or was taken by hand, by the lot's ordinal."""
+        booked = [each for entry in self.entries for each in postings_of(self.events[entry.number], entry.number, None)]
+        losses = [
+            Loss(posting.number, posting.lot_ordinal, posting.points_minor)
+            for posting in (*booked, *more)
+            if posting.lot_number == purchase_number and posting.credit in LOST
+        ]
+        return lost_by_lot(losses)
 
     def _read_usage(self, state: BookState, commands: Sequence[Command]) -> None:
         """Read counters, coupons and budgets, each only where it is needed."""

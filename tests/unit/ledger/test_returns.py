@@ -34,7 +34,7 @@ def planned(event: journal_pb2.Event, returned: dict[int, int], asked: Sequence[
     plan = plan_return(event, returned, asked)
     assert not isinstance(plan, tuple), plan
     returned.update({line.line_number: line.quantity_milli for line in plan.so_far})
-    return [plan.refund_money_minor, plan.refund_points_minor, plan.clawback_points_minor]
+    return [plan.money_minor, plan.refund_points_minor, plan.clawback_points_minor]
 
 
 @pytest.mark.parametrize(

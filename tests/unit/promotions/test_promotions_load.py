@@ -191,7 +191,8 @@ OFF = "line_discount: {percent: 5}"
         ),
         pytest.param(
             "returns: {clawback: never}",
-            "6:11 returns.clawback `never` is none of debt, within_balance, own_lot_only (use one of these)",
+            "6:11 returns.clawback `never` is none of debt, within_balance, own_lot_only, off_the_refund "
+            "(use one of these)",
         ),
         pytest.param(
             "returns: {expired_lots: 30}",

@@ -1,0 +1,60 @@
+"""What a cashier is told of a return: what must be explained to the shopper who brings goods back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from tallypoint.v1 import common_pb2, journal_pb2
+
+from ledger.accounts import is_taking
+from ledger.model import AVAILABLE, EXPIRED
+from server.checkout.convert import decimal_text
+
+MONEY_DECIMALS: Final = 2
+"""Money is shown with the decimals of a currency that has a hundredth."""
+
+
+def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
+    """Yield the notices of a return as booked, for the cashier."""
+    yield from _points(event)
+    goods = event.goods_return
+    if goods.kept_back_money_minor:
+        money = decimal_text(goods.kept_back_money_minor, MONEY_DECIMALS)
+        text = f"{money} is kept back: points that came with these goods are spent and cannot come back."
+        yield _notice("MONEY_KEPT_BACK", text)
+
+
+def _notice(code: str, text: str) -> common_pb2.Notice:
+    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text)
+
+
+def _points(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
+    """Say which points are owed, waived, or lapsed as soon as they came back."""
+    settlement = event.settlement
+    owed = "{} points earned on these goods were spent already: the next points earned make up for them."
+    waived = "{} points earned on these goods were spent already and are not taken back."
+    lapsed = "{} of the points given back had lapsed since and stay lapsed."
+    for code, points_minor, text in (
+        ("POINTS_OWED", settlement.clawback_debt_points_minor, owed),
+        ("POINTS_WAIVED", settlement.clawback_waived_points_minor, waived),
+        ("POINTS_LAPSED", _lapsed_minor(event), lapsed),
+    ):
+        if points_minor:
+            yield _notice(code, text.format(decimal_text(points_minor, settlement.balance.precision)))
+    for unit in settlement.units:
+        if unit.clawback_debt_points_minor:
+            points = decimal_text(unit.clawback_debt_points_minor, unit.balance.precision)
+            text = f"{points} {unit.balance.unit} that came with these goods were spent already: they are owed."
+            yield _notice("POINTS_OWED", text)
+
+
+def _lapsed_minor(event: journal_pb2.Event) -> int:
+    """Return the points that were given back to lots that have lapsed."""
+    given_back = {(p.lot_number, p.lot_ordinal) for p in event.postings if is_taking(p.debit) and p.credit == AVAILABLE}
+    lapsed = sum(
+        p.points_minor
+        for p in event.postings
+        if (p.debit, p.credit) == (AVAILABLE, EXPIRED) and (p.lot_number, p.lot_ordinal) in given_back
+    )
+    return min(lapsed, event.settlement.refund_points_minor)
