@@ -148,9 +148,12 @@ def writer_connect(dsn: str, application_name: str) -> Connect:
     return functools.partial(asyncpg.connect, dsn, **_as_writer(application_name))
 
 
-def writer_pool(dsn: str, application_name: str) -> asyncpg.Pool[asyncpg.Record]:
+def writer_pool(
+    dsn: str, application_name: str, command_timeout_seconds: float = COMMAND_TIMEOUT_SECONDS
+) -> asyncpg.Pool[asyncpg.Record]:
     """Return a pool, to be entered, of connections with the writer's rights."""
-    return asyncpg.create_pool(dsn, min_size=1, max_size=POOL_SIZE, **_as_writer(application_name))
+    options = _as_writer(application_name) | {"command_timeout": command_timeout_seconds}
+    return asyncpg.create_pool(dsn, min_size=1, max_size=POOL_SIZE, **options)
 
 
 async def read_books(connect: Connect) -> int:

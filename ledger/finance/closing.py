@@ -132,14 +132,14 @@ async def close_books(
     Raises:
         CloseRefused: it is closed already, comes before what is closed, or is not over.
     """
-    _check_day(period, last_day, now)
+    check_day(period, last_day, now)
     await finish_closes(conn, programme, now, progress)
     async with conn.transaction():
         await lock_books(conn, range(await read_book_count(conn)))
         closes = [closed.row for closed in await read_closes(conn, programme.unit.number)]
         if not closes or (closes[-1].period, closes[-1].last_day) != (period, last_day):
             await _check_pair(conn, programme)
-            _check_order(closes, period, last_day)
+            check_order(closes, period, last_day)
             await _mark(conn, await _new_close(conn, programme, closes, period, last_day, closed_by, now), now)
     await finish_closes(conn, programme, now, progress)
     return (await read_closes(conn, programme.unit.number))[-1]
@@ -210,15 +210,22 @@ async def _check_pair(conn: asyncpg.Connection, programme: Programme) -> None:
         )
 
 
-def _check_day(period: int, last_day: date, now: datetime) -> None:
+def first_open_day(closes: Sequence[CloseRow], period: int) -> date | None:
+    """Return the first day that the next close of a period takes; None if it takes everything before its last."""
+    before = [row for row in closes if period == DAY or row.period == MONTH]
+    return before[-1].last_day + timedelta(days=1) if before else None
+
+
+def check_day(period: int, last_day: date, now: datetime) -> None:
+    """Raise CloseRefused for a day that has not begun, or is not the last of its month."""
     if period == MONTH and last_day != last_day_of_month(last_day):
         raise CloseRefused(f"{last_day} is not the last day of its month")
     if last_day > now.date():
         raise CloseRefused(f"{last_day} is not over: it is {now.date()}, and a future day cannot be closed")
 
 
-def _check_order(closes: Sequence[CloseRow], period: int, last_day: date) -> None:
-    """Refuse what is closed already: days up to the last one closed, months up to the last one closed."""
+def check_order(closes: Sequence[CloseRow], period: int, last_day: date) -> None:
+    """Raise CloseRefused for what is closed: days up to the last one closed, months up to the last one closed."""
     for row in reversed(closes):
         if row.last_day > last_day or (row.last_day == last_day and (period == DAY or row.period == MONTH)):
             newest = closes[-1].last_day
@@ -242,14 +249,13 @@ async def _new_close(
     now: datetime,
 ) -> CloseRow:
     """Return the next close, with the terms as they are now."""
-    before = [row for row in closes if period == DAY or row.period == MONTH]
     versions = await read_point_values(conn, programme.unit.number, NEWEST)
     return CloseRow(
         unit=programme.unit.number,
         close_number=len(closes) + 1,
         programme_code=programme.code,
         period=period,
-        from_day=before[-1].last_day + timedelta(days=1) if before else None,
+        from_day=first_open_day(closes, period),
         last_day=last_day,
         closed_at=now,
         closed_by=closed_by,

@@ -92,17 +92,22 @@ async def general_ledger(conn: asyncpg.Connection, query: Query) -> Table:
         QueryError: there is no such close, or the days are in the wrong order.
     """
     journal = await read_journal(conn, query)
-    points, money = journal.scope.programme.unit.precision, journal.scope.programme.currency_digits
+    return lines_table(journal.scope, journal.lines)
+
+
+def lines_table(scope: Scope, lines: Sequence[Line]) -> Table:
+    """Return lines as a report."""
+    programme = scope.programme
     columns = (
         Column("day", "Day", "day"),
         Column("close", "Close", "integer"),
         Column("kind", "Kind", "text"),
         Column("debit", "Debit", "text"),
         Column("credit", "Credit", "text"),
-        Column("points", "Points", "points", points),
-        Column("money", f"Money, {journal.scope.programme.currency}", "money", money),
+        Column("points", "Points", "points", programme.unit.precision),
+        Column("money", f"Money, {programme.currency}", "money", programme.currency_digits),
     )
-    return Table("General ledger", columns, tuple(journal.lines), (journal.scope.note(), VALUED))
+    return Table("General ledger", columns, tuple(lines), (scope.note(), VALUED))
 
 
 VALUED: Final = "Money: points at the allocated value of their issue month, rounded so that all lines add up."

@@ -21,6 +21,8 @@ from server.settings import Settings
 
 KEYS_FILE: Final = "development-keys.json"
 CALL_TIMEOUT_SECONDS: Final = 30.0
+MAX_ANSWER_BYTES: Final = 256 * 1024 * 1024
+"""The largest answer, such as the general ledger of many years: 100 bytes and more a line."""
 SERVICE_CONFIG: Final = json.dumps(
     {
         "methodConfig": [
@@ -102,21 +104,25 @@ class BackOfficeClient:
     channel: grpc.Channel
     key: str
 
-    def call(self, method: Callable[..., Response], request: Message) -> Response:
+    def call(
+        self, method: Callable[..., Response], request: Message, timeout_seconds: float = CALL_TIMEOUT_SECONDS
+    ) -> Response:
         """Call a method of a generated stub.
 
         Raises:
             typer.Exit: it is refused, or the service cannot be reached; the reason was printed.
         """
         try:
-            return self.attempt(method, request)
+            return self.attempt(method, request, timeout_seconds)
         except CallFailed as failure:
             raise fail(str(failure)) from None
 
-    def attempt(self, method: Callable[..., Response], request: Message) -> Response:
+    def attempt(
+        self, method: Callable[..., Response], request: Message, timeout_seconds: float = CALL_TIMEOUT_SECONDS
+    ) -> Response:
         """Call a method of a generated stub; CallFailed if it is refused, or the service cannot be reached."""
         try:
-            return method(request, timeout=CALL_TIMEOUT_SECONDS, metadata=(("authorization", f"Bearer {self.key}"),))
+            return method(request, timeout=timeout_seconds, metadata=(("authorization", f"Bearer {self.key}"),))
         except grpc.RpcError as error:
             raise CallFailed.of(error) from None
 
@@ -141,7 +147,7 @@ def back_office(
             "(PEM) that signed its certificate"
         )
     target = address or settings.backoffice_listen
-    options = [("grpc.service_config", SERVICE_CONFIG)]
+    options = [("grpc.service_config", SERVICE_CONFIG), ("grpc.max_receive_message_length", MAX_ANSWER_BYTES)]
     if tls_ca is None:
         channel = grpc.insecure_channel(target, options)
     else:

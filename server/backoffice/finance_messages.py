@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from fractions import Fraction
 from typing import Final, cast
@@ -10,11 +10,14 @@ from typing import Final, cast
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
+from ledger.finance.checkpoints import Checkpoint
 from ledger.finance.closing import ClosedPeriod
+from ledger.finance.general_ledger import Journal, Line, lines_table
 from ledger.finance.point_value import PointValue
 from ledger.finance.scope import By, Measure, Programme, Query
 from ledger.finance.table import Column, Kind, Table, Value
 from server.edge import read_optional_day
+from server.finance.general_ledger import GlExport, Terms
 
 _BY: Final[Mapping[int, By]] = {
     finance_pb2.REPORT_BY_UNSPECIFIED: "month",
@@ -88,6 +91,56 @@ def _text(value: Value) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, date) else str(value)
+
+
+def terms_of(message: finance_pb2.PointTerms) -> Terms:
+    """Return the point unit that a message has."""
+    return Terms(
+        message.programme_code, message.unit, message.unit_decimals, message.currency, message.currency_decimals
+    )
+
+
+def terms_message(terms: Terms) -> finance_pb2.PointTerms:
+    """Return a point unit with its money."""
+    return finance_pb2.PointTerms(**terms._asdict())
+
+
+def general_ledger_message(
+    journal: Journal, checkpoints: Sequence[Checkpoint] | None
+) -> finance_pb2.GeneralLedgerResponse:
+    """Return the general ledger, with the lines before its first day if it has checkpoints."""
+    scope = journal.scope
+    response = finance_pb2.GeneralLedgerResponse(
+        table=table_message(lines_table(scope, journal.lines)),
+        terms=terms_message(Terms.of(scope.programme)),
+        last_day="" if scope.last_day == date.max else scope.last_day.isoformat(),
+    )
+    if checkpoints is not None:
+        response.before.CopyFrom(table_message(lines_table(scope, journal.before)))
+        for day, accounts, closing in checkpoints:
+            checkpoint = response.checkpoints.add(day=day.isoformat(), closing_money_minor=closing)
+            for account, points_minor in accounts.items():
+                checkpoint.accounts.add(account=account, points_minor=points_minor)
+    return response
+
+
+def export_of_message(response: finance_pb2.GeneralLedgerResponse) -> GlExport:
+    """Return the general ledger that a message has."""
+    return GlExport(
+        terms_of(response.terms),
+        response.table.notes[0],
+        date.fromisoformat(response.last_day) if response.last_day else date.max,
+        [Line(*row) for row in table_of(response.table).rows],  # type: ignore[arg-type]  # as their columns say
+        [Line(*row) for row in table_of(response.before).rows],  # type: ignore[arg-type]  # as above
+        [
+            Checkpoint(
+                date.fromisoformat(each.day),
+                {one.account: one.points_minor for one in each.accounts},
+                each.closing_money_minor,
+            )
+            for each in response.checkpoints
+        ],
+    )
 
 
 def close_message(closed: ClosedPeriod, unit: str, *, with_totals: bool) -> finance_pb2.PeriodClose:

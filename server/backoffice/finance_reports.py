@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Report = Callable[["Connection", "Query"], Awaitable["Table"]]
 """A report as every module of `ledger.finance` writes it."""
+
+T = TypeVar("T")
 
 _NOT_FOUND: Final = frozenset({"as_of_close"})
 
@@ -55,20 +57,27 @@ class ReportDesk:
         return programme
 
     async def run(self, report: Report, message: finance_pb2.ReportQuery) -> finance_pb2.ReportTable:
-        """Return a report.
+        """Return a report; for the errors see `ask`."""
+        return table_message(await self.ask(report, message))
+
+    async def ask(self, question: Callable[[Connection, Query], Awaitable[T]], message: finance_pb2.ReportQuery) -> T:
+        """Answer a question in one snapshot of the ledger.
 
         Raises:
             Refused: NOT_FOUND for a unit or a close that there is not, INVALID_REQUEST for days that make no sense.
         """
         query = query_of(message, self.programme(message.unit))
-        async with self._catching_up, connection(self._pool) as conn:  # who waits for their turn holds no connection
-            await bring_up_to_date(conn)
+        await self.catch_up()
         async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             try:
-                table = await report(conn, query)
+                return await question(conn, query)
             except QueryError as error:
                 raise _refused(error) from error
-        return table_message(table)
+
+    async def catch_up(self) -> None:
+        """Add up what was booked since the last time."""
+        async with self._catching_up, connection(self._pool) as conn:  # who waits for their turn holds no connection
+            await bring_up_to_date(conn)
 
 
 def _refused(error: QueryError) -> Refused:

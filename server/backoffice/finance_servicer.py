@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
 from ledger.books import read_book_count
 from ledger.finance.breakage import breakage
-from ledger.finance.closing import MONTH, CloseRefused, close_books, last_day_of_month, read_closes
-from ledger.finance.general_ledger import general_ledger
+from ledger.finance.checkpoints import read_checkpoints
+from ledger.finance.closing import (
+    MONTH,
+    ClosedPeriod,
+    CloseRefused,
+    check_day,
+    check_order,
+    close_books,
+    first_open_day,
+    last_day_of_month,
+    read_closes,
+)
+from ledger.finance.general_ledger import read_journal
 from ledger.finance.liability import roll_forward, trial_balance
 from ledger.finance.partners import partner_settlement
 from ledger.finance.point_value import read_point_values, record_point_value
 from ledger.finance.profile import age_profile, expiry_profile
 from ledger.finance.redemption import redemption_rate
 from ledger.finance.statement import member_statement
-from server.backoffice.finance_messages import close_message, point_value_message
+from server.backoffice.finance_messages import (
+    close_message,
+    general_ledger_message,
+    point_value_message,
+    terms_message,
+)
 from server.backoffice.finance_reports import ReportDesk
 from server.clock import Clock, utc_now
 from server.database import connection, transaction
 from server.edge import Caller, Role, read_day
 from server.errors import Refused
+from server.finance.general_ledger import Terms
+from server.finance.open_matters import Matter, OpenMatter, read_open_matters
 from server.members.identifiers import read_member_id
 from server.members.records import living_id
 
 if TYPE_CHECKING:
-    from ledger.finance.scope import Query
+    from ledger.finance.scope import Programme, Query
     from ledger.finance.table import Table
     from server.database import Connection, Pool
     from server.rules import RulesBook
@@ -40,6 +59,14 @@ _FINANCE: Final = frozenset({Role.FINANCE, Role.ADMIN})
 ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     method.name: _FINANCE for method in finance_pb2.DESCRIPTOR.services_by_name["FinanceService"].methods
 }
+
+
+class _Looked(NamedTuple):
+    """What a close would take (None: everything), the newest one so far, and what is open."""
+
+    first_day: date | None
+    newest: ClosedPeriod | None
+    open_matters: list[OpenMatter]
 
 
 class FinanceServicer:
@@ -55,36 +82,70 @@ class FinanceServicer:
         self, request: finance_pb2.CloseBooksRequest, caller: Caller
     ) -> finance_pb2.CloseBooksResponse:
         """Close a day or a month."""
-        programme = self._desk.programme(request.unit)
-        day = read_day(request.day, "day")
-        last_day = last_day_of_month(day) if request.period == MONTH else day
+        programme, last_day = self._desk.programme(request.unit), _last_day(request)
+        open_matters = (await self._look(programme, request.period, last_day)).open_matters
+        _check_accepted(open_matters, request.despite)
         async with connection(self._pool) as conn:
-            try:
+            with _order_refused():
                 closed = await close_books(conn, programme, request.period, last_day, caller.name, self._clock())
-            except CloseRefused as error:
-                raise Refused(api.REFUSAL_REASON_CLOSE_ORDER, str(error), violations=[("day", str(error))]) from error
         return finance_pb2.CloseBooksResponse(close=close_message(closed, programme.unit.code, with_totals=True))
+
+    async def check_close(
+        self, request: finance_pb2.CheckCloseRequest, caller: Caller
+    ) -> finance_pb2.CheckCloseResponse:
+        """Say what would be closed, and what is still open in it."""
+        programme, last_day = self._desk.programme(request.unit), _last_day(request)
+        looked = await self._look(programme, request.period, last_day)
+        response = finance_pb2.CheckCloseResponse(
+            terms=terms_message(Terms.of(programme)),
+            from_day=looked.first_day.isoformat() if looked.first_day else "",
+            last_day=last_day.isoformat(),
+            open_matters=[
+                finance_pb2.OpenMatter(kind=int(one.kind), count=one.many, text=one.text)  # type: ignore[arg-type]  # the same numbers
+                for one in looked.open_matters
+            ],
+        )
+        if looked.newest is not None:
+            response.newest.CopyFrom(close_message(looked.newest, programme.unit.code, with_totals=False))
+        return response
+
+    async def _look(self, programme: Programme, period: int, last_day: date) -> _Looked:
+        """Look at what would be closed; the newest close asked for again has nothing open."""
+        now = self._clock()
+        await self._desk.catch_up()
+        async with connection(self._pool) as conn:
+            closes = await read_closes(conn, programme.unit.number)
+            rows = [closed.row for closed in closes]
+            newest = closes[-1] if closes else None
+            if newest is not None and (newest.row.period, newest.row.last_day) == (period, last_day):
+                return _Looked(newest.row.from_day, newest, [])
+            with _order_refused():
+                check_day(period, last_day, now)
+                check_order(rows, period, last_day)
+            first = first_open_day(rows, period)
+            return _Looked(first, newest, await read_open_matters(conn, programme.unit.code, first, last_day, now))
 
     async def list_closes(
         self, request: finance_pb2.ListClosesRequest, caller: Caller
     ) -> finance_pb2.ListClosesResponse:
         """List the closes of a unit."""
-        unit = self._desk.programme(request.unit).unit
+        programme = self._desk.programme(request.unit)
         async with connection(self._pool) as conn:
-            closes = await read_closes(conn, unit.number)
+            closes = await read_closes(conn, programme.unit.number)
         return finance_pb2.ListClosesResponse(
-            closes=[close_message(closed, unit.code, with_totals=False) for closed in closes]
+            closes=[close_message(closed, programme.unit.code, with_totals=False) for closed in closes],
+            terms=terms_message(Terms.of(programme)),
         )
 
     async def record_point_value(
         self, request: finance_pb2.RecordPointValueRequest, caller: Caller
     ) -> finance_pb2.RecordPointValueResponse:
         """Record what points are worth."""
-        unit = self._desk.programme(request.unit).unit
+        programme = self._desk.programme(request.unit)
         async with transaction(self._pool) as conn:
             value = await record_point_value(
                 conn,
-                unit.number,
+                programme.unit.number,
                 from_month=date.fromisoformat(f"{request.from_month}-01"),
                 value_money_minor=request.value_money_minor,
                 value_points_minor=request.value_points_minor,
@@ -92,16 +153,20 @@ class FinanceServicer:
                 recorded_at=self._clock(),
                 recorded_by=caller.name,
             )
-        return finance_pb2.RecordPointValueResponse(value=point_value_message(value))
+        return finance_pb2.RecordPointValueResponse(
+            value=point_value_message(value), terms=terms_message(Terms.of(programme))
+        )
 
     async def list_point_values(
         self, request: finance_pb2.ListPointValuesRequest, caller: Caller
     ) -> finance_pb2.ListPointValuesResponse:
         """List the versions of a unit."""
-        unit = self._desk.programme(request.unit).unit
+        programme = self._desk.programme(request.unit)
         async with connection(self._pool) as conn:
-            values = await read_point_values(conn, unit.number)
-        return finance_pb2.ListPointValuesResponse(values=[point_value_message(value) for value in values])
+            values = await read_point_values(conn, programme.unit.number)
+        return finance_pb2.ListPointValuesResponse(
+            values=[point_value_message(value) for value in values], terms=terms_message(Terms.of(programme))
+        )
 
     async def trial_balance(
         self, request: finance_pb2.TrialBalanceRequest, caller: Caller
@@ -157,10 +222,43 @@ class FinanceServicer:
         self, request: finance_pb2.GeneralLedgerRequest, caller: Caller
     ) -> finance_pb2.GeneralLedgerResponse:
         """Show what moved between accounts on each day."""
-        return finance_pb2.GeneralLedgerResponse(table=await self._desk.run(general_ledger, request.query))
+
+        async def question(conn: Connection, query: Query) -> finance_pb2.GeneralLedgerResponse:
+            journal = await read_journal(conn, query)
+            checkpoints = await read_checkpoints(conn, query, journal) if request.with_checkpoints else None
+            return general_ledger_message(journal, checkpoints)
+
+        return await self._desk.ask(question, request.query)
 
     async def partner_settlement(
         self, request: finance_pb2.PartnerSettlementRequest, caller: Caller
     ) -> finance_pb2.PartnerSettlementResponse:
         """Show what partners owe and are owed."""
         return finance_pb2.PartnerSettlementResponse(table=await self._desk.run(partner_settlement, request.query))
+
+
+def _last_day(request: finance_pb2.CloseBooksRequest | finance_pb2.CheckCloseRequest) -> date:
+    day = read_day(request.day, "day")
+    return last_day_of_month(day) if request.period == MONTH else day
+
+
+@contextmanager
+def _order_refused() -> Iterator[None]:
+    """Turn what cannot be closed into the API's refusal."""
+    try:
+        yield
+    except CloseRefused as error:
+        raise Refused(api.REFUSAL_REASON_CLOSE_ORDER, str(error), violations=[("day", str(error))]) from error
+
+
+def _check_accepted(open_matters: Sequence[OpenMatter], accepted: Sequence[int]) -> None:
+    """Refuse a close in which something is open that the caller has not named."""
+    missing = [one for one in open_matters if one.kind not in accepted]
+    if missing:
+        names = " ".join(f"--despite {Matter(one.kind).name.lower()}" for one in missing)
+        raise Refused(
+            api.REFUSAL_REASON_CLOSE_INCOMPLETE,
+            f"{'; '.join(one.text for one in missing)}. If it is to be closed nevertheless, name that in `despite` "
+            f"(tallypoint finance close: {names})",
+            violations=[("despite", f"lacks {Matter(one.kind).name}: {one.text}") for one in missing],
+        )

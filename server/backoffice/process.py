@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import (
     correction_pb2,
@@ -53,6 +53,9 @@ from server.stores import KeyRing, StoreRegistry
 if TYPE_CHECKING:
     from server.database import Pool
 
+REPORT_TIMEOUT_SECONDS: Final = 1800.0
+"""How long a statement of a report may take: years of postings are summed by some."""
+
 
 async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Answer the calls of the back office."""
@@ -73,7 +76,10 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool), pool, rules)
         rights = _rights(pool, reader, hashes, books)
         ledger = ledger_servicer.LedgerServicer(pool, books)
-        finance = finance_servicer.FinanceServicer(pool, rules)
+        reports = await stack.enter_async_context(
+            writer_pool(task.dsns.ledger, "tallypoint finance", REPORT_TIMEOUT_SECONDS)
+        )
+        finance = finance_servicer.FinanceServicer(reports, rules)
         reconciliation = reconciliation_servicer.ReconciliationServicer(pool, ProgrammeStore(pool))
         corrections = _corrections(settings, pool, rules, registry, hashes, books)
         settler = Settler(pool, books, utc_now)

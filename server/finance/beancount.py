@@ -9,25 +9,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import date, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-import asyncpg
-from tallypoint.v1 import journal_pb2
-
-from ledger.finance.closing import read_closes
-from ledger.finance.general_ledger import Journal, Line
-from ledger.finance.liability import roll_forward, trial_balance
-from ledger.finance.scope import Query, Scope
+from ledger.finance.general_ledger import Line
 from server.finance.account_map import AccountMap, GlAccount
-from server.finance.general_ledger import Transaction, transactions
+from server.finance.general_ledger import GlExport, Transaction, transactions
 
 ACCOUNT_WIDTH: Final = 44
 AMOUNT_WIDTH: Final = 22
 IN_LOTS: Final = ("available", "pending")
-MONTH: Final = int(journal_pb2.CLOSE_PERIOD_MONTH)
 
 
 class Amount(NamedTuple):
@@ -65,28 +57,25 @@ class _Commodities(NamedTuple):
         return Amount(minor, self.currency_decimals, self.currency)
 
 
-def _commodities(scope: Scope, account_map: AccountMap) -> _Commodities:
-    programme = scope.programme
-    unit = account_map.commodity(programme.unit.code)
-    return _Commodities(unit, programme.unit.precision, programme.currency, programme.currency_digits)
+def beancount_text(export: GlExport, account_map: AccountMap) -> str:
+    """Return the general ledger as beancount text, with directives for every checkpoint.
 
-
-def beancount_text(journal: Journal, checks: Iterable[Check], account_map: AccountMap) -> str:
-    """Return a journal as beancount text, with a directive for every check.
-
-    A journal that does not begin with the first day begins with a transaction that brings the balances forward.
+    One that does not begin with the first day begins with a transaction that brings the balances forward.
     """
-    scope, commodities = journal.scope, _commodities(journal.scope, account_map)
-    booked = transactions(journal.lines, account_map)
-    brought = _balances(journal.before, account_map)
+    terms = export.terms
+    commodities = _Commodities(
+        account_map.commodity(terms.unit), terms.unit_decimals, terms.currency, terms.currency_decimals
+    )
+    booked = transactions(export.lines, account_map)
+    brought = _balances(export.before, account_map)
     lines = [
-        f'option "title" "Loyalty points of {scope.programme.code}"',
+        f'option "title" "Loyalty points of {terms.programme_code}"',
         f'option "operating_currency" "{commodities.currency}"',
-        f"; {scope.note()}",
+        f"; {export.note}",
     ]
-    first = journal.lines[0].day if journal.lines else scope.last_day
+    first = export.lines[0].day if export.lines else export.last_day
     if booked or brought:
-        codes = {code for line in (*journal.before, *journal.lines) for code in (line.debit, line.credit)}
+        codes = {code for line in (*export.before, *export.lines) for code in (line.debit, line.credit)}
         accounts = [account_map.account(code) for code in sorted(codes)]
         lines += ["", *_declarations(first, booked, brought, accounts, commodities)]
     if brought:
@@ -94,7 +83,9 @@ def beancount_text(journal: Journal, checks: Iterable[Check], account_map: Accou
     for transaction in booked:
         lines += ["", *_transaction(transaction, commodities)]
     known = _names(booked) | set(brought)
-    held = [check for check in checks if check.account in known and check.day >= first]
+    held = [
+        check for check in _checks(export, account_map, commodities) if check.account in known and check.day >= first
+    ]
     if held:
         lines.append("")
     lines += [_assertion(check) for check in held]
@@ -178,43 +169,17 @@ def _quoted(text: str) -> str:
 # --- what the text asserts ----------------------------------------------------------------------------------------
 
 
-async def read_checks(conn: asyncpg.Connection, query: Query, journal: Journal, account_map: AccountMap) -> list[Check]:
-    """Read the balances after every closed month of a journal, after the newest close, and at its end."""
-    ends = await _ends(conn, query, journal)
-    commodities = _commodities(journal.scope, account_map)
+def _checks(export: GlExport, account_map: AccountMap, commodities: _Commodities) -> list[Check]:
+    """Return the balances of the checkpoints, in the accounts of the general ledger."""
     checks: list[Check] = []
-    for day, as_of in sorted(ends.items()):
-        at_end = replace(query, as_of=as_of, from_day=None, to_day=None if as_of else query.to_day)
+    for day, by_account, closing in export.checkpoints:
         points: dict[str, int] = defaultdict(int)
-        for name, _, _, balance in (await trial_balance(conn, at_end)).rows:
-            if name != "total":
-                assert isinstance(balance, int)
-                points[account_map.account(str(name)).name] -= balance
+        for name, balance in by_account.items():
+            points[account_map.account(name).name] -= balance
         checks += [Check(day, name, commodities.points(minor)) for name, minor in sorted(points.items())]
-        closing = await _closing_money(conn, at_end)
-        own = _balances([line for line in (*journal.before, *journal.lines) if line.day <= day], account_map)
+        own = _balances([line for line in (*export.before, *export.lines) if line.day <= day], account_map)
         checks += [Check(day, name, commodities.money(minor)) for name, minor in _liability(closing, own, account_map)]
     return checks
-
-
-async def _ends(conn: asyncpg.Connection, query: Query, journal: Journal) -> dict[date, int | None]:
-    """Return the days after which balances are asserted, with the close that they are as of."""
-    scope = journal.scope
-    closes = [closed.row for closed in await read_closes(conn, scope.programme.unit.number)]
-    taken = [row for row in closes if row.close_number <= scope.before_period and row.last_day <= scope.last_day]
-    ends: dict[date, int | None] = {row.last_day: row.close_number for row in taken if row.period == MONTH}
-    if taken:
-        ends[taken[-1].last_day] = taken[-1].close_number
-    if query.as_of is None and journal.lines and journal.lines[-1].day not in ends:
-        ends[journal.lines[-1].day] = None
-    return ends
-
-
-async def _closing_money(conn: asyncpg.Connection, at_end: Query) -> int:
-    rows = (await roll_forward(conn, replace(at_end, by="month", measure="money"))).rows
-    closing = rows[-1][-1] if rows else 0
-    assert isinstance(closing, int)
-    return closing
 
 
 def _liability(

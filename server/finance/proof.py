@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
@@ -12,6 +11,7 @@ from ledger.books import read_units
 from ledger.finance.proof import verify_closes, verify_summary
 from ledger.finance.summary import rebuild_summary
 from ledger.journal import read_heads
+from server.command import DataDir, Embedded, load_settings
 from server.finance.desk import READER, connected, on_ledger
 from server.progress import progress
 
@@ -20,11 +20,10 @@ app = typer.Typer()
 OWNER: Final = "tallypoint_owner"
 
 Dsn = Annotated[str | None, typer.Option("--dsn", help="The ledger database; by default that of the settings.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where the embedded databases are, when no DSN is set.")]
 
 
 @app.command("verify")
-def verify_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
+def verify_command(dsn: Dsn = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Add up summaries and closes a second time, from postings and receipts. Exit code 1 if anything differs."""
 
     async def work(dsn: str) -> list[str]:
@@ -37,7 +36,7 @@ def verify_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
             return problems
 
     console = Console()
-    problems = on_ledger(dsn, data_dir, work)
+    problems = on_ledger(load_settings(ledger_dsn=dsn, data_dir=data_dir, embedded=embedded), work)
     for problem in problems:
         console.print(f"BAD: {problem}", style="red", highlight=False, soft_wrap=True)
     if problems:
@@ -46,7 +45,7 @@ def verify_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
 
 
 @app.command("rebuild")
-def rebuild_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
+def rebuild_command(dsn: Dsn = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
     """Write the summaries anew from the journal. Reports wait or see them grow meanwhile; closes stay as they are."""
 
     async def work(dsn: str) -> int:
@@ -55,5 +54,5 @@ def rebuild_command(dsn: Dsn = None, data_dir: DataDir = None) -> None:
             with progress("Adding up", total, "entries") as advance:
                 return await rebuild_summary(conn, advance)
 
-    entries = on_ledger(dsn, data_dir, work)
+    entries = on_ledger(load_settings(ledger_dsn=dsn, data_dir=data_dir, embedded=embedded), work)
     Console().print(f"Wrote the summaries of {entries:,} entries anew.", highlight=False)

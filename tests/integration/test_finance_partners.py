@@ -13,6 +13,7 @@ from tallypoint.v1 import journal_pb2
 from typer.testing import CliRunner
 
 from ledger.finance.breakage import breakage
+from ledger.finance.checkpoints import read_checkpoints
 from ledger.finance.general_ledger import read_journal
 from ledger.finance.issue_month import read_issue_months
 from ledger.finance.liability import roll_forward, trial_balance
@@ -28,12 +29,14 @@ from ledger.transfer import TransferOrder, transfer_everything
 from ledger.verify import verify
 from server.clock import utc_now
 from server.finance.account_map import load_account_map
-from server.finance.beancount import beancount_text, read_checks
+from server.finance.beancount import beancount_text
 from server.finance.cli import app
+from server.finance.general_ledger import export_of
 from server.rules import ProgrammeStore
 from server.storage import writer_pool
 from tests.support.commands import member
 from tests.support.history import BOOKS, History, any_grant, cells, open_history, random_history
+from tests.support.office_port import office_port
 
 JANUARY, FEBRUARY, MARCH = (date(2026, month, 1) for month in (1, 2, 3))
 
@@ -166,7 +169,7 @@ async def test_the_general_ledger_books_partners_and_beancount_agrees(history: H
     await history.close_month(FEBRUARY)
     account_map, query = load_account_map(), history.query()
     journal = await read_journal(history.conn, query)
-    text = beancount_text(journal, await read_checks(history.conn, query, journal, account_map), account_map)
+    text = beancount_text(export_of(journal, await read_checkpoints(history.conn, query, journal)), account_map)
     assert "open Assets:Partners:Pharmacy" in text
     asserted = [line.split()[2:5] for line in text.splitlines() if " balance Assets:Partners:Pharmacy" in line]
     assert asserted == [["Assets:Partners:Pharmacy", "35.00", "~"], ["Assets:Partners:Pharmacy", "5.00", "~"]]
@@ -243,17 +246,19 @@ async def test_the_commands_answer_for_partners_and_further_units(history: Histo
     async with writer_pool(history.dsn, "test") as pool:
         await ProgrammeStore(pool).publish(PROGRAMME, "bonus.yaml", utc_now())
 
-    async def run(*words: str) -> str:
-        result = await asyncio.to_thread(CliRunner().invoke, app, [*words, "--dsn", history.dsn])
-        assert result.exit_code == 0, (result.output, result.exception)
-        return " ".join(result.stdout.split())
+    with office_port(history.dsn) as port:
 
-    assert "2026-02 pharmacy 60.00 0.00 25.00 35.00 6.00 0.00 2.50 3.50" in await run("partners")
-    assert "2026-02 pharmacy 0 2 3 -1 0.00 2.00 3.00 -1.00" in await run("partners", "--unit", "gift")
-    assert "partner:pharmacy 2 3 1" in await run("trial-balance", "--unit", "gift")
-    assert "Closes of gift" in await run("close", "month", "2026-02", "--unit", "gift", "--yes")
-    assert "2026-02 pharmacy 0 2 3 -1" in await run("partners", "--unit", "gift", "--as-of", "1")
-    assert "Closes of bonus" in await run("close", "month", "2026-02", "--yes")
-    assert "Assets:Partners:Pharmacy" in await run("general-ledger", "--unit", "gift", "--as-of", "1")
+        async def run(*words: str) -> str:
+            result = await asyncio.to_thread(CliRunner().invoke, app, words, env=port.environment())
+            assert result.exit_code == 0, (result.output, result.exception)
+            return " ".join(result.stdout.split())
+
+        assert "2026-02 pharmacy 60.00 0.00 25.00 35.00 6.00 0.00 2.50 3.50" in await run("partners")
+        assert "2026-02 pharmacy 0 2 3 -1 0.00 2.00 3.00 -1.00" in await run("partners", "--unit", "gift")
+        assert "partner:pharmacy 2 3 1" in await run("trial-balance", "--unit", "gift")
+        assert "Closes of gift" in await run("close", "month", "2026-02", "--unit", "gift", "--yes")
+        assert "2026-02 pharmacy 0 2 3 -1" in await run("partners", "--unit", "gift", "--as-of", "1")
+        assert "Closes of bonus" in await run("close", "month", "2026-02", "--yes")
+        assert "Assets:Partners:Pharmacy" in await run("general-ledger", "--unit", "gift", "--as-of", "1")
     closed = await history.conn.fetch("SELECT programme_code, close_number FROM ledger.close ORDER BY 1")
     assert [tuple(row) for row in closed] == [("bonus-card", 1), ("bonus-card/gift", 1)]

@@ -15,6 +15,7 @@ import asyncpg
 import pytest
 
 from ledger.finance.breakage import breakage
+from ledger.finance.checkpoints import read_checkpoints
 from ledger.finance.general_ledger import general_ledger, read_journal
 from ledger.finance.liability import roll_forward, trial_balance
 from ledger.finance.point_value import record_point_value
@@ -24,9 +25,9 @@ from ledger.finance.rounding import half_up
 from ledger.finance.scope import Query
 from ledger.finance.table import Table, Value
 from server.finance.account_map import AccountMap, load_account_map
-from server.finance.beancount import beancount_text, read_checks
+from server.finance.beancount import beancount_text
 from server.finance.files import csv_bytes
-from server.finance.general_ledger import journal_table
+from server.finance.general_ledger import export_of, journal_table
 from server.storage import LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.history import History, cells, grant, open_history
@@ -277,7 +278,7 @@ async def test_new_estimates_are_booked_on_the_first_open_day(told: Told) -> Non
 
 async def test_every_document_of_the_journal_is_balanced(told: Told) -> None:
     async with open_history(told.dsn) as history:
-        table = journal_table(await read_journal(history.conn, history.query()), load_account_map())
+        table = journal_table(export_of(await read_journal(history.conn, history.query())), load_account_map())
     documents: dict[Value, list[int]] = {}
     for row in cell_rows(table):
         sums = documents.setdefault(row["document"], [0, 0])
@@ -295,7 +296,7 @@ async def beancount(told: Told, account_map: AccountMap, **fields: object) -> st
         await history.summarise()
         query = history.query(**fields)
         journal = await read_journal(history.conn, query)
-        return beancount_text(journal, await read_checks(history.conn, query, journal, account_map), account_map)
+        return beancount_text(export_of(journal, await read_checkpoints(history.conn, query, journal)), account_map)
 
 
 def bean_check(text: str, folder: Path) -> tuple[int, str]:

@@ -216,7 +216,7 @@ def test_an_embedded_database_is_only_taken_when_asked_for(
         "crm status",
         "crm compare",
         "crm reconcile",
-        "finance trial-balance",
+        "finance rebuild",
         "finance verify",
         f"rules backtest {ROOT}/server/promotions/examples/demo.yaml",
     ],
