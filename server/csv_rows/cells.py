@@ -8,7 +8,6 @@ where a code belongs. Whoever really has codes of such a look reads them as they
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -21,7 +20,7 @@ ZEROS_CUT: Final = "looks like an EAN whose zeros in front a spreadsheet has cut
 DAY_NUMBER: Final = "is a day as a spreadsheet counts it: format the column as YYYY-MM-DD, such as 2026-05-17"
 DAY_FOR_CODE: Final = "looks like a code that a spreadsheet has taken for a day: format the column as text"
 FORMULA: Final = "is a spreadsheet's formula: write its value instead"
-LOST_LETTER: Final = "has a letter that was lost in another encoding: write it anew, and save the file as UTF-8"
+LOST_LETTER: Final = "has letters that were lost in another encoding: write it anew, and save the file as UTF-8"
 _EMPTY_ELSEWHERE: Final = 'is what another program writes for "nothing": leave it empty, or write the value'
 
 EXACT_DIGITS: Final = 15
@@ -51,6 +50,11 @@ class Kind(Enum):
 
 _ERRORS: Final = re.compile(r"#+|#\w[\w/]*[!?]|#\w/\w", re.IGNORECASE)
 _NOTHINGS: Final = frozenset({"NULL", "\\N", "NAN", "NONE", "TRUE", "FALSE", "ИСТИНА", "ЛОЖЬ", "ІСТИНА", "ХИБНІСТЬ"})
+_NOTHINGS_IN_TEXTS: Final = frozenset({"NULL", "\\N", "NaN"})
+_MISTAKEN_FOR_UTF8: Final = ("cp1251", "cp1252")
+_LEAST_LETTERS: Final = 2
+_QUESTIONS: Final = re.compile(r"\?[^\W\d]|(?:^|\s)\?+(?:\s|$)")
+"""Letters that an encoding did not have, and that were saved as question marks."""
 _KEPT_AS_TEXT: Final = re.compile(r'="(?P<value>[^"]*)"|\'(?P<rest>[+\d].*)')
 """How a value is kept from being taken for a number: a formula, or an apostrophe before it."""
 _CHANGED: Final = re.compile(
@@ -81,9 +85,9 @@ def read_cell(text: str, kind: Kind, *, verbatim: bool = False) -> Cell:
     ``verbatim`` takes codes, numbers and days as they stand.
     """
     value = visible_text(text)
-    if not value:
-        return Cell("")
-    if "\ufffd" in value:
+    if not value or (value.isascii() and value.isdigit() and kind is not Kind.DAY):
+        return Cell(value)
+    if "\ufffd" in value or _in_wrong_letters(text):
         return Cell(value, LOST_LETTER)
     kept = _KEPT_AS_TEXT.fullmatch(value)
     if kept and (kept["value"] is not None or kind is not Kind.TEXT):
@@ -97,7 +101,27 @@ def read_cell(text: str, kind: Kind, *, verbatim: bool = False) -> Cell:
     return _DAMAGE_OF[kind](value)
 
 
-def _text(value: str) -> Cell:
+def _in_wrong_letters(text: str) -> bool:
+    """Say whether UTF-8 was read in an encoding of one byte a letter, and written so: "РћР»РµРЅР°" for "Олена"."""
+    if text.isascii():
+        return False
+    for encoding in _MISTAKEN_FOR_UTF8:
+        try:
+            meant = text.encode(encoding).decode()
+        except UnicodeError:
+            continue
+        if sum(letter.isalpha() and not letter.isascii() for letter in meant) >= _LEAST_LETTERS:
+            return True
+    return False
+
+
+def _words(value: str) -> Cell:
+    if value in _NOTHINGS_IN_TEXTS:
+        return Cell(value, _EMPTY_ELSEWHERE)
+    return Cell(value, LOST_LETTER if _QUESTIONS.search(value) else "")
+
+
+def _figure(value: str) -> Cell:
     return Cell(value)
 
 
@@ -127,12 +151,12 @@ def _day(value: str) -> Cell:
 
 
 _DAMAGE_OF: Final = {
-    Kind.TEXT: _text,
+    Kind.TEXT: _words,
     Kind.CODE: _code,
     Kind.ARTICLE: _article,
     Kind.DIGITS: _digits,
     Kind.DAY: _day,
-    Kind.FIGURE: _text,
+    Kind.FIGURE: _figure,
 }
 
 
@@ -144,16 +168,15 @@ class Codes:
         self._whole_eans = self._shorter = 0
         self._noughts = self._other_digits = 0
 
-    def add(self, values: Iterable[str]) -> None:
-        """Look at further values."""
-        for value in values:
-            if not (value.isascii() and value.isdigit()):
-                continue
-            self._whole_eans += len(value) == _EAN13 and stdnum.ean.is_valid(value)
-            self._shorter += _SHORTEST_CUT <= len(value) < _EAN13
-            beyond = value[EXACT_DIGITS:]
-            self._noughts += beyond.count("0")
-            self._other_digits += len(beyond) - beyond.count("0")
+    def add(self, value: str) -> None:
+        """Look at one more."""
+        if not (value.isascii() and value.isdigit()):
+            return
+        self._whole_eans += len(value) == _EAN13 and stdnum.ean.is_valid(value)
+        self._shorter += _SHORTEST_CUT <= len(value) < _EAN13
+        beyond = value[EXACT_DIGITS:]
+        self._noughts += beyond.count("0")
+        self._other_digits += len(beyond) - beyond.count("0")
 
     def fault(self, value: str, kind: Kind) -> str:
         """Return what is wrong with one of the values, such as an EAN of 11 digits among whole ones."""

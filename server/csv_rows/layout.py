@@ -155,7 +155,7 @@ def _delimiter_of(text: str, known: dict[str, str]) -> str:
 
 def _plain(name: str) -> str:
     """Return a column's name in the form in which names are compared."""
-    return _BLANKS.sub("_", visible_text(name).strip("\"'").strip().casefold())
+    return _BLANKS.sub("_", visible_text(name).strip('"').strip().casefold())
 
 
 def _names(values: Iterable[str], known: dict[str, str]) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ _TOTALS: Final = frozenset({
     *("итого", "всего", "сумма", "барлығы", "жиыны"),
 })  # fmt: skip
 """How the last row of a file begins if it sums the others up."""
+_FIRST_WORD: Final = re.compile(r"[^\W\d_]+(?=[\s:]|$)")
 _NO_WORDS: Final = re.compile(r"[\d\s.,:+-]*")
 
 
@@ -120,7 +121,8 @@ class Table:
                 continue
             rows += 1
             for at, seen in places:
-                seen.add(visible_text(value) for value in record.values[at : at + 1])
+                if at < len(record.values):
+                    seen.add(visible_text(record.values[at]))
         return Survey(rows, tuple(passed_over), codes)
 
     @property
@@ -169,9 +171,13 @@ class Table:
             yield held, "sums the rows up"
 
     def _names_columns(self, record: Record) -> bool:
-        return record.values == self.layout.header.values or [
-            visible_text(value).casefold() for value in record.values
-        ] == [visible_text(value).casefold() for value in self.layout.header.values]
+        return record.values[0] in self._firsts and _folded(record) == _folded(self.layout.header)
+
+    @cached_property
+    def _firsts(self) -> set[str]:
+        """How a line of column names may begin."""
+        first = self.layout.header.values[0]
+        return {first, f"\ufeff{first}", *_folded(self.layout.header)[:1]}
 
     def _row(self, record: Record, codes: Mapping[str, Codes]) -> Row:
         names = self.layout.names
@@ -200,11 +206,14 @@ class Table:
         return row
 
 
+def _folded(record: Record) -> list[str]:
+    return [visible_text(value).casefold() for value in record.values]
+
+
 def _sums_up(record: Record) -> bool:
     """Say whether a record looks like the sums that end a table: a word for it, and otherwise nothing but figures."""
-    values = [visible_text(value) for value in record.values]
-    words = [value for value in values if not _NO_WORDS.fullmatch(value)]
-    if len(words) != 1 or not values or words[0] != next(filter(None, values)):
+    first = next((value for value in record.values if value and not value.isspace()), "")
+    word = _FIRST_WORD.match(first)
+    if word is None or word[0].casefold() not in _TOTALS:
         return False
-    first = words[0].casefold().replace(":", " ").split()
-    return bool(first) and first[0] in _TOTALS and all(_NO_WORDS.fullmatch(word) for word in first[1:])
+    return all(value is first or _NO_WORDS.fullmatch(value) for value in record.values)

@@ -162,6 +162,8 @@ def test_value_without_a_column_name_is_a_fault(tmp_path: Path) -> None:
         pytest.param("Total,,\n1,a,\n", "", ["Total", "1"], id="not the last"),
         pytest.param("1,a,\nTotal,Milk,\n", "", ["1", "Total"], id="with words beside it"),
         pytest.param("1,a,\nTotally,,\n", "", ["1", "Totally"], id="another word"),
+        pytest.param("1,a,\nTOTAL-2026,,\n", "", ["1", "TOTAL-2026"], id="code"),
+        pytest.param("1,a,\nРазом позицій: 12,,\n", ":3: sums the rows up", ["1"], id="with further words"),
     ],
 )
 def test_lines_that_are_no_rows_are_passed_over_and_told(
