@@ -97,6 +97,12 @@ _CHECKS: Final[Mapping[CardCheck, Callable[[str], bool]]] = {
 }
 
 
+def _lacks_zeros(number: str, scheme: CardScheme) -> bool:
+    """Say whether a number is one of a scheme's whose zeros in front were cut, as spreadsheets do."""
+    whole = (number.zfill(length) for length in scheme.lengths if length > len(number))
+    return any(scheme.gave_out(card) and _CHECKS[scheme.check](card) for card in whole)
+
+
 class IdentifierReader:
     """Reads identifiers by the chain's settings: its card schemes and the region of its national phone numbers."""
 
@@ -175,7 +181,8 @@ class IdentifierReader:
         is_number = number.isascii() and number.isdigit()
         ours = [scheme for scheme in self._schemes if is_number and scheme.gave_out(number)]
         if not ours:
-            return _WrongCard(None, "")
+            cut = next((scheme for scheme in self._schemes if is_number and _lacks_zeros(number, scheme)), None)
+            return _WrongCard(cut, f"its zeros in front are missing: it has {len(number)} digits" if cut else "")
         complete = [scheme for scheme in ours if len(number) in scheme.lengths]
         if any(_CHECKS[scheme.check](number) for scheme in complete):
             return NormalIdentifier(api.IDENTIFIER_KIND_CARD, number)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
@@ -405,6 +407,38 @@ async def test_an_empty_date_that_was_taken_before_is_no_birthday(
     assert isinstance(found, Found)
     assert found.member.birthday is None
     assert found.member.registered_at.year == 1950
+
+
+@pytest.mark.parametrize(
+    ("fields", "differing"),
+    [
+        pytest.param({"profile": member_pb2.Profile(name=" Olena  Koval ", birthday="1990-02-28")}, [], id="the same"),
+        pytest.param({"profile": member_pb2.Profile(name="Olena Koval-Rud")}, ["profile.name"], id="name"),
+        pytest.param({"profile": member_pb2.Profile(name="olena koval")}, ["profile.name"], id="capitals"),
+        pytest.param({"profile": member_pb2.Profile(birthday="1990-02-27")}, ["profile.birthday"], id="birthday"),
+        pytest.param({"profile": member_pb2.Profile(language="kk")}, ["profile.language"], id="language"),
+        pytest.param({"status": api.MEMBER_STATUS_ACTIVE}, [], id="the same status"),
+        pytest.param({"status": api.MEMBER_STATUS_BLOCKED}, ["status"], id="status"),
+        pytest.param({"registered_at": Timestamp(seconds=1_600_000_000)}, ["registered_at"], id="registered_at"),
+        pytest.param(
+            {"profile": member_pb2.Profile(name="Anna", birthday="1991-01-01"), "status": api.MEMBER_STATUS_EARN_ONLY},
+            ["profile.name", "profile.birthday", "status"],
+            id="all that differs is named",
+        ),
+    ],
+)
+async def test_row_that_contradicts_its_member_is_refused_and_changes_nothing(
+    office: BackOffice, fields: dict[str, Any], differing: list[str]
+) -> None:
+    row = await office.register(OLENA)
+    (outcome,) = await office.registry.import_members([member_pb2.NewMember(phone=OLENA.phone, **fields)], NOW)
+    if differing:
+        assert isinstance(outcome, Refused)
+        assert (outcome.reason_name, [field for field, _ in outcome.violations]) == ("ALREADY_EXISTS", differing)
+        assert "Koval" not in f"{outcome.message} {outcome.violations}", "what the member has is nobody's business"
+    else:
+        assert outcome == Placed(row.member_id, already_there=True)
+    assert await office.registry.find(api.Identifier(phone=OLENA.phone)) == row
 
 
 async def test_import_of_500_rows_spreads_over_the_books(office: BackOffice) -> None:

@@ -64,6 +64,22 @@ def test_other_card_is_refused_with_what_to_do(typed: str, reason: api.RefusalRe
     assert typed not in refused.value.message, "messages are logged, so they hold no identifier"
 
 
+@pytest.mark.parametrize(
+    ("scheme", "card"),
+    [
+        pytest.param("ean13:00", "0022000000019", id="EAN-13"),
+        pytest.param("luhn16-19:0", "0004000000000014", id="Luhn"),
+        pytest.param("none8:007", "00712345", id="no check digit"),
+    ],
+)
+def test_card_whose_zeros_a_spreadsheet_has_cut_is_told_from_a_foreign_one(scheme: str, card: str) -> None:
+    reader = IdentifierReader.of_settings([scheme], "UA")
+    assert reader.card(card).value == card
+    with pytest.raises(Refused) as refused:
+        reader.card(card.lstrip("0"))
+    assert "its zeros in front are missing" in refused.value.violations[0][1]
+
+
 @given(st.integers(0, 10**10 - 1), st.integers(0, 12), st.integers(1, 9))
 def test_no_single_wrong_digit_of_an_ean_card_is_accepted(body: int, position: int, shift: int) -> None:
     digits = f"22{body:010d}"
