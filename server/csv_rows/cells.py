@@ -21,6 +21,7 @@ DAY_NUMBER: Final = "is a day as a spreadsheet counts it: format the column as Y
 DAY_FOR_CODE: Final = "looks like a code that a spreadsheet has taken for a day: format the column as text"
 FORMULA: Final = "is a spreadsheet's formula: write its value instead"
 LOST_LETTER: Final = "has letters that were lost in another encoding: write it anew, and save the file as UTF-8"
+_TRUTH: Final = "is a spreadsheet's word for true or false: format the column as text and enter it anew"
 _EMPTY_ELSEWHERE: Final = 'is what another program writes for "nothing": leave it empty, or write the value'
 
 EXACT_DIGITS: Final = 15
@@ -49,7 +50,8 @@ class Kind(Enum):
 
 
 _ERRORS: Final = re.compile(r"#+|#\w[\w/]*[!?]|#\w/\w", re.IGNORECASE)
-_NOTHINGS: Final = frozenset({"NULL", "\\N", "NAN", "NONE", "TRUE", "FALSE", "ИСТИНА", "ЛОЖЬ", "ІСТИНА", "ХИБНІСТЬ"})
+_NOTHINGS: Final = frozenset({"NULL", "\\N", "NAN", "NONE"})
+_TRUTHS: Final = frozenset({"TRUE", "FALSE", "ИСТИНА", "ЛОЖЬ", "ІСТИНА", "ХИБНІСТЬ"})
 _NOTHINGS_IN_TEXTS: Final = frozenset({"NULL", "\\N", "NaN"})
 _MISTAKEN_FOR_UTF8: Final = ("cp1251", "cp1252")
 _LEAST_LETTERS: Final = 2
@@ -60,7 +62,7 @@ _KEPT_AS_TEXT: Final = re.compile(r'="(?P<value>[^"]*)"|\'(?P<rest>[+\d].*)')
 _CHANGED: Final = re.compile(
     r"[+-]?\d+(?:[.,]\d+)?[eE][+-]\d+"  # 4.82E+12
     r"|[+-]?\d+[.,]\d+[eE]\d+"  # 4.82E12
-    r"|\d+[.,]0+"  # 4820000000031.0
+    r"|[+-]?\d+[.,]0+"  # 4820000000031.0
     r"|\d{1,3}(?:[,.'\u2019]\d{3}){2,}(?:[.,]\d+)?"  # 4,820,000,000,031
 )
 _GROUPED: Final = re.compile(r"\d{1,3}(?: \d{3}){2,}(?:[.,]\d+)?")
@@ -128,6 +130,8 @@ def _figure(value: str) -> Cell:
 def _code(value: str) -> Cell:
     if value.upper() in _NOTHINGS:
         return Cell(value, _EMPTY_ELSEWHERE)
+    if value in _TRUTHS:
+        return Cell(value, _TRUTH)
     if not value[-1].isdigit():
         return Cell(value)
     if _CHANGED.fullmatch(value):
@@ -184,7 +188,7 @@ class Codes:
             return ""
         if len(value) > EXACT_DIGITS and not self._other_digits and self._noughts >= _LEAST_NOUGHTS:
             return CHANGED
-        if kind is not Kind.ARTICLE or not _SHORTEST_CUT <= len(value) < _EAN13:
+        if kind is not Kind.ARTICLE or not _SHORTEST_CUT <= len(value) < _EAN13 or value[0] == "0":
             return ""
         is_cut = self._whole_eans >= self._shorter and stdnum.ean.is_valid(value.zfill(_EAN13))
         return ZEROS_CUT if is_cut else ""

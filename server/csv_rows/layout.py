@@ -178,15 +178,21 @@ def _refuse_unknown(layout: Layout, known: dict[str, str], listed: str) -> None:
     ours = set(known.values())
     for name, value in zip(layout.names, layout.header.values, strict=True):
         if name and name not in ours and not name.startswith(ERROR_PREFIX):
-            hint = _other_delimiter(layout, known)
+            hint = _advice(layout, known)
             raise FileError(f"{place}: unknown column {visible_text(value)!r}; the columns are {listed}{hint}")
         if name and layout.names.count(name) > 1:
             raise FileError(f"{place}: column {name!r} stands twice")
 
 
-def _other_delimiter(layout: Layout, known: dict[str, str]) -> str:
-    """Return advice if the first line names more columns with another delimiter than the one that was given."""
+def _advice(layout: Layout, known: dict[str, str]) -> str:
+    """Return what else may be wrong with a first line that has an unknown name."""
     better = _delimiter_of(layout.header.text, known)
-    if better == layout.delimiter:
+    if better != layout.delimiter:
+        given, other = delimiter_name(layout.delimiter), delimiter_name(better)
+        return f". Is the delimiter really {given}? The line looks like {other}"
+    if any(name in known.values() for name in layout.names):
         return ""
-    return f". Is the delimiter really {delimiter_name(layout.delimiter)}? The line looks like {delimiter_name(better)}"
+    inside = layout.header.values[0]
+    if len(layout.names) == 1 and any(_plain(name) in known for name in inside.split(_delimiter_of(inside, known))):
+        return ". Each line stands in quotation marks as a whole: split it into columns where it was made"
+    return ". The first line must name them"

@@ -28,6 +28,8 @@ _TOTALS: Final = frozenset({
 })  # fmt: skip
 """How the last row of a file begins if it sums the others up."""
 _FIRST_WORD: Final = re.compile(r"[^\W\d_]+(?=[\s:]|$)")
+_COUNT: Final = re.compile(r"\(\d+ rows?\)")
+"""How a database's client ends a table."""
 _NO_WORDS: Final = re.compile(r"[\d\s.,:+-]*")
 
 
@@ -214,6 +216,6 @@ def _sums_up(record: Record) -> bool:
     """Say whether a record looks like the sums that end a table: a word for it, and otherwise nothing but figures."""
     first = next((value for value in record.values if value and not value.isspace()), "")
     word = _FIRST_WORD.match(first)
-    if word is None or word[0].casefold() not in _TOTALS:
+    if (word is None or word[0].casefold() not in _TOTALS) and not _COUNT.fullmatch(first):
         return False
     return all(value is first or _NO_WORDS.fullmatch(value) for value in record.values)

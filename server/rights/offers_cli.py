@@ -86,7 +86,7 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
         )
         days = (offer.valid_from, offer.valid_until)
         first = seen.setdefault((promotion_id, offer.member.SerializeToString()), (row.line, *days))
-        if first[1:] != days and not remove:
+        if first[1:] != days and not remove and not row.faults:
             row.wrong("promotion", f"stands in line {first[0]} already, with other days: leave one of them out")
         return offer
 

@@ -67,6 +67,7 @@ def test_value_is_read(text: str, kinds: list[Kind], value: str) -> None:
         pytest.param("5E-03", NUMBERS, CHANGED, id="exponent below zero"),
         pytest.param(" 3.80501E+11 ", NUMBERS, CHANGED, id="phone"),
         pytest.param("4820000000031.0", NUMBERS, CHANGED, id="decimals of nought"),
+        pytest.param("+380501110205.0", NUMBERS, CHANGED, id="phone with decimals"),
         pytest.param("4820000000031,00", NUMBERS, CHANGED, id="with a comma"),
         pytest.param("4,820,000,000,031", NUMBERS, CHANGED, id="thousands"),
         pytest.param("4.820.000.000.031", NUMBERS, CHANGED, id="thousands with points"),
@@ -95,7 +96,13 @@ def test_errors_of_spreadsheets_are_no_values(text: str) -> None:
     assert [kind for kind in Kind if "spreadsheet's error" not in read_cell(text, kind).fault] == []
 
 
-@pytest.mark.parametrize("text", ["NULL", "null", "NaN", "None", "\\N", "TRUE", "ЛОЖЬ"])
+@pytest.mark.parametrize("text", ["TRUE", "FALSE", "ЛОЖЬ", "ІСТИНА"])
+def test_truths_are_no_codes(text: str) -> None:
+    assert ["format the column as text" in read_cell(text, kind).fault for kind in CODES] == [True, True]
+    assert read_cell(text, Kind.TEXT) == Cell(text)
+
+
+@pytest.mark.parametrize("text", ["NULL", "null", "NaN", "None", "\\N"])
 def test_words_for_nothing_are_no_codes(text: str) -> None:
     assert ["leave it empty" in read_cell(text, kind).fault for kind in CODES] == [True, True]
     assert bool(read_cell(text, Kind.TEXT).fault) == (text in {"NULL", "NaN", "\\N"})
@@ -142,6 +149,7 @@ def test_ean_without_its_zeros_is_told_from_whole_ones(numbers: list[int]) -> No
     [
         pytest.param([ean(1)[1:], ean(2)[1:]], Kind.ARTICLE, id="articles that all have 12 digits"),
         pytest.param([ean(482), "123456789"], Kind.ARTICLE, id="check digit that does not fit"),
+        pytest.param([ean(482), "004820000"], Kind.ARTICLE, id="zeros that are still there"),
         pytest.param([ean(482), "96385074"], Kind.ARTICLE, id="EAN of 8 digits"),
         pytest.param([ean(482), ean(48)[2:]], Kind.CODE, id="codes that are no articles"),
         pytest.param(["1234567890123450"], Kind.CODE, id="one nought may be chance"),

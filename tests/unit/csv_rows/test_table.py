@@ -95,6 +95,8 @@ def test_line_is_counted_behind_the_line_that_says_the_delimiter(tmp_path: Path)
         pytest.param("\ufeff\n\n", {}, ":1: is empty", id="blank"),
         pytest.param("mobile\n1\n", {}, ":1: unknown column 'mobile'; the columns are phone, name", id="unknown"),
         pytest.param("x;mobile\n1\n", {}, ":1: unknown column 'x'", id="unknown, in a file with another delimiter"),
+        pytest.param("+380501110004;Ann\n", {}, "The first line must name them", id="no column names"),
+        pytest.param('"phone,name"\n"1,a"\n', {}, "Each line stands in quotation marks", id="lines as single values"),
         pytest.param("phone,name,Phone\n", {}, "column 'phone' stands twice", id="twice"),
         pytest.param(
             "phone;name\n1;a\n", {"delimiter": ","}, "Is the delimiter really ','? The line looks like ';'", id="given"
@@ -161,6 +163,7 @@ def test_value_without_a_column_name_is_a_fault(tmp_path: Path) -> None:
         pytest.param("1,a,\n,ИТОГО:,17\n", ":3: sums the rows up", ["1"], id="Russian, further to the right"),
         pytest.param("Total,,\n1,a,\n", "", ["Total", "1"], id="not the last"),
         pytest.param("1,a,\nTotal,Milk,\n", "", ["1", "Total"], id="with words beside it"),
+        pytest.param("1,a,\n(1 row)\n", ":3: sums the rows up", ["1"], id="of a database's client"),
         pytest.param("1,a,\nTotally,,\n", "", ["1", "Totally"], id="another word"),
         pytest.param("1,a,\nTOTAL-2026,,\n", "", ["1", "TOTAL-2026"], id="code"),
         pytest.param("1,a,\nРазом позицій: 12,,\n", ":3: sums the rows up", ["1"], id="with further words"),
