@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +16,8 @@ from tallypoint.v1 import reconciliation_pb2 as pb
 from tallypoint.v1 import reconciliation_pb2_grpc
 
 from ledger.finance.table import Column, Table
-from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
+from server.backoffice.client import Address, BackOfficeClient, CallFailed, Key, TlsCa, back_office
+from server.clock import utc_now
 from server.command import fail, load_settings
 from server.csv_rows import Delimiter, Encoding, File, FileError, Verbatim, reading_of, tell
 from server.finance.extra import CannotWriteError
@@ -292,7 +293,7 @@ def _check(source: RegisterFile, decimals: Decimals) -> int:
     """Read the whole file; return its number of rows, or print its faults and stop."""
     count = bad_rows = 0
     shown: list[RowFault] = []
-    for row in source.rows(decimals):
+    for row in source.rows(decimals, utc_now().date()):
         count += 1
         if isinstance(row, list):
             bad_rows += 1
@@ -308,23 +309,18 @@ def _check(source: RegisterFile, decimals: Decimals) -> int:
 def _send(service: Reconciliation, source: RegisterFile, count: int) -> None:
     parts = -(-count // ROWS_PER_CALL)
     superseding, unchanged = 0, True
-    rows = (row for row in source.rows(service.decimals) if not isinstance(row, list))
+    rows = (row for row in source.rows(service.decimals, utc_now().date()) if not isinstance(row, list))
     with progress("Loading", count, "rows") as advance:
         for part, chunk in enumerate(_chunks(rows), start=1):
             file = pb.SourceFile(name=source.path.name[:200], sha256=source.sha256, part=part, parts=parts)
-            if source.has_reports:
-                reports = pb.LoadZReportsRequest(
-                    file=file, reports=[row for row in chunk if isinstance(row, pb.ZReport)]
-                )
-                answer = service.client.call(service.stub.LoadZReports, reports)
-                superseding += answer.superseding
-                unchanged &= answer.unchanged
-            else:
-                receipts = [row for row in chunk if isinstance(row, pb.RegisterReceipt)]
-                loaded = service.client.call(
-                    service.stub.LoadRegisterReceipts, pb.LoadRegisterReceiptsRequest(file=file, receipts=receipts)
-                )
-                unchanged &= loaded.unchanged
+            try:
+                answer = _send_part(service, file, chunk)
+            except CallFailed as failure:
+                counts = f"parts 1 to {part - 1} of {parts} are stored, but a file counts only as a whole"
+                hint = f"; {counts}: load it again" if part > 1 else ""
+                raise fail(f"{failure}\n{source.path.name}: nothing of it counts{hint}") from None
+            superseding += answer.superseding if isinstance(answer, pb.LoadZReportsResponse) else 0
+            unchanged &= answer.unchanged
             advance(len(chunk))
     what = "Z reports" if source.has_reports else "receipts"
     if unchanged:
@@ -332,6 +328,17 @@ def _send(service: Reconciliation, source: RegisterFile, count: int) -> None:
         return
     replaced = f"; {superseding:,} take the place of earlier ones" if superseding else ""
     typer.echo(f"{source.path.name}: {count:,} {what} are loaded{replaced}")
+
+
+def _send_part(
+    service: Reconciliation, file: pb.SourceFile, rows: Sequence[Message]
+) -> pb.LoadZReportsResponse | pb.LoadRegisterReceiptsResponse:
+    reports = [row for row in rows if isinstance(row, pb.ZReport)]
+    if reports:
+        return service.client.attempt(service.stub.LoadZReports, pb.LoadZReportsRequest(file=file, reports=reports))
+    receipts = [row for row in rows if isinstance(row, pb.RegisterReceipt)]
+    request = pb.LoadRegisterReceiptsRequest(file=file, receipts=receipts)
+    return service.client.attempt(service.stub.LoadRegisterReceipts, request)
 
 
 def _bad_file(message: str) -> typer.Exit:

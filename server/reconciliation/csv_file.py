@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +24,8 @@ from server.errors import Refused
 from server.reconciliation.files import receipt_faults, report_faults
 from server.reconciliation.receipt_numbers import parse
 
+DAYS_AHEAD: Final = timedelta(days=2)
+"""A day is over in the time zones furthest behind when the next one is half over, and stores work past midnight."""
 _MAX_DIGITS: Final = 15
 _NUMBER: Final = re.compile(r"(?P<whole>\d+)(?:[.,](?P<part>\d+))?")
 _KINDS: Final[Mapping[str, pb.RegisterReceiptKind]] = {
@@ -148,8 +151,11 @@ class RegisterFile(NamedTuple):
         """Say whether the rows are Z reports; otherwise they are single receipts."""
         return self.columns is Z_COLUMNS
 
-    def rows(self, decimals: Decimals) -> Iterator[Message | list[RowFault]]:
+    def rows(self, decimals: Decimals, today: date) -> Iterator[Message | list[RowFault]]:
         """Yield each row as a message, or what is wrong with it; rows without any value are passed over.
+
+        A business date that lies ahead of `today` by more than `DAYS_AHEAD` is wrong: the day that was meant would seem
+        to have no report.
 
         Raises:
             FileError: the file cannot be read.
@@ -161,7 +167,7 @@ class RegisterFile(NamedTuple):
             if row.faults and not row.meant:
                 yield [RowFault(row.line, fault.column, fault.text) for fault in row.faults]
                 continue
-            message, faults = self._read(row, decimals)
+            message, faults = self._read(row, decimals, str(today + DAYS_AHEAD))
             if self.has_reports and not faults:
                 place = tuple(row.text(name) for name in _PLACE)
                 if place in places:
@@ -170,7 +176,7 @@ class RegisterFile(NamedTuple):
                 places.setdefault(place, row.line)
             yield faults or message
 
-    def _read(self, row: Row, decimals: Decimals) -> tuple[Message, list[RowFault]]:
+    def _read(self, row: Row, decimals: Decimals, last_day: str) -> tuple[Message, list[RowFault]]:
         message = pb.ZReport(line=row.line) if self.has_reports else pb.RegisterReceipt(line=row.line)
         for name, column in self.columns.items():
             text = row.text(name)
@@ -185,6 +191,8 @@ class RegisterFile(NamedTuple):
         if not row.faults:
             for field, text in _faults(message):
                 row.wrong(self._column(field), text)
+            if row.text("business_date") > last_day:  # days of this form compare as texts do
+                row.wrong("business_date", f"lies ahead of the clock: {last_day} is the last day that can be")
         return message, [RowFault(row.line, fault.column, fault.text) for fault in row.faults]
 
     def _column(self, field: str) -> str:

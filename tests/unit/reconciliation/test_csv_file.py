@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from server.csv_rows import FileError
 from server.reconciliation.csv_file import Decimals, RowFault, open_file
 
 DECIMALS = Decimals(money=2, points=1)
+TODAY = date(2026, 3, 2)
 Z_HEAD = "store,terminal,business_date,receipts,first_number,last_number"
 R_HEAD = "store,terminal,business_date,number"
 
@@ -27,7 +29,7 @@ def write(folder: Path, text: str, encoding: str = "utf-8") -> Path:
 
 def rows(folder: Path, text: str) -> list[Message | list[RowFault]]:
     """Return the rows of a file."""
-    return list(open_file(write(folder, text)).rows(DECIMALS))
+    return list(open_file(write(folder, text)).rows(DECIMALS, TODAY))
 
 
 PLACE: dict[str, Any] = {"store_id": "12", "terminal_id": "3", "business_date": "2026-03-01"}
@@ -89,6 +91,10 @@ def test_row(tmp_path: Path, text: str, row: Message) -> None:
         pytest.param("12,3,2026-03-01,,1,2,,", "receipts", "must not be empty", id="empty"),
         pytest.param("12,3,01.03.2026,1,1,2,,", "business_date", "", id="a date in another form"),
         pytest.param("12,3,2026-02-30,1,1,2,,", "business_date", "is 2026-02-30, which is not a day", id="no such day"),
+        pytest.param("12,3,2026-03-05,1,1,2,,", "business_date", "lies ahead of the clock", id="a day to come"),
+        pytest.param(
+            "12,3,2027-03-01,1,1,2,,", "business_date", "2026-03-04 is the last day that can be", id="another year"
+        ),
         pytest.param("Київ,3,2026-03-01,1,1,2,,", "store", "", id="a store that cannot be"),
         pytest.param("12,3,2026-03-01,1,1,2,12.345,", "turnover", "write it as 1234.50", id="decimals of money"),
         pytest.param("12,3,2026-03-01,1,1,2,,0.25", "points_earned", "write it as 1234.5", id="decimals of points"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_examples_of_the_guide_can_be_loaded(tmp_path: Path) -> None:
     for block in blocks:
         file = tmp_path / "example.csv"
         file.write_text(block, encoding="utf-8")
-        rows = list(open_file(file).rows(Decimals(money=2, points=2)))
+        rows = list(open_file(file).rows(Decimals(money=2, points=2), date(2026, 12, 31)))
         assert len(rows) == 3
         assert not [row for row in rows if isinstance(row, list)]
 
