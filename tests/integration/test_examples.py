@@ -102,7 +102,7 @@ def test_a_real_deployment_step_by_step(folder: Path) -> None:
         run(first_key, server, folder, secret)
         wait_until_key_works(server, (folder / "admin.key").read_text().strip())
         printed = run(set_up, server, folder)
-        assert "1 rows: 1 are members, 0 were refused" in printed
+        assert "1 rows: 1 members are new, 0 were there already, 0 were refused" in printed
         assert "is now version 1 of programme" in printed
         assert (folder / "till-1.key").read_text().startswith("tp_")
         printed = run(prove, server, folder, secret)
