@@ -64,6 +64,21 @@ def at_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file that somebody wrote, in UTF-8 with or without its mark.
+
+    Raises:
+        typer.Exit: It cannot be read, or is in another encoding; what to do was printed.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise fail(f"{path} cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise fail(f"{path}:{line}:1: not UTF-8 text (save the file as UTF-8)") from None
+
+
 _IN_WORDS: Final = {
     "bool_parsing": "must be true or false",
     "int_parsing": "must be a whole number, such as 2",
@@ -124,4 +139,26 @@ def readable_errors() -> Iterator[None]:
     except (StartRefusedError, PostgresError, MigrationError) as error:
         raise fail(str(error)) from None
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise fail(f"A database cannot be reached or refuses: {error}") from None
+        raise fail(_fault_outside(error)) from None
+
+
+def _fault_outside(error: Exception) -> str:
+    """Say what a file or a database refused, and what to do."""
+    import socket
+
+    import asyncpg
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    fault, cure = str(error) or type(error).__name__, "look at TALLYPOINT_LEDGER_DSN and TALLYPOINT_CRM_DSN"
+    if isinstance(error, socket.gaierror):
+        fault, cure = "there is no such host", f"{cure} ({error.strerror})"
+    elif isinstance(error, FileNotFoundError):
+        fault, cure = "there is no socket in the directory named as its host", f"{cure}, and whether it runs"
+    elif isinstance(error, TimeoutError):
+        fault = "no answer in time"
+    elif isinstance(error, ConnectionRefusedError):
+        cure = f"{cure}, and whether it runs"
+    elif isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError) or "role" in fault:
+        cure = "if it is new or was just updated, run 'tallypoint migrate'"
+    return f"A database cannot be reached or refuses: {fault}: {cure}"

@@ -20,7 +20,7 @@ from server.clock import utc_now
 from server.database import connection
 from server.edge import Role
 from server.members.identifiers import KeyedHash
-from server.settings import Settings
+from server.settings import Settings, StartRefusedError
 from server.storage import Dsns
 from server.stores import KeyRing, StoreRegistry, new_key
 
@@ -65,7 +65,7 @@ def development_keys(settings: Settings) -> DevelopmentKeys | None:
     if not settings.development:
         return None
     path = settings.data_dir / KEYS_FILE
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    values = _read_keys(path) if path.exists() else {}
     given = "" if settings.secret_key is None else settings.secret_key.get_secret_value()
     made = {
         "secret_key": given or secrets.token_hex(32),
@@ -88,7 +88,22 @@ def with_development_secret(settings: Settings) -> Settings:
     path = settings.data_dir / KEYS_FILE
     if settings.secret_key is not None or not path.exists():
         return settings
-    return DevelopmentKeys(path, json.loads(path.read_text(encoding="utf-8"))).apply_to(settings)
+    keys = DevelopmentKeys(path, _read_keys(path))
+    return keys.apply_to(settings) if "secret_key" in keys.values else settings
+
+
+def _read_keys(path: Path) -> dict[str, str]:
+    try:
+        values = json.loads(path.read_bytes())
+        if isinstance(values, dict) and all(isinstance(value, str) for value in values.values()):
+            return values
+        fault = "it is no object of texts"
+    except (OSError, ValueError) as error:
+        fault = str(error)
+    raise StartRefusedError(
+        f"{path} has no keys of a development server: {fault}; put it back from a copy, since the ledger's identifiers "
+        "are hashed with its secret, or remove it with a ledger that is of no use"
+    )
 
 
 async def install_development_keys(dsns: Dsns, keys: DevelopmentKeys, hashes: KeyedHash) -> None:

@@ -11,9 +11,12 @@ import ipaddress
 import os
 import re
 import ssl
+import tomllib
 from collections.abc import Iterable
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import (
@@ -87,9 +90,18 @@ def _checked_endpoint(endpoint: str) -> str:
     return endpoint
 
 
+def _has_port(dsn: str) -> bool:
+    """Say whether what stands in the place of a port is one, or nothing."""
+    try:
+        return urlsplit(dsn).port != 0
+    except ValueError:
+        return False
+
+
 def _checked_dsn(dsn: SecretStr) -> SecretStr:
     """Refuse what is no connection string, without showing it: it may hold a password."""
-    if not dsn.get_secret_value().startswith(("postgresql://", "postgres://")):
+    text = dsn.get_secret_value()
+    if not text.startswith(("postgresql://", "postgres://")) or not _has_port(text):
         raise ValueError("must be postgresql://user:password@host/database")
     return dsn
 
@@ -117,6 +129,19 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 Region = Annotated[str, AfterValidator(_checked_region)]
 Endpoint = Annotated[str, AfterValidator(_checked_endpoint)]
 ReasonCodes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_checked_codes)]
+
+
+class _SettingsFile(TomlConfigSettingsSource):
+    """The settings in a file, which says of itself what keeps it from being read."""
+
+    def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
+        try:
+            return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            line = error.object[: error.start].count(b"\n") + 1
+            raise ValueError(f"{file_path}:{line}:1: not UTF-8 text (save the file as UTF-8)") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ValueError(f"{file_path}: this is not TOML: {error}") from None
 
 
 class Settings(BaseSettings):
@@ -211,9 +236,9 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the command line, then the environment, then the file."""
         path = Path(os.environ.get("TALLYPOINT_SETTINGS_FILE", DEFAULT_SETTINGS_FILE))
-        if "TALLYPOINT_SETTINGS_FILE" in os.environ and not path.exists():
+        if "TALLYPOINT_SETTINGS_FILE" in os.environ and not path.is_file():
             raise ValueError(f"TALLYPOINT_SETTINGS_FILE is {path}, and there is no such file")
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path)
+        return init_settings, env_settings, _SettingsFile(settings_cls, toml_file=path)
 
     @model_validator(mode="after")
     def _check_together(self) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,19 +160,38 @@ def back_office(
 def _credentials(tls_ca: Path) -> grpc.ChannelCredentials:
     """Trust an authority, and show our own certificate if the environment names one (setting tls_client_ca)."""
     certificate, private_key = (os.environ.get(variable) for variable in CERTIFICATE_VARIABLES)
+    authority = _authority(tls_ca)
     if not certificate and not private_key:
-        return grpc.ssl_channel_credentials(tls_ca.read_bytes())
+        return grpc.ssl_channel_credentials(authority)
     if not certificate or not private_key:
         raise fail("{} and {} belong together: set both, or neither".format(*CERTIFICATE_VARIABLES))
     try:
         chain, key = Path(certificate).read_bytes(), Path(private_key).read_bytes()
     except OSError as error:
         raise fail(f"the certificate to show cannot be read: {error}") from None
-    return grpc.ssl_channel_credentials(tls_ca.read_bytes(), key, chain)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, private_key, lambda: b"")
+    except (OSError, ValueError) as error:
+        raise fail(
+            f"{certificate} and {private_key} are no certificate and its key, in PEM and without a passphrase: {error}"
+        ) from None
+    return grpc.ssl_channel_credentials(authority, key, chain)
+
+
+def _authority(path: Path) -> bytes:
+    """Return the certificates of a file; gRPC would only say that it cannot connect if there were none."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError) as error:
+        raise fail(f"{path} has no certificates to trust, in PEM: {error}") from None
+    return path.read_bytes()
 
 
 def _development_key(path: Path) -> str | None:
     if not path.exists():
         return None
-    key = json.loads(path.read_text(encoding="utf-8")).get("admin")
+    try:
+        key = json.loads(path.read_bytes()).get("admin")
+    except (OSError, ValueError, AttributeError) as error:
+        raise fail(f"{path} has no keys of a development server: {error}; give --key, or remove the file") from None
     return key if isinstance(key, str) else None

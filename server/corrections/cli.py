@@ -210,6 +210,8 @@ def minor(text: str, unit: PointUnit) -> int:
             return int(scaled)
     except (InvalidOperation, OverflowError):
         pass
+    if "," in text:
+        raise fail(f"{text!r} has a comma: write points with a point and nothing between thousands, such as 1050.5")
     raise fail(f"{text!r} is no number of points: {unit.code} has {unit.precision} decimal places")
 
 

@@ -21,10 +21,10 @@ from tallypoint.v1 import programme_pb2 as pb
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
 from server.clock import utc_now
-from server.command import Yes, confirm, fail, load_settings
+from server.command import EXIT_CANNOT_RUN, Yes, confirm, fail, load_settings, read_text
 from server.finance.terminal import report_console
 from server.promotions import Programme, json_schema_text, load_programme
-from server.promotions.yaml_text import read_yaml
+from server.promotions.yaml_text import Plain, read_yaml
 from server.rules import preview_cli
 from server.rules.advice import warnings_of
 from server.rules.backtest import cli as backtest_cli
@@ -110,7 +110,7 @@ def check(
     Warnings name what is allowed and probably not meant, such as a promotion that can never apply. `publish` asks the
     back office for them as well, which also knows the catalogue.
     """
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     programme = loaded_or_exit(file, text)
     warnings = warnings_of(programme, text, str(file), utc_now().date())
     for warning in warnings:
@@ -142,7 +142,7 @@ def diff_command(
 ) -> None:
     """Say in words what changed: promotions added, removed and changed field by field, and settings."""
     texts = [_text_of(name, address, key, tls_ca, data_dir) for name in (before, after)]
-    found = difference(*(read_yaml(text).data for text in texts))
+    found = difference(*(_data(name, text) for name, text in zip((before, after), texts, strict=True)))
     if as_json:
         changed = [{"id": one.item_id, "changes": [c._asdict() for c in one.changes]} for one in found.changed]
         answer = found._asdict() | {"changed": changed, "settings": [c._asdict() for c in found.settings]}
@@ -155,6 +155,20 @@ def diff_command(
             checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=texts[1], file_name=after))
         for line in loss_lines(checked.strands, checked.losses):
             out(line, "red")
+
+
+def _data(name: str, text: str) -> Plain:
+    """Return the data of a programme's text, whether it makes sense or not; what cannot be read ends the command."""
+    document = read_yaml(text)
+    if isinstance(document.data, dict):
+        return document.data
+    for one in document.problems:
+        Console(stderr=True, highlight=False).print(
+            f"{name}:{one.line}:{one.column}: {one.message} ({one.hint})", markup=False, soft_wrap=True
+        )
+    if not document.problems:
+        raise fail(f"{name}: this is no programme: it has to be a mapping of fields")
+    raise typer.Exit(EXIT_CANNOT_RUN)
 
 
 def loaded_or_exit(file: Path, text: str) -> Programme:
@@ -174,7 +188,7 @@ def _text_of(name: str, address: str | None, key: str | None, tls_ca: Path | Non
         path = Path(name)
         if not path.is_file():
             raise fail(f"{name} is no file, and no number of a version")
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     with office(address, key, tls_ca, data_dir) as programmes:
         if name == LIVE:
             listed = programmes.call("ListProgrammeVersions", pb.ListProgrammeVersionsRequest()).versions
@@ -222,7 +236,7 @@ def publish(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
         return
     if not file.is_file():
         raise fail(f"{file} is no file, and no number of a version")
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     loaded_or_exit(file, text)
     with office(address, key, tls_ca, data_dir) as programmes:
         checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=text, file_name=file.name))

@@ -30,6 +30,7 @@ from server.members.days import birthday_fault
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine
 from server.promotions.facts import Counter, CouponFact, Usage
 from server.rights.codes import normal_code
+from server.rules.control import Group
 
 
 class PreviewError(ValueError):
@@ -37,13 +38,14 @@ class PreviewError(ValueError):
 
 
 class Preview(NamedTuple):
-    """A receipt to try a draft on."""
+    """A receipt to try a draft on; `group` is what the file says of control groups, None for what the id gives."""
 
     receipt: ReceiptFacts
     member: MemberFacts | None
     usage: Usage
     spend_points_minor: int
     currency_code: str
+    group: Group | None
 
 
 class _Strict(BaseModel):
@@ -72,6 +74,7 @@ class _MemberSection(_Strict):
     offers: list[str] = Field(default_factory=list)
     language: str = ""
     tier: str | None = None
+    group: Group | None = None
     counters: dict[str, _CounterSection] = Field(default_factory=dict)
 
 
@@ -98,7 +101,8 @@ def read_preview(text: str) -> Preview:
         receipt = json_format.ParseDict(_for_json(section.receipt), common_pb2.Receipt())
         zone = ZoneInfo(section.time_zone)
     except json_format.ParseError as error:
-        raise PreviewError(f"receipt: {error}") from error
+        hint = "amounts and quantities are whole numbers: 120.00 is 12000 minor units, 1.5 pieces are 1500 thousandths"
+        raise PreviewError(f"receipt: {error} ({hint})") from error
     except (ZoneInfoNotFoundError, ValueError) as error:
         raise PreviewError(f"time_zone: there is no {section.time_zone!r}") from error
     if not receipt.HasField("event_at"):
@@ -122,7 +126,12 @@ def read_preview(text: str) -> Preview:
     counters = section.member.counters if section.member else {}
     usage = Usage({key: Counter(**one.model_dump()) for key, one in counters.items()}, section.shared_left)
     return Preview(
-        facts, _member(section.member, facts.local_at.date()), usage, section.spend_points_minor, receipt.currency_code
+        facts,
+        _member(section.member, facts.local_at.date()),
+        usage,
+        section.spend_points_minor,
+        receipt.currency_code,
+        section.member.group if section.member else None,
     )
 
 
@@ -131,6 +140,8 @@ def _section(text: str) -> _PreviewSection:
         data = YAML(typ="safe", pure=True).load(text)
         if isinstance(data, dict) and "lines" in data:
             data = {"receipt": data}
+        if not isinstance(data, dict):
+            raise PreviewError("the file has to be a mapping of fields (begin with `receipt:`)")
         return _PreviewSection.model_validate(data)
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]

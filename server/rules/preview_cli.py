@@ -14,9 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from server.command import fail
+from server.command import fail, read_text
 from server.finance.terminal import report_console
 from server.promotions import Effects, Programme, ReceiptError, compile_rules, load_programme, quote
+from server.rules.control import Group, memberships, with_group
 from server.rules.explaining import promotion_explanations
 from server.rules.preview import Preview, PreviewError, read_preview
 from server.rules.show import decimals, money_text, points_text, promotion_lines
@@ -35,31 +36,57 @@ def preview(
     receipt: Annotated[
         Path, typer.Option(help="The receipt, with member and store (YAML or JSON).", exists=True, dir_okay=False)
     ],
+    group: Annotated[
+        Group | None,
+        typer.Option(help="Put the shopper into every control group, or into none; else the member's id decides."),
+    ] = None,
     every: Annotated[bool, typer.Option("--all", help="Show promotions for other goods and days too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Say what a draft makes of one receipt, and why. Nothing is sent anywhere."""
-    errors = Console(stderr=True, highlight=False)
-    loaded = load_programme(file.read_bytes(), str(file))
-    if isinstance(loaded, list):
-        for error in loaded:
-            errors.print(str(error), markup=False, soft_wrap=True)
-        raise typer.Exit(EXIT_FILE_WRONG)
-    rules = compile_rules(loaded, DRAFT_VERSION)
+    loaded = _draft(file)
     try:
-        case = read_preview(receipt.read_text(encoding="utf-8"))
+        case = read_preview(read_text(receipt))
+        chosen = group or case.group
+        programme = loaded if chosen is None else with_group(loaded, chosen)
+        rules = compile_rules(programme, DRAFT_VERSION)
         effects = quote(rules, case.receipt, case.member, case.spend_points_minor, case.usage)
     except (PreviewError, ReceiptError) as error:
         raise fail(f"{receipt}: {error}") from None
     if case.currency_code != loaded.currency:
         raise fail(f"{receipt}: the receipt is in {case.currency_code or 'no currency'}, not {loaded.currency}")
     explained = promotion_explanations(rules, case.receipt, case.member, case.usage)
+    groups = _groups(loaded, case, chosen)
     if as_json:
-        typer.echo(json.dumps(plain(effects), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps({**plain(effects), "control_groups": groups}, indent=1, ensure_ascii=False))
         return
-    _show(case, effects, loaded)
-    for text, style in promotion_lines(explained, loaded, every=every):
-        Console(highlight=False).print(text, markup=False, soft_wrap=True, style=style)
+    _show(case, effects, programme)
+    console = Console(highlight=False)
+    for line in groups:
+        console.print(line, markup=False, soft_wrap=True)
+    for text, style in promotion_lines(explained, programme, every=every):
+        console.print(text, markup=False, soft_wrap=True, style=style)
+
+
+def _draft(file: Path) -> Programme:
+    """Return the programme of a file; its mistakes are printed and end the command."""
+    loaded = load_programme(file.read_bytes(), str(file))
+    if not isinstance(loaded, list):
+        return loaded
+    errors = Console(stderr=True, highlight=False)
+    for error in loaded:
+        errors.print(str(error), markup=False, soft_wrap=True)
+    raise typer.Exit(EXIT_FILE_WRONG)
+
+
+def _groups(programme: Programme, case: Preview, chosen: Group | None) -> list[str]:
+    """Say in which control groups the shopper is, by the member's id or as chosen; nothing where there are none."""
+    if case.member is None:
+        return []
+    found = memberships(programme, case.member.member_id)
+    if chosen is None:
+        return [f"{one} (--group chooses)" if one.is_in else str(one) for one in found]
+    return [str(one._replace(is_in=chosen is Group.CONTROL)) + ", as chosen" for one in found]
 
 
 def _show(case: Preview, effects: Effects, programme: Programme) -> None:

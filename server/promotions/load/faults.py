@@ -149,6 +149,8 @@ def _hint_for_field(name: str, section: type[BaseModel]) -> str:
     ]
     if deeper:
         return f"it stands inside {' or '.join(f'`{field}`' for field in deeper[:MAX_PLACES])}"
+    if name.isdecimal():
+        return "numbers have a point: write 1.5, not 1,5"
     known = list(_fields(section))
     return closest(name, known, f"known here: {', '.join(known)}")
 

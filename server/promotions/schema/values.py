@@ -33,6 +33,7 @@ MINUTES_PER_DAY = 1440
 MINUTES_PER_HOUR = 60
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
+_DECIMAL_COMMA = re.compile(r"[0-9][0-9\s']*,[0-9]+")
 _WHOLE = re.compile(r"[0-9]{1,9}")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CLOCK = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]|24:00")
@@ -93,6 +94,8 @@ def decimals(above: int | None = None, at_least: int | None = None, at_most: int
     """A number such as 10 or 2.50 within these bounds."""
 
     def parse(value: object) -> Decimal:
+        if isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+            raise wrong(f"{shown(value)} has a decimal comma", "write it with a point, and nothing between thousands")
         if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
             raise wrong(f"{shown(value)} is no number like 10 or 2.50 (digits, a point, up to 6 decimals)")
         number = Decimal(value)

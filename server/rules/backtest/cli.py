@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ledger.journal import read_heads
 from server.clock import utc_now
-from server.command import DataDir, Embedded, fail, load_settings, readable_errors
+from server.command import DataDir, Embedded, fail, load_settings, read_text, readable_errors
 from server.finance.extra import CannotWriteError
 from server.finance.files import write_file
 from server.finance.terminal import report_console
@@ -82,7 +82,7 @@ def backtest(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
     days = _moment(first, "--from"), _moment(last, "--to")
     stretch_days = (days[0], None if days[1] is None else days[1] + timedelta(days=1))
     count = processes or os.cpu_count() or 1
-    draft = file.read_text(encoding="utf-8")
+    draft = read_text(file)
     with readable_errors():
         if dataset is not None:
             if against in {LIVE, BOOKED}:
@@ -172,7 +172,7 @@ def _file_text(name: str) -> str:
     path = Path(name)
     if not path.is_file():
         raise fail(f"{name} is no file: --against takes live, booked, the number of a version, or a file")
-    return path.read_text(encoding="utf-8")
+    return read_text(path)
 
 
 def _moment(day: str | None, option: str) -> datetime | None:
