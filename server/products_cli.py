@@ -39,7 +39,7 @@ COLUMNS: Final = (
     Column("tags", also=("tag",)),
     Column("name"),
 )
-_SEPARATORS: Final = re.compile(r"[;\s]+")
+_SEPARATORS: Final = re.compile(r"[;,|\s]+")
 
 app = typer.Typer(no_args_is_help=True, help="The catalogue.")
 
@@ -61,8 +61,8 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     """Make or change the articles of a CSV file. Registers' receipts meet them within a second.
 
     The first line names the columns: sku; category as a path such as dairy/milk; brand; supplier; tags, separated by
-    semicolons or spaces; name. Articles that are not in the file stay as they are. Exit code 1 means that rows were
-    refused.
+    semicolons, commas or spaces; name. Articles that are not in the file stay as they are. Exit code 1 means that rows
+    were refused.
     """
     lines: dict[str, int] = {}
 

@@ -38,7 +38,7 @@ class Kind(Enum):
     TEXT = "text"
     """Words: a name, a brand."""
     CODE = "code"
-    """A name that programs compare: a coupon, a promotion, a store."""
+    """What programs compare: a coupon, a promotion, a store, a token."""
     ARTICLE = "article"
     """A code that may be an EAN."""
     DIGITS = "digits"

@@ -87,6 +87,8 @@ def find_layout(path: Path, columns: Sequence[Column], reading: Reading) -> Layo
     Raises:
         FileError: it is no text, or its first line does not name columns of ours, each once.
     """
+    if not path.is_file():
+        raise FileError(f"{path}: is no file that can be read twice: save it as one first")
     try:
         encoding = check_encoding(reading.encoding) if reading.encoding else find_encoding(path)
     except EncodingError as error:

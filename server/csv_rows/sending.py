@@ -25,7 +25,7 @@ from tallypoint.v1 import rights_pb2
 from server.backoffice.client import CallFailed
 from server.command import fail
 from server.csv_rows.layout import FileError
-from server.csv_rows.report import Refusal, Report
+from server.csv_rows.report import ERRORS_SHOWN, Refusal, Report
 from server.csv_rows.table import Fault, Row, Table
 from server.edge import check
 from server.errors import Refused, reason_name
@@ -112,7 +112,7 @@ class Sent:
         unsent = f", {self.unsent:,} were not loaded" if self.unsent else ""
         Console(highlight=False).print(f"{self.rows:,} rows: {text}{unsent}", markup=False, soft_wrap=True)
         if self.failure:
-            raise fail(f"{self.failure}\nLoad the file again then: what is there already changes nothing.")
+            raise fail(f"{self.failure}\nLoad the file once more later: what is there already changes nothing.")
         if self.refused:
             raise typer.Exit(EXIT_ROWS_REFUSED)
 
@@ -150,8 +150,11 @@ def tell(table: Table) -> None:
     console = Console(highlight=False)
     if table.layout.found:
         console.print(f"{table.path}: {table.layout.found}", markup=False, soft_wrap=True)
-    for text in table.survey.passed_over:
+    passed_over = table.survey.passed_over
+    for text in passed_over[:ERRORS_SHOWN]:
         console.print(text, markup=False, soft_wrap=True)
+    if len(passed_over) > ERRORS_SHOWN:
+        console.print(f"... and {len(passed_over) - ERRORS_SHOWN:,} more lines were passed over")
 
 
 class Outcome(NamedTuple):
@@ -205,7 +208,8 @@ def _send_batches(
             if failure:
                 report.add(refused)
                 report.add_unsent(batch.rows, failure)
-            advance(len(batch.rows) + len(refused))
+            else:
+                advance(len(batch.rows) + len(refused))
         return failure or _noted(under_way, report)
 
 

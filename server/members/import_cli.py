@@ -51,8 +51,8 @@ ROWS_PER_CALL: Final = 500
 COLUMNS: Final = (
     Column("card_numbers", Kind.DIGITS, also=("card_number",)),
     Column("phone", Kind.DIGITS),
-    Column("digital_token"),
-    Column("member_id"),
+    Column("digital_token", Kind.CODE),
+    Column("member_id", Kind.CODE),
     Column("name"),
     Column("birthday", Kind.DAY),
     Column("language"),
@@ -104,7 +104,7 @@ def import_members(  # noqa: PLR0913, PLR0917 - an argument is an option of the 
                     done["unchanged" if result.already_there else "new"] += 1
 
         sent = send_rows(table, "Importing members", member_of, send, errors, ROWS_PER_CALL)
-    differing = f" ({done['differing']:,} of them are there with other data)" if done["differing"] else ""
+    differing = f" (other data is there for {done['differing']:,} of them)" if done["differing"] else ""
     sent.finish(
         f"{done['new']:,} members are new, {done['unchanged']:,} were there already, {sent.refused:,} were refused"
         f"{differing}"

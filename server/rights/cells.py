@@ -21,10 +21,10 @@ from server.csv_rows import Kind, Row
 from server.csv_rows.sending import EXIT_ROWS_REFUSED
 
 MEMBER_FILE_COLUMNS: Final = (
-    FileColumn("member_id"),
+    FileColumn("member_id", Kind.CODE),
     FileColumn("card_number", Kind.DIGITS, also=("card_numbers",)),
     FileColumn("phone", Kind.DIGITS),
-    FileColumn("digital_token"),
+    FileColumn("digital_token", Kind.CODE),
 )
 """Members are named in one of these columns, each in its own."""
 MEMBER_COLUMNS: Final = tuple(column.name for column in MEMBER_FILE_COLUMNS)

@@ -226,7 +226,7 @@ def test_member_who_is_there_with_other_data_is_refused(
         assert load("members", head + rows.pop(0))[0] == 0
     code, lines = load("members", head + "".join(rows))
     there = f"{int(not words)} were there already, {int(bool(words))} were refused"
-    other = " (1 of them are there with other data)" if words else ""
+    other = " (other data is there for 1 of them)" if words else ""
     assert (code, lines[-1]) == (
         int(bool(words)),
         f"{len(rows)} rows: {len(rows) - 1} members are new, {there}{other}",

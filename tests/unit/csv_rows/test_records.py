@@ -13,6 +13,7 @@ from server.csv_rows.records import INSIDE, NOT_CLOSED, read_records
 
 DELIMITERS = st.sampled_from(",;\t|")
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+LINES = st.text(st.sampled_from("aЖ7 \n'\""), max_size=8)
 VALUES = st.text(st.sampled_from("aЖ7 ,;|'\""), max_size=6)
 
 
@@ -99,6 +100,17 @@ def test_what_a_library_writes_is_read_back(
     if quoting == csv.QUOTE_MINIMAL:  # a line that is blank to the eye is no record
         assume(all(any(value.strip() for value in row) or delimiter != "\t" for row in table))
     assert read(file.getvalue(), delimiter, 3) == sound
+
+
+@given(
+    table=st.lists(st.lists(LINES, min_size=3, max_size=3), min_size=1, max_size=8),
+    delimiter=DELIMITERS,
+    line_end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_line_ends_inside_values_are_kept(table: list[list[str]], delimiter: str, line_end: str) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=delimiter, lineterminator=line_end, quoting=csv.QUOTE_ALL).writerows(table)
+    assert [(values, fault) for _, values, fault in read(file.getvalue(), delimiter, 3)] == [(row, "") for row in table]
 
 
 @given(
