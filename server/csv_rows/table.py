@@ -193,7 +193,7 @@ class Table:
         if more > 0:
             row.wrong("", f"has {more} values more than the first line has columns")
             return row
-        for name, text in row.values.items():
+        for name, text in zip(names, record.values, strict=False):
             if not text or name.startswith(ERROR_PREFIX):
                 continue
             kind = self._kinds.get(name, Kind.TEXT)

@@ -146,7 +146,7 @@ def test_rows(tmp_path: Path, text: str, rows: list[tuple[int, dict[str, str], l
 
 
 def test_value_without_a_column_name_is_a_fault(tmp_path: Path) -> None:
-    file = table(tmp_path, "phone,,name\n1,,a\n2,x,b\n")
+    file = table(tmp_path, "phone,,name,\n1,,a,\n2,x,b,\n")
     assert [faults for _, _, faults in meant(file)] == [
         [],
         ["has a value in a column without a name: name the column, or empty it"],
