@@ -185,6 +185,7 @@ def _message(version: ProgrammeVersion, is_in_effect: bool, rollout: Rollout) ->
         code=version.code,
         version=version.version,
         text_sha256=version.text_sha256.hex(),
+        semantics=version.semantics,
         rollout=_rollout_message(rollout),
         in_effect=is_in_effect,
     )

@@ -71,7 +71,13 @@ from server.promotions.kinds import (
     TerminalKind,
     TierMeasure,
 )
-from server.promotions.load import CURRENT_SEMANTICS, ProgrammeError, load_programme, load_programme_struct
+from server.promotions.load import (
+    CURRENT_SEMANTICS,
+    ProgrammeError,
+    changed_defaults,
+    load_programme,
+    load_programme_struct,
+)
 from server.promotions.lots import lot_terms, lots_to_grant
 from server.promotions.model import (
     AS_CHARGED_ID,
@@ -240,6 +246,7 @@ __all__ = [
     "Variance",
     "VisitNumber",
     "Withheld",
+    "changed_defaults",
     "compile_rules",
     "earn_as_paid",
     "has_prices",

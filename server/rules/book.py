@@ -44,15 +44,16 @@ class _Version:
 
     number: int
     effective_at: datetime
+    semantics: int
     packed: bytes
     rollouts: tuple[Rollout, ...] = ()
     rules: Rules | None = None
     is_readable: bool = True
 
     @classmethod
-    def of(cls, number: int, effective_at: datetime, text: str) -> _Version:
+    def of(cls, number: int, effective_at: datetime, semantics: int, text: str) -> _Version:
         """Make one that is not compiled."""
-        return cls(number, effective_at, zlib.compress(text.encode(), _FAST))
+        return cls(number, effective_at, semantics, zlib.compress(text.encode(), _FAST))
 
     @property
     def text(self) -> str:
@@ -70,7 +71,7 @@ class _Version:
 
     def compile(self) -> Rules | None:
         """Return the rules, or None if this release cannot read them."""
-        loaded = load_programme(self.text)
+        loaded = load_programme(self.text, semantics=self.semantics)
         return None if isinstance(loaded, list) else compile_rules(loaded, self.number)
 
     def take(self, rules: Rules | None) -> None:

@@ -38,6 +38,7 @@ from server.rules.show import (
     version_line,
     version_table,
 )
+from server.rules.versions import ProgrammeText
 
 EXIT_FILE_WRONG: Final = 1
 EXIT_DIFFERENT: Final = 1
@@ -141,8 +142,8 @@ def diff_command(
     data_dir: DataDir = None,
 ) -> None:
     """Say in words what changed: promotions added, removed and changed field by field, and settings."""
-    texts = [_text_of(name, address, key, tls_ca, data_dir) for name in (before, after)]
-    found = difference(*(_data(name, text) for name, text in zip((before, after), texts, strict=True)))
+    old, new = (_source(name, address, key, tls_ca, data_dir) for name in (before, after))
+    found = difference(_data(before, old.text), _data(after, new.text), (old.semantics, new.semantics))
     if as_json:
         changed = [{"id": one.item_id, "changes": [c._asdict() for c in one.changes]} for one in found.changed]
         answer = found._asdict() | {"changed": changed, "settings": [c._asdict() for c in found.settings]}
@@ -152,7 +153,7 @@ def diff_command(
         out(line, style)
     if before == LIVE:
         with office(address, key, tls_ca, data_dir) as programmes:
-            checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=texts[1], file_name=after))
+            checked = programmes.call("CheckProgramme", pb.CheckProgrammeRequest(text=new.text, file_name=after))
         for line in loss_lines(checked.strands, checked.losses):
             out(line, "red")
 
@@ -183,19 +184,22 @@ def loaded_or_exit(file: Path, text: str) -> Programme:
     raise typer.Exit(EXIT_FILE_WRONG)
 
 
-def _text_of(name: str, address: str | None, key: str | None, tls_ca: Path | None, data_dir: Path | None) -> str:
+def _source(
+    name: str, address: str | None, key: str | None, tls_ca: Path | None, data_dir: Path | None
+) -> ProgrammeText:
     if not name.isdecimal() and name != LIVE:
         path = Path(name)
         if not path.is_file():
             raise fail(f"{name} is no file, and no number of a version")
-        return read_text(path)
+        return ProgrammeText(read_text(path))
     with office(address, key, tls_ca, data_dir) as programmes:
         if name == LIVE:
             listed = programmes.call("ListProgrammeVersions", pb.ListProgrammeVersionsRequest()).versions
             name = next((str(one.version) for one in listed if one.in_effect), "")
             if not name:
                 raise fail("no version of the programme is in effect")
-        return str(programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=int(name))).text)
+        found = programmes.call("GetProgrammeVersion", pb.GetProgrammeVersionRequest(version=int(name)))
+        return ProgrammeText(found.text, found.version.semantics)
 
 
 # --- to the tills and back ----------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final, NamedTuple
 
+from server.promotions import CURRENT_SEMANTICS, changed_defaults
 from server.promotions.yaml_text import Plain
 
 _KEYS: Final = ("id", "code", "unit", "sku")
@@ -70,8 +71,13 @@ class Difference(NamedTuple):
         return not any(self)
 
 
-def difference(before: Plain, after: Plain) -> Difference:
-    """Return what changed between two programmes, as the plain data of their files."""
+def difference(
+    before: Plain, after: Plain, semantics: tuple[int, int] = (CURRENT_SEMANTICS, CURRENT_SEMANTICS)
+) -> Difference:
+    """Return what changed between two programmes, as the plain data of their files.
+
+    ``semantics`` are the numbers of their defaults: what both files leave out may mean something else in each.
+    """
     old, new = (dict(data) if isinstance(data, dict) else {} for data in (before, after))
     olds, news = _by_id(old.pop("promotions", None)), _by_id(new.pop("promotions", None))
     changed = []
@@ -83,8 +89,13 @@ def difference(before: Plain, after: Plain) -> Difference:
         added=tuple((item_id, _name(news[item_id])) for item_id in sorted(news.keys() - olds.keys())),
         removed=tuple((item_id, _name(olds[item_id])) for item_id in sorted(olds.keys() - news.keys())),
         changed=tuple(sorted(changed)),
-        settings=tuple(_changes(old, new, "")),
+        settings=(*_changed_defaults(*semantics), *_changes(old, new, "")),
     )
+
+
+def _changed_defaults(before: int, after: int) -> Iterator[Change]:
+    old, new = changed_defaults(before), changed_defaults(after)
+    return (FieldChange(field, old[field], new[field]) for field in old if old[field] != new[field])
 
 
 def _changes(before: Plain, after: Plain, path: str) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from tallypoint.v1 import programme_pb2 as pb
 
-from server.promotions import Programme
+from server.promotions import CURRENT_SEMANTICS, Programme, changed_defaults
 from server.rules.difference import Difference
 from server.rules.rollout import EVERYBODY
 
@@ -41,13 +41,21 @@ def version_line(version: pb.ProgrammeVersion) -> str:
     """Say in a line what a version is."""
     return (
         f"Version {version.version} of programme {version.code}, effective from "
-        f"{version.effective_at.ToJsonString()[:10]}, counts for {rollout_words(version.rollout)}"
+        f"{version.effective_at.ToJsonString()[:10]}, counts for {rollout_words(version.rollout)}{_defaults(version)}"
     )
+
+
+def _defaults(version: pb.ProgrammeVersion) -> str:
+    """Say of a version from before the newest semantics what it means by what its file leaves out."""
+    then, now = changed_defaults(version.semantics), changed_defaults(CURRENT_SEMANTICS)
+    others = [f"{field}: {value}" for field, value in then.items() if value != now[field]]
+    return f", with the defaults of its time ({'; '.join(others)})" if others else ""
 
 
 def version_table(versions: Iterable[pb.ProgrammeVersion]) -> Table:
     """Show versions and for whom each counts."""
-    table = Table("version", "effective from", "published", "counts for", "since", "text", box=rich.box.SIMPLE_HEAD)
+    names = ("version", "effective from", "published", "counts for", "since", "defaults", "text")
+    table = Table(*names, box=rich.box.SIMPLE_HEAD)
     for one in versions:
         said = one.rollout
         since = said.from_at.ToJsonString()[:16].replace("T", " ") if said.HasField("from_at") else ""
@@ -57,6 +65,7 @@ def version_table(versions: Iterable[pb.ProgrammeVersion]) -> Table:
             one.published_at.ToJsonString()[:16].replace("T", " "),
             rollout_words(said) + (", in effect now" if one.in_effect else ""),
             f"{since} {said.set_by}".strip(),
+            "today's" if one.semantics == CURRENT_SEMANTICS else f"of semantics {one.semantics}",
             one.text_sha256[:8],
         )
         table.add_row(*map(escape, row), style="bold" if one.in_effect else None)

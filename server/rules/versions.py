@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 from google.protobuf import json_format, struct_pb2
@@ -23,7 +23,7 @@ from ledger.books import ensure_unit
 from ledger.partners import ensure_partner
 from server.database import connection, transaction
 from server.errors import Refused
-from server.promotions import Programme, ProgrammeError, load_programme
+from server.promotions import CURRENT_SEMANTICS, Programme, ProgrammeError, load_programme
 from server.rules.advice import named_skus, warnings_of
 from server.rules.rollout import (
     PLAIN,
@@ -46,23 +46,23 @@ if TYPE_CHECKING:
 TOPIC: Final = "programme"
 """The topic in `server.config_version` that every write here raises."""
 
-_COLUMNS: Final = "version, code, effective_at, published_at, text_sha256"
+_COLUMNS: Final = "version, code, effective_at, published_at, text_sha256, semantics"
 
 # All versions, newest first.
 READ_VERSIONS: Final = f"SELECT {_COLUMNS} FROM server.programme_version ORDER BY version DESC"  # noqa: S608 - constant
 
-# The text of a version.
-READ_TEXT: Final = "SELECT text FROM server.programme_version WHERE version = $1"
+# The text of a version, and the semantics that its defaults have.
+READ_TEXT: Final = "SELECT text, semantics FROM server.programme_version WHERE version = $1"
 
 # The versions after one, with their texts.
 READ_NEW_TEXTS: Final = """
-SELECT version, effective_at, text FROM server.programme_version WHERE version > $1 ORDER BY version
+SELECT version, effective_at, semantics, text FROM server.programme_version WHERE version > $1 ORDER BY version
 """
 
 # Keep a version.
 INSERT_VERSION: Final = """
-INSERT INTO server.programme_version (version, code, effective_at, published_at, text_sha256, text)
-VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO server.programme_version (version, code, effective_at, published_at, text_sha256, semantics, text)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
 """
 
 # All that was said about for whom versions count, oldest first.
@@ -86,13 +86,17 @@ WHERE NOT EXISTS (SELECT 1 FROM server.product p WHERE p.sku = n.sku) AND EXISTS
 
 @dataclass(frozen=True, slots=True)
 class ProgrammeVersion:
-    """One version of the programme, without its text. What was said about for whom it counts stands oldest first."""
+    """One version of the programme, without its text. What was said about for whom it counts stands oldest first.
+
+    ``semantics`` is the number of the defaults that it was published with, see `load_programme`.
+    """
 
     version: int
     code: str
     effective_at: datetime
     published_at: datetime
     text_sha256: bytes
+    semantics: int
     rollouts: tuple[Rollout, ...] = ()
 
     @property
@@ -112,6 +116,23 @@ class Examined:
     errors: Sequence[ProgrammeError] = ()
     warnings: Sequence[ProgrammeError] = ()
     losses: Losses = NOTHING
+
+
+class ProgrammeText(NamedTuple):
+    """A programme as text, and the number of the semantics that its defaults have."""
+
+    text: str
+    semantics: int = CURRENT_SEMANTICS
+
+    def load(self) -> Programme | list[ProgrammeError]:
+        """Read the programme, see `load_programme`."""
+        return load_programme(self.text, semantics=self.semantics)
+
+
+async def read_version_text(conn: Connection, version: int | None) -> ProgrammeText | None:
+    """Return the text of a version; None if there is no such version."""
+    record = await conn.fetchrow(READ_TEXT, version)
+    return None if record is None else ProgrammeText(*record)
 
 
 def effective_at(programme: Programme) -> datetime:
@@ -173,7 +194,8 @@ class ProgrammeStore:
     ) -> tuple[ProgrammeVersion, bool]:
         """Store a file as the next version; return it, and whether it is new.
 
-        The text of the newest version is not stored again; ``rollout`` counts for it from now on, if it is given.
+        The text of the newest version is not stored again, unless its defaults were others than today's; ``rollout``
+        counts for it from now on, if it is given.
 
         Raises:
             Refused: PROGRAMME_INVALID with one violation an error, or for a point whose precision has changed;
@@ -192,7 +214,14 @@ class ProgrammeStore:
             await _ensure_units(conn, loaded)
             await _ensure_partners(conn, loaded)
             await conn.execute(
-                INSERT_VERSION, version.version, version.code, version.effective_at, now, version.text_sha256, text
+                INSERT_VERSION,
+                version.version,
+                version.code,
+                version.effective_at,
+                now,
+                version.text_sha256,
+                version.semantics,
+                text,
             )
             for said in version.rollouts:
                 await conn.execute(INSERT_ROLLOUT, version.version, *said)
@@ -283,14 +312,14 @@ async def _roll_out(
 def _next(
     versions: Sequence[ProgrammeVersion], programme: Programme, text: str, now: datetime, rollout: Rollout | None = None
 ) -> ProgrammeVersion:
-    """Return the version that a text would be: the newest one, if it is its text."""
+    """Return the version that a text would be: the newest one, if it is its text, with the same defaults."""
     sha256 = hashlib.sha256(text.encode()).digest()
     newest = next(iter(versions), None)
-    if newest is not None and newest.text_sha256 == sha256:
+    if newest is not None and (newest.text_sha256, newest.semantics) == (sha256, CURRENT_SEMANTICS):
         return newest if rollout is None else newest.with_rollout(rollout._replace(from_at=now))
     begins = () if rollout is None or rollout.same_as(PLAIN) else (rollout._replace(from_at=None),)
     number = newest.version + 1 if newest is not None else 1
-    return ProgrammeVersion(number, programme.code, effective_at(programme), now, sha256, begins)
+    return ProgrammeVersion(number, programme.code, effective_at(programme), now, sha256, CURRENT_SEMANTICS, begins)
 
 
 async def _losses(
@@ -319,7 +348,8 @@ async def _check_losses(
 
 async def _load(conn: Connection, version: int) -> Programme | None:
     """Return a version's programme; None if this release cannot read it."""
-    loaded = await asyncio.to_thread(load_programme, str(await conn.fetchval(READ_TEXT, version)))
+    text = await read_version_text(conn, version)
+    loaded = None if text is None else await asyncio.to_thread(text.load)
     return loaded if isinstance(loaded, Programme) else None
 
 

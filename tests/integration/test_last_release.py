@@ -84,6 +84,13 @@ class Running(Opened):
         auth = (("authorization", f"Bearer {KEPT.terminal_keys[store]}"),)
         return getattr(self.till, method)(request, metadata=auth, timeout=20)
 
+    def ask_office(self, *arguments: str) -> str:
+        """Run a command that is a client of the back office; return what it says."""
+        access = {"TALLYPOINT_ADMIN_ADDRESS": self.address, "TALLYPOINT_ADMIN_KEY": KEPT.keys["admin"]}
+        code, said = self.run(*arguments, **access)
+        assert code == 0, said
+        return said
+
 
 @pytest.fixture(scope="module")
 def running(databases: DatabaseFactory, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
@@ -133,15 +140,6 @@ async def test_caches_made_anew_are_those_that_were_kept(opened: Opened) -> None
     assert code == 0, said
     assert await contents() == before
     await conn.close()
-
-
-@pytest.mark.parametrize("close", sorted(KEPT.reports))
-def test_reports_as_of_old_closes_are_the_same_bytes(opened: Opened, tmp_path: Path, close: str) -> None:
-    for name, arguments in REPORTS.items():
-        file = tmp_path / f"{name}.csv"
-        code, said = opened.run("finance", *arguments, f"--as-of={close}", f"--output={file}")
-        assert code == 0, said
-        assert file.read_text() == KEPT.reports[close][name], name
 
 
 @pytest.mark.parametrize("command", [("finance", "verify"), ("crm", "compare"), ("crm", "reconcile")])
@@ -232,6 +230,40 @@ def test_a_hold_of_the_last_evening_is_captured(running: Running) -> None:
         checkout_id=held.checkout_key.checkout_id,
     )
     assert running.ask("Commit", request).settlement.captured_points_minor == held.spend_points_minor
+
+
+# --- figures as of a close never change ---
+
+
+@pytest.mark.parametrize("close", sorted(KEPT.reports))
+def test_reports_as_of_old_closes_are_the_same_bytes(running: Running, tmp_path: Path, close: str) -> None:
+    for name, arguments in REPORTS.items():
+        file = tmp_path / f"{name}.csv"
+        running.ask_office("finance", *arguments, f"--as-of={close}", f"--output={file}")
+        assert file.read_text() == KEPT.reports[close][name], name
+
+
+# --- versions of the programme keep their defaults ---
+
+
+def test_old_versions_keep_their_defaults_and_a_file_published_today_has_new_ones(
+    running: Running, tmp_path: Path
+) -> None:
+    said = "floor_rest of amounts, where a promotion does not say: lost"
+    assert said in running.ask_office("rules", "show", "1")
+    assert f"{said} → spread" in running.ask_office("rules", "diff", "1", str(FIRST_PROGRAMME))
+    same = tmp_path / "same.yaml"
+    same.write_text(
+        running.ask_office("rules", "show", "6").rsplit("Version 6", 1)[0]
+    )  # what is said about it comes after it
+    published = running.ask_office("rules", "publish", str(same), "--share=0%", "--by=stores", "--yes")
+    assert "is now version 7" in published
+    assert "today's" in running.ask_office("rules", "list")
+    assert said not in running.ask_office("rules", "show", "7")
+    assert f"{said} → spread" in running.ask_office("rules", "diff", "6", "7")
+    assert "was published before, as version 7" in running.ask_office(
+        "rules", "publish", str(same), "--share=0%", "--by=stores"
+    )
 
 
 # --- explained, and taken back ---

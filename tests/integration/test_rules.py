@@ -152,7 +152,7 @@ class Chain:
         if discount is not None:
             receipt.lines[0].discount_minor = discount
         key = common_pb2.ReceiptKey(
-            store_id="12", terminal_id="1", business_date="2026-11-22", receipt_number=next(self.numbers)
+            store_id="12", terminal_id="1", business_date=f"{self.now[0]:%Y-%m-%d}", receipt_number=next(self.numbers)
         )
         request = checkout_pb2.CommitRequest(
             message_id=str(uuid.uuid4()),

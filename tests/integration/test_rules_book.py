@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from server.database import connection
-from server.promotions import Programme, ProgrammeError, Rules, compile_rules, load_programme
+from server.promotions import CURRENT_SEMANTICS, Programme, ProgrammeError, Rules, compile_rules, load_programme
 from server.rules import ProgrammeStore, Rollout, RulesBook, ShareBy, book
 from server.rules.rollout import Mode, in_force
 from server.rules.versions import INSERT_VERSION, read_rollouts
@@ -76,7 +76,8 @@ class Chain:
         """Leave a version behind as an older release may have: this one cannot read it."""
         self.published += 1
         values = (self.published, "demo", datetime.combine(day(days_ago).date(), time(), UTC), TODAY)
-        await self.office.pool.execute(INSERT_VERSION, *values, hashlib.sha256(text.encode()).digest(), text)
+        digest = hashlib.sha256(text.encode()).digest()
+        await self.office.pool.execute(INSERT_VERSION, *values, digest, CURRENT_SEMANTICS, text)
         return self.published
 
     async def start_worker(self, today: datetime = TODAY) -> RulesBook:
@@ -429,11 +430,11 @@ async def test_receipts_are_judged_as_before_while_a_worker_loads(
     rules = await chain.start_worker()
     begun, goes_on = threading.Event(), threading.Event()
 
-    def slowly(text: str) -> Programme | list[ProgrammeError]:
+    def slowly(text: str, *, semantics: int) -> Programme | list[ProgrammeError]:
         if "Programme 4" in text:
             begun.set()
             assert goes_on.wait(30)
-        return load_programme(text)
+        return load_programme(text, semantics=semantics)
 
     monkeypatch.setattr(book, "load_programme", slowly)
     await chain.publish(1)

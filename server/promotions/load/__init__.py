@@ -10,11 +10,11 @@ from __future__ import annotations
 from server.promotions.load.faults import Faults, ProgrammeError
 from server.promotions.load.json_text import as_yaml, read_json
 from server.promotions.load.plain_data import read_plain
-from server.promotions.load.programme import programme_from
+from server.promotions.load.programme import changed_defaults, programme_from
 from server.promotions.model import Programme
 from server.promotions.yaml_text import Document, read_yaml
 
-__all__ = ["CURRENT_SEMANTICS", "ProgrammeError", "load_programme", "load_programme_struct"]
+__all__ = ["CURRENT_SEMANTICS", "ProgrammeError", "changed_defaults", "load_programme", "load_programme_struct"]
 
 CURRENT_SEMANTICS = 1
 """The defaults that a programme has if it is published now. 0: those of versions published before floors spread."""

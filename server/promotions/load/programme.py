@@ -33,6 +33,16 @@ FLOORS_SPREAD_SINCE = 1
 """The semantics from which on what a floor cuts off an amount goes to the lines that have room."""
 
 
+def default_floor_rest(semantics: int) -> FloorRest:
+    """Return what becomes of what floors cut off amounts, in files that do not say."""
+    return FloorRest.SPREAD if semantics >= FLOORS_SPREAD_SINCE else FloorRest.LOST
+
+
+def changed_defaults(semantics: int) -> dict[str, str]:
+    """Return what a file means by what it leaves out, of those defaults that have changed: by fields, in words."""
+    return {"floor_rest of amounts, where a promotion does not say": default_floor_rest(semantics).value}
+
+
 def programme_from(data: Plain, faults: Faults, semantics: int) -> Programme | None:
     """A programme, or None after noting its faults. What is returned is sound only if none were noted.
 
@@ -71,7 +81,7 @@ def _build(section: ProgrammeSection, context: Context, semantics: int) -> Progr
             settings.further_unit(unit, ("units", number), context) for number, unit in enumerate(section.units)
         ),
         control_share=share_of(section.control_percent),
-        floor_rest=FloorRest.SPREAD if semantics >= FLOORS_SPREAD_SINCE else FloorRest.LOST,
+        floor_rest=default_floor_rest(semantics),
         campaigns=_campaigns(dict(enumerate(section.campaigns)), sections, context),
         promotions=tuple(promotion(entry, ("promotions", number), context) for number, entry in sections.items()),
     )

@@ -29,15 +29,12 @@ from server.rules.backtest.report import headline, promotion_table, summary_line
 from server.rules.backtest.run import BacktestError, DatasetPart, Plan, run
 from server.rules.backtest.tally import TOP, Tally
 from server.rules.rollout import Dated, in_effect
-from server.rules.versions import READ_VERSIONS, read_rollouts
+from server.rules.versions import READ_VERSIONS, ProgrammeText, read_rollouts, read_version_text
 from server.storage import open_ledger
 
 EXIT_FILE_WRONG: Final = 1
 BOOKED: Final = "booked"
 LIVE: Final = "live"
-
-# The text of a version.
-READ_TEXT: Final = "SELECT text FROM server.programme_version WHERE version = $1"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,7 +106,7 @@ def _run(plan: Plan) -> tuple[Tally, float]:
     return tally, time.monotonic() - started
 
 
-async def _prepare(dsn: str, against: str) -> tuple[str | None, dict[int, int]]:
+async def _prepare(dsn: str, against: str) -> tuple[ProgrammeText | None, dict[int, int]]:
     """Return the text to compare with (None: that of each receipt's version), and the newest entry of each book."""
     conn = await asyncpg.connect(dsn, server_settings={"role": "tallypoint_reader"})
     try:
@@ -119,11 +116,11 @@ async def _prepare(dsn: str, against: str) -> tuple[str | None, dict[int, int]]:
         if not against.isdecimal() and against != LIVE:
             return _file_text(against), books
         version = int(against) if against.isdecimal() else await _in_effect(conn)
-        text = await conn.fetchval(READ_TEXT, version)
+        text = await read_version_text(conn, version)
         if text is None:
             no_version = f"there is no version {against}"
             raise fail("no version of the programme is in effect" if against == LIVE else no_version)
-        return str(text), books
+        return text, books
     finally:
         await conn.close()
 
@@ -168,11 +165,11 @@ def _loaded(file: Path) -> Programme:
     raise typer.Exit(EXIT_FILE_WRONG)
 
 
-def _file_text(name: str) -> str:
+def _file_text(name: str) -> ProgrammeText:
     path = Path(name)
     if not path.is_file():
         raise fail(f"{name} is no file: --against takes live, booked, the number of a version, or a file")
-    return read_text(path)
+    return ProgrammeText(read_text(path))
 
 
 def _moment(day: str | None, option: str) -> datetime | None:

@@ -21,11 +21,11 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
 
-from server.promotions import ReceiptError, Rules, compile_rules, load_programme
+from server.promotions import ReceiptError, Rules, compile_rules
 from server.rules.backtest.journal import Stretch, stored_cases
 from server.rules.backtest.simulation import Case, Simulation
 from server.rules.backtest.tally import Tally
-from server.rules.versions import READ_NEW_TEXTS
+from server.rules.versions import READ_NEW_TEXTS, ProgrammeText
 
 DRAFT: Final = -1
 """The version number of a draft."""
@@ -48,11 +48,11 @@ class DatasetPart(NamedTuple):
 class Plan:
     """What is to be compared over which receipts.
 
-    ``live`` is the text of what the draft is compared with; None means the version that booked each receipt.
+    ``live`` is what the draft is compared with; None means the version that booked each receipt.
     """
 
     draft: str
-    live: str | None
+    live: ProgrammeText | None
     dsn: str | None
     stretch: Stretch
     dataset: DatasetPart | None
@@ -176,7 +176,7 @@ def _work(plan: Plan, part: int, answers: _Queue) -> None:
 
 
 async def _part(plan: Plan, part: int, say: _Say) -> Tally:
-    draft = _compiled(plan.draft, DRAFT, undated=plan.undated)
+    draft = _compiled(ProgrammeText(plan.draft), DRAFT, undated=plan.undated)
     live = None if plan.live is None else _compiled(plan.live, OTHER)
     if plan.dataset is not None:
         assert live is not None, "receipts from elsewhere were booked by no version"
@@ -223,7 +223,7 @@ def _judge(tally: Tally, case: Case, live: Rules | None, draft: Rules, before: S
 async def _versions(conn: asyncpg.Connection[asyncpg.Record]) -> dict[int, Rules]:
     versions: dict[int, Rules] = {}
     for record in await conn.fetch(READ_NEW_TEXTS, 0):
-        loaded = load_programme(record["text"])
+        loaded = ProgrammeText(record["text"], record["semantics"]).load()
         if not isinstance(loaded, list):
             versions[record["version"]] = compile_rules(loaded, record["version"])
     return versions
@@ -235,8 +235,8 @@ async def _dataset_batches(dataset: DatasetPart, part: int, parts: int) -> Batch
         yield batch
 
 
-def _compiled(text: str, version: int, *, undated: bool = False) -> Rules:
-    loaded = load_programme(text)
+def _compiled(text: ProgrammeText, version: int, *, undated: bool = False) -> Rules:
+    loaded = text.load()
     if isinstance(loaded, list):
         raise BacktestError(str(loaded[0]))
     if undated:
