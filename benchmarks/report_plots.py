@@ -19,6 +19,9 @@ OURS: Final = "#2f6f8f"
 ECHO: Final = "#b0662f"
 SAME_RATE: Final = "#8a8a8a"
 _PARTS: Final = ("#8a8a8a", "#2f6f8f", "#7fb069", "#b0662f", "#6d5a93", "#c9a227")
+_FEWEST_BARS: Final = 8
+_FEW_DECADES: Final = 30
+"""An axis with a smaller range would have one or two figures, if only powers of ten had one."""
 _STYLE: Final[dict[str, object]] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -79,10 +82,10 @@ def _commit_plots(result: Result) -> Plots:
     }
     if bars:
         yield "processor_time", "Processor time of one Commit, µs", lambda axes: _stacked(axes, bars)
-    sizes = {kind: each["batches"]["up_to"] for kind, each in kinds.items() if "batches" in each}
+    sizes = {kind: each["batches"]["up_to"] for kind, each in kinds.items() if each.get("batches", {}).get("up_to")}
     if sizes:
         yield "batch_sizes", "Commits in a batch: share of the batches", lambda axes: _batches(axes, sizes)
-    if "matrix" in result:
+    if result.get("matrix"):
         cells = result["matrix"]
         yield "matrix", "Unary Commit of the echo, by lines and promotions", lambda axes: _matrix(axes, cells)
 
@@ -94,6 +97,7 @@ def _stacked(axes: Axes, bars: Mapping[str, Mapping[str, float]]) -> None:
         heights = [bar.get(part, 0.0) for bar in bars.values()]
         axes.barh(list(bars), heights, left=list(below.values()), label=part, color=colour)
         below = {name: below[name] + height for name, height in zip(bars, heights, strict=True)}
+    _leave_room(axes.set_ylim, len(bars))
     axes.invert_yaxis()
     axes.set_xlabel("µs")
     axes.legend(ncols=len(parts), fontsize=8)
@@ -106,6 +110,7 @@ def _batches(axes: Axes, sizes: Mapping[str, Mapping[str, int]]) -> None:
         places = [place + 0.4 * offset for place in range(len(up_to))]
         axes.bar(places, shares, width=0.4, label=kind, color=(OURS, ECHO)[offset % 2])
         axes.set_xticks(range(len(up_to)), [bound.removesuffix(".0") for bound in up_to])
+    _leave_room(axes.set_xlim, max(map(len, sizes.values())))
     axes.set_xlabel("commits in a batch, up to")
     axes.legend()
 
@@ -117,14 +122,16 @@ def _matrix(axes: Axes, cells: Sequence[Result]) -> None:
         axes.plot([str(cell["promotions"]) for cell in row], [c["ratio"] for c in row], "o-", label=label, color=colour)
     axes.set_xlabel("promotions")
     axes.set_ylabel("ours over echo")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
     axes.legend()
 
 
 def _latency_plots(result: Result) -> Plots:
     levels = result["levels"]
-    yield "latency", "Latency by percentile and load, open loop", lambda axes: _curves(axes, levels)
-    yield "latency_by_load", "p50 and p99 by load, open loop", lambda axes: _by_load(axes, levels)
+    if any(level[side].get("curve") for level in levels for side in ("ours", "echo")):
+        yield "latency", "Latency by percentile and load, open loop", lambda axes: _curves(axes, levels)
+    if levels:
+        yield "latency_by_load", "p50 and p99 by load, open loop", lambda axes: _by_load(axes, levels)
 
 
 def _curves(axes: Axes, levels: Sequence[Result]) -> None:
@@ -134,9 +141,10 @@ def _curves(axes: Axes, levels: Sequence[Result]) -> None:
             points = level[side].get("curve", [])
             places = [100 / (100 - percentile) for percentile, _ in points]
             label = f"{side}, {level['load_percent']} %"
-            axes.plot(places, [height for _, height in points], dash, label=label, color=colour)
+            marker = "o" if len(points) == 1 else ""
+            axes.plot(places, [height for _, height in points], dash, marker=marker, label=label, color=colour)
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xticks([2, 10, 100, 1000, 10_000], ["p50", "p90", "p99", "p99.9", "p99.99"])
     axes.set_ylabel("ms")
     axes.legend(ncols=2, fontsize=8)
@@ -149,14 +157,16 @@ def _by_load(axes: Axes, levels: Sequence[Result]) -> None:
         for key, dash in (("p50_ms", "o--"), ("p99_ms", "o-")):
             label = f"{side.replace('_', ' ')}, {key.removesuffix('_ms')}"
             axes.plot(loads, [level[side].get(key, 0) for level in levels], dash, label=label, color=colour)
-    axes.set_yscale("log")
+    _log_scale(axes)
+    axes.set_xticks(loads)
     axes.set_xlabel("load, percent of saturation")
     axes.set_ylabel("ms")
     axes.legend(ncols=3, fontsize=8)
 
 
 def _overload_plots(result: Result) -> Plots:
-    yield "overload", "Goodput by offered load", lambda axes: _goodput(axes, result)
+    if result["offered"]:
+        yield "overload", "Goodput by offered load", lambda axes: _goodput(axes, result)
     if result.get("timeline"):
         yield "recovery", "p99 after the overload ends", lambda axes: _recovery(axes, result)
 
@@ -167,7 +177,7 @@ def _goodput(axes: Axes, result: Result) -> None:
     axes.axhline(result["baseline_per_s"], color=SAME_RATE, linestyle="--", label="saturation")
     axes.set_xlabel("offered a second")
     axes.set_ylabel("a second")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
     axes.set_xlim(left=0)
     axes.legend()
 
@@ -177,7 +187,7 @@ def _recovery(axes: Axes, result: Result) -> None:
     axes.plot(moments, [each["p99_ms"] for each in result["timeline"]], "o-", color=OURS, label="p99")
     axes.axhline(result["normal_p99_ms"], color=SAME_RATE, linestyle="--", label="before the overload")
     axes.axvline(0, color=ECHO, label="load falls to half the saturation")
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xlabel("s")
     axes.set_ylabel("ms")
     axes.legend()
@@ -185,6 +195,8 @@ def _recovery(axes: Axes, result: Result) -> None:
 
 def _growth_plots(result: Result) -> Plots:
     sizes = result["sizes"]
+    if not sizes:
+        return
     yield "growth", "Receipts a second by entries in the books", lambda axes: _throughput(axes, sizes)
     yield "disk", "Disk a receipt, bytes with indexes", lambda axes: _disk(axes, sizes)
 
@@ -196,7 +208,7 @@ def _throughput(axes: Axes, sizes: Sequence[Result]) -> None:
         entries, [each["baseline_per_s"] for each in sizes], "o--", color=SAME_RATE, label="empty ledger, in turns"
     )
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    _from_zero(axes)
     axes.set_xlabel("entries")
     axes.set_ylabel("receipts a second")
     axes.legend()
@@ -209,7 +221,8 @@ def _disk(axes: Axes, sizes: Sequence[Result]) -> None:
 
 
 def _workers_plots(result: Result) -> Plots:
-    yield "workers", "Unary commits a second by worker processes", lambda axes: _workers(axes, result)
+    if result["workers"]:
+        yield "workers", "Unary commits a second by worker processes", lambda axes: _workers(axes, result)
 
 
 def _workers(axes: Axes, result: Result) -> None:
@@ -217,25 +230,29 @@ def _workers(axes: Axes, result: Result) -> None:
     axes.bar(counts, [each["ours_per_s"] for each in result["workers"]], color=OURS, width=0.5, label="ours")
     label = f"echo with {result['settings']['echo_workers']} processes, in turns"
     axes.plot(counts, [each["baseline_per_s"] for each in result["workers"]], "o--", color=ECHO, label=label)
+    _leave_room(axes.set_xlim, len(counts))
     axes.set_xlabel("workers")
     axes.set_ylabel("commits a second")
     axes.legend()
 
 
 def _crm_plots(result: Result) -> Plots:
-    yield "crm_lag", "Lag of the CRM stream while commits come as fast as they can", lambda axes: _lag(axes, result)
+    if result["lag_ms"].keys() - {"entries"}:
+        yield "crm_lag", "Lag of the CRM stream while commits come as fast as they can", lambda axes: _lag(axes, result)
 
 
 def _lag(axes: Axes, result: Result) -> None:
     lag = {name: milliseconds for name, milliseconds in result["lag_ms"].items() if name != "entries"}
     axes.bar(list(lag), list(lag.values()), color=OURS, width=0.5)
+    _leave_room(axes.set_xlim, len(lag))
     axes.axhline(CRM_LAG_TARGET_MS, color=SAME_RATE, linestyle="--", label="target of p99")
     axes.set_ylabel("ms")
     axes.legend()
 
 
 def _promotions_plots(result: Sequence[Result]) -> Plots:
-    yield "promotions", "Time of a quote by live promotions, median", lambda axes: _quotes(axes, result)
+    if result:
+        yield "promotions", "Time of a quote by live promotions, median", lambda axes: _quotes(axes, result)
 
 
 def _quotes(axes: Axes, cells: Sequence[Result]) -> None:
@@ -247,10 +264,29 @@ def _quotes(axes: Axes, cells: Sequence[Result]) -> None:
         label = f"{mix}, {lines:,} lines"
         axes.plot(places, [cell["median_us"] for cell in row], dash, label=label, color=colours[lines])
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    _log_scale(axes)
     axes.set_xlabel("promotions")
     axes.set_ylabel("µs")
     axes.legend(ncols=2, fontsize=8)
+
+
+def _leave_room(set_limits: Callable[[float, float], object], bars: int) -> None:
+    """Let bars be no wider than an eighth of the plot, be there only one."""
+    middle, half = (bars - 1) / 2, max(bars, _FEWEST_BARS) / 2
+    set_limits(middle - half, middle + half)
+
+
+def _from_zero(axes: Axes) -> None:
+    """Let the axis begin at zero, and show what is highest whole."""
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
+
+
+def _log_scale(axes: Axes) -> None:
+    """Write the figures of a logarithmic axis as they are: 4 and not 4 times ten to the nought."""
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter("{x:,g}" if high < low * _FEW_DECADES else "")
 
 
 def _no_plots(result: Result) -> Plots:

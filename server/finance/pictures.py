@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 ENDINGS: Final = (".svg", ".png")
 MAX_LABELS: Final = 24
 """Months that are named below the axis; of more, every second or third."""
+FEWEST_PLACES: Final = 8
+"""A bar is as wide as if there were so many, be it the only one."""
+ROOM_BEYOND: Final = 1.05
+MAX_NAMED_DAYS: Final = 14
+"""Days that are named below the axis, each of them."""
 BAR_COLOUR: Final = "#2f6f8f"
 NO_MONTH: Final = "none"
 _STYLE: Final[dict[str, object]] = {
@@ -75,7 +80,7 @@ def write_picture(table: Table, picture: Picture, path: Path) -> None:
         axes.set_title(table.title, loc="left")
         axes.set_ylabel(table.columns[drawn].title)
         axes.grid(axis="y", linewidth=0.4)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.yaxis.set_major_formatter(_figure_text)
         if picture.shape == "bars":
             _draw_bars(axes, table.columns[drawn], by_month(cells), picture.no_month)
         else:
@@ -120,18 +125,45 @@ def _height(column: Column, minor: int) -> float:
 
 def _draw_bars(axes: Axes, column: Column, sums: dict[date | None, int], no_month: str) -> None:
     labels = [no_month if month is None else f"{month:%Y-%m}" for month in sums]
-    bars = axes.bar(range(len(sums)), [_height(column, total) for total in sums.values()], color=BAR_COLOUR)
+    heights = [_height(column, total) for total in sums.values()]
+    bars = axes.bar(range(len(sums)), heights, color=BAR_COLOUR)
     for bar, label, total in zip(bars, labels, sums.values(), strict=True):
         bar.set_gid(f"bar {label} {plain(column, total)}")  # what a bar stands for can be read in the SVG
     step = -(-len(labels) // MAX_LABELS)
     axes.set_xticks(range(0, len(labels), step), labels[::step], rotation=45, ha="right")
+    room = max(len(labels), FEWEST_PLACES) / 2
+    middle = (len(labels) - 1) / 2
+    axes.set_xlim(middle - room, middle + room)
+    _from_zero(axes, heights)
 
 
 def _draw_line(axes: Axes, column: Column, cells: Sequence[tuple[Value, Value]]) -> None:
     points = {day: figure for day, figure in cells if isinstance(day, date) and isinstance(figure, int)}
+    if not points:
+        raise CannotWriteError("there is nothing to draw: no row of the report has a day")
     days: list[Any] = sorted(points)
     heights = [_height(column, points[day]) for day in days]
-    line = axes.plot(days, heights, color=BAR_COLOUR, drawstyle="steps-post")
+    ends = days[-1] + timedelta(days=1)  # a day's figure stands until the next one begins, and so does the last
+    line = axes.plot([*days, ends], [*heights, heights[-1]], color=BAR_COLOUR, drawstyle="steps-post")
     line[0].set_gid(f"line of {len(days)} days")
+    axes.set_xlim(days[0], ends)
+    span_days = (ends - days[0]).days
+    if span_days <= MAX_NAMED_DAYS:  # of more, matplotlib names some; of fewer it would name hours
+        named = [days[0] + timedelta(days=number) for number in range(span_days)]
+        axes.set_xticks(named, [f"{day:%Y-%m-%d}" for day in named])
     axes.tick_params(axis="x", rotation=45)
-    axes.set_ylim(bottom=min(0, *axes.get_ylim()))
+    _from_zero(axes, heights)
+
+
+def _from_zero(axes: Axes, heights: Sequence[float]) -> None:
+    """Let the axis hold zero, with some room beyond the figures; where there is nothing but zeros, say so."""
+    if not any(heights):
+        axes.set_ylim(0, 1)
+        axes.text(0.5, 0.5, "all figures are 0", transform=axes.transAxes, ha="center")
+        return
+    axes.set_ylim(min(0.0, *heights) * ROOM_BEYOND, max(0.0, *heights) * ROOM_BEYOND)
+
+
+def _figure_text(value: float, _: float) -> str:
+    """Return a figure beside the axis: whole ones with all their digits."""
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.10g}"

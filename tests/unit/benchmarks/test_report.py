@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.report_content import SECTIONS, errors_of, markdown, measures
-from benchmarks.report_plots import ENDINGS
+from benchmarks.report_plots import ENDINGS, draw
 
 STORED = Path(__file__).parent / "results.json"
 
@@ -35,6 +36,33 @@ def results() -> dict[str, Any]:
 
 def verdicts(results: dict[str, Any]) -> dict[tuple[str, str], bool | None]:
     return {(each.benchmark, each.what): each.met for each in measures(results)}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "result"),
+    [
+        ("commit_vs_echo", {"batches": {"up_to": {}}, "matrix": []}),
+        ("latency", {"levels": []}),
+        ("overload", {"offered": [], "timeline": []}),
+        ("growth", {"sizes": []}),
+        ("workers", {"workers": []}),
+        ("crm_lag", {"lag_ms": {"entries": 0}}),
+        ("promotions", []),
+    ],
+)
+def test_what_has_no_figures_is_not_drawn(tmp_path: Path, benchmark: str, result: Any) -> None:
+    assert draw({"benchmarks": {benchmark: {"status": "ok", "result": result}}}, tmp_path) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_plot_of_one_bar_leaves_room_beside_it(tmp_path: Path) -> None:
+    bar = {"workers": [{"workers": 1, "ours_per_s": 600, "baseline_per_s": 2000}], "settings": {"echo_workers": 1}}
+    assert draw({"benchmarks": {"workers": {"status": "ok", "result": bar}}}, tmp_path) == ["workers"]
+    svg = (tmp_path / "workers.svg").read_text(encoding="utf-8")
+    found = re.search(r'<path d="([^"]+)" clip-path="[^"]+" style="fill: #2f6f8f"/>', svg)
+    assert found is not None, "the bar is there"
+    xs = [float(x) for x, _ in re.findall(r"[ML] ([\d.]+) ([\d.]+)", found[1])]
+    assert max(xs) - min(xs) < 576 / 8, "the plot is 576 points wide"
 
 
 def test_every_benchmark_that_is_run_has_a_section() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -11,7 +11,7 @@ import pytest
 
 from ledger.finance.table import Column, Table, Value
 from server.finance.extra import CannotWriteError
-from server.finance.pictures import Picture, by_month, write_picture
+from server.finance.pictures import Picture, by_month, months, write_picture
 
 PROFILE = Table(
     "Outstanding points by expiry",
@@ -60,6 +60,60 @@ def test_bars_stand_for_months_without_gaps(tmp_path: Path) -> None:
     assert drawn[0] / drawn[3] == pytest.approx(0.125, rel=1e-3)
     assert drawn[1] == 0
     assert "Outstanding points by expiry" in svg.read_text(encoding="utf-8")
+
+
+def labels(svg: Path) -> list[str]:
+    """Return the texts beside the axes that are days or months."""
+    return re.findall(r">(\d{4}-\d\d(?:-\d\d)?)<", svg.read_text(encoding="utf-8"))
+
+
+def of_days(*figures: int) -> Table:
+    """A report with these figures for days from 28 February on."""
+    rows = tuple((date(2026, 2, 28) + timedelta(days=number), figure) for number, figure in enumerate(figures))
+    return Table("Liability", LIABILITY.columns, rows)
+
+
+@pytest.mark.parametrize("days", [1, 3, 14])
+def test_few_days_are_named_each_once_and_no_hours(tmp_path: Path, days: int) -> None:
+    svg = tmp_path / "liability.svg"
+    write_picture(of_days(*range(100, 100 + days)), LINE, svg)
+    assert labels(svg) == [f"{date(2026, 2, 28) + timedelta(days=number)}" for number in range(days)]
+
+
+def test_one_day_is_a_line_as_wide_as_the_picture(tmp_path: Path) -> None:
+    svg = tmp_path / "liability.svg"
+    write_picture(of_days(500), LINE, svg)
+    drawn = re.search(r'<g id="line of 1 days">\s*<path d="([^"]+)"', svg.read_text(encoding="utf-8"))
+    assert drawn is not None
+    xs = [float(x) for x, _ in re.findall(r"[ML] ([\d.]+) ([\d.]+)", drawn[1])]
+    assert max(xs) - min(xs) > 400
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_few_bars_are_no_wider_than_an_eighth(tmp_path: Path, count: int) -> None:
+    svg = tmp_path / "profile.svg"
+    rows = tuple((month, "lots", 100) for month in months(date(2026, 1, 1), date(2026, count, 1)))
+    write_picture(Table("Profile", PROFILE.columns, rows), BARS, svg)
+    found = re.search(r'<g id="bar 2026-01 1.00">\s*<path d="([^"]+)"', svg.read_text(encoding="utf-8"))
+    assert found is not None
+    xs = [float(x) for x, _ in re.findall(r"[ML] ([\d.]+) ([\d.]+)", found[1])]
+    assert max(xs) - min(xs) < 720 / 8, "the picture is 720 points wide"
+
+
+@pytest.mark.parametrize(("table", "picture"), [(of_days(0, 0), LINE), (Table("P", PROFILE.columns, ()), BARS)])
+def test_an_empty_picture_is_not_left_without_a_word(tmp_path: Path, table: Table, picture: Picture) -> None:
+    svg = tmp_path / "empty.svg"
+    if table.rows:
+        write_picture(table, picture, svg)
+        assert "all figures are 0" in svg.read_text(encoding="utf-8")
+    else:
+        with pytest.raises(CannotWriteError, match="nothing to draw"):
+            write_picture(table, picture, svg)
+
+
+def test_a_line_needs_days(tmp_path: Path) -> None:
+    with pytest.raises(CannotWriteError, match="no row of the report has a day"):
+        write_picture(Table("Liability", LIABILITY.columns, ((None, 5),)), LINE, tmp_path / "liability.svg")
 
 
 def test_a_line_goes_through_every_day(tmp_path: Path) -> None:
