@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 from tallypoint.v1 import common_pb2 as api
-from tallypoint.v1 import journal_pb2, ledger_pb2
+from tallypoint.v1 import ledger_pb2
 
 from ledger.balances import read_accounts
 from ledger.books import book_of_member
@@ -130,7 +130,7 @@ def _total(row: asyncpg.Record) -> ledger_pb2.Total:
     return ledger_pb2.Total(
         booked_on=row["booked_on"].isoformat(),
         unit=row["code"],
-        account=journal_pb2.Account.Name(row["account"]),
+        account=row["account"],
         debit_points_minor=row["debit_minor"],
         credit_points_minor=row["credit_minor"],
     )

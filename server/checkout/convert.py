@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
@@ -232,7 +232,7 @@ def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks | None
         Grant(
             lot.points_minor,
             None if lot.active_from is None else _midnight(lot.active_from, zone),
-            None if lot.expires_on is None else _midnight(lot.expires_on + timedelta(days=1), zone),
+            None if lot.expires_on is None else end_of_day(lot.expires_on, zone),
             unit=books.unit_named(lot.unit) if books and lot.unit else None,
             account=books.partner_account(lot.partner) if books and lot.partner else ISSUED,
         )
@@ -241,7 +241,12 @@ def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks | None
     )
 
 
+def end_of_day(day: date, zone: tzinfo) -> datetime | None:
+    """Return when a day ends; None for the last one of the calendar, by which other systems mean for ever."""
+    return None if day == date.max else _midnight(day + timedelta(days=1), zone)
+
+
 @lru_cache(_KEPT_MIDNIGHTS)
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
+def _midnight(day: date, zone: tzinfo) -> datetime:
     """Return when a day begins; all receipts of a day and store ask for the same few."""
     return datetime.combine(day, time(), zone).astimezone(UTC)

@@ -10,7 +10,7 @@ import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Final, NamedTuple, Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -28,7 +28,7 @@ from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.clocks import business_date_refusal, clock_refusal
 from server.checkout.context import CommitContext, QuotedHold, Shopper, cached_usage, ids_of, member_facts
-from server.checkout.convert import CatalogueLike, balance_message, moment_of
+from server.checkout.convert import CatalogueLike, balance_message, end_of_day, moment_of
 from server.checkout.evaluating import earn_as_paid, quote
 from server.checkout.further import further_payment
 from server.checkout.holding import (
@@ -192,9 +192,10 @@ class CheckoutServicer:
             if not title:  # no promotion asks for it
                 continue
             usable = response.coupons.add(code=coupon.code, title=title)
-            if coupon.valid_until is not None:
-                end = datetime.combine(coupon.valid_until + timedelta(days=1), time(), local_at.tzinfo)
-                usable.expires_at.FromDatetime(end.astimezone(UTC))
+            assert local_at.tzinfo is not None, "it is the store's"
+            end = None if coupon.valid_until is None else end_of_day(coupon.valid_until, local_at.tzinfo)
+            if end is not None:
+                usable.expires_at.FromDatetime(end)
 
     async def quote(self, request: checkout_pb2.QuoteRequest, caller: Caller) -> checkout_pb2.QuoteResponse:
         """Say what a receipt would give."""

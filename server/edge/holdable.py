@@ -1,4 +1,4 @@
-"""What no field can hold, whatever its own limits: texts that PostgreSQL cannot keep, times outside of the calendar.
+"""What no field can hold, whatever its own limits: texts that PostgreSQL cannot keep, times and numbers that are none.
 
 `server.edge.prover` looks at the same on its fast way; this says which field it is.
 """
@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any, Final
 
 from buf.validate import validate_pb2
@@ -20,6 +21,7 @@ NANOS_PER_SECOND: Final = 10**9
 NUL: Final = "\x00"
 
 HAS_NUL: Final = "has the character NUL (U+0000), which no text can hold: leave it out"
+NO_NUMBER: Final = "is not a finite number"
 NO_TIME: Final = (
     "is not a time between the years 1 and 9999: seconds since 1970, not milliseconds, and nanos up to 10^9 - 1"
 )
@@ -69,5 +71,8 @@ def _faults(item: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401 - of any ki
     if isinstance(item, str):
         if NUL in item:
             yield "", HAS_NUL
+    elif isinstance(item, float):
+        if not isfinite(item):
+            yield "", NO_NUMBER
     elif isinstance(item, Message):
         yield from unholdable(item)

@@ -13,6 +13,8 @@ MONTHS_PER_YEAR = 12
 MONTHS_IN_PERIOD = {Period.MONTH: 1, Period.QUARTER: 3, Period.HALF_YEAR: 6, Period.YEAR: 12}
 UNIT_MILLI = 1000
 """One piece, kilogram or litre, in the thousandths that quantities are counted in."""
+MOST_POINTS_MINOR = 10**15
+"""The most that one receipt gives or spends of a unit, in its smallest fraction: sums of thousands fit 64 bits."""
 _LEAP_DAY = (2, 29)
 
 

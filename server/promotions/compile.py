@@ -279,6 +279,7 @@ class LiveSet:
         self.has_free_rights = any(c.is_right and not c.needs_right for c in found)
         self.has_more = any(c.has_more or c.near_miss for c in found)
         self.has_receipt_points = any(c.receipt_points for c in found)
+        self.has_further_points = any(c.points is not None and c.points.formula[5] for c in found)
         self.has_baskets = any(c.basket for c in found)
         self.has_deals_or_limits = any(c.deal or c.limits for c in found)
         self.may_be_plain = not rules.programme.control_share

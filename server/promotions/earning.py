@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
-from server.promotions.arithmetic import counted_units, spread_largest_remainder
+from server.promotions.arithmetic import MOST_POINTS_MINOR, counted_units, spread_largest_remainder
 from server.promotions.compile import are_contested
 from server.promotions.facts import AccrualRow, ReceiptLine
 from server.promotions.formulas import (
@@ -63,7 +63,7 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[AccrualRow]]:
         accruals = _cut_to_limits(work, accruals)
     if work.live.has_receipt_points:
         _earn_once(work, bases, accruals)
-    return accruals
+    return accruals if can_be_kept(accruals) else _cut_to_books(accruals)
 
 
 class _ReadyPoints:
@@ -120,6 +120,27 @@ def _cut_to_limits(work: Work, accruals: Sequence[Sequence[AccrualRow]]) -> list
             points = _granted(work, work.rules.compiled(rank, work.live.partner), points)
         if points:
             kept[i].append((promotion_id, base_minor, points, unit, partner))
+    return kept
+
+
+def can_be_kept(accruals: Iterable[Iterable[AccrualRow]]) -> bool:
+    """Whether the books can hold what a receipt gives, whatever its units."""
+    return sum([row[2] for line in accruals for row in line]) <= MOST_POINTS_MINOR
+
+
+def _cut_to_books(accruals: Sequence[Sequence[AccrualRow]]) -> list[list[AccrualRow]]:
+    """The accruals as far as the books can hold them, unit by unit, in the order of lines."""
+    room: dict[str, int] = {}
+    kept: list[list[AccrualRow]] = []
+    for line in accruals:
+        mine: list[AccrualRow] = []
+        for promotion_id, base_minor, points, unit, partner in line:
+            left = room.setdefault(unit, MOST_POINTS_MINOR)
+            granted = min(points, left)
+            room[unit] = left - granted
+            if granted:
+                mine.append((promotion_id, base_minor, granted, unit, partner))
+        kept.append(mine)
     return kept
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from server.promotions.arithmetic import add_days, counted_units
+from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, counted_units
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
 from server.promotions.facts import (
@@ -49,6 +49,8 @@ class More:
 
 
 NOTHING_MORE = More()
+MOST_ENTRIES = 10**9
+"""The most entries into a draw that a promotion gives on one receipt: they fit 32 bits."""
 
 
 def give_more(work: Work, bases: Sequence[int]) -> More:
@@ -93,6 +95,7 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
         draw = promotion.draw
         paid = sum(bases[i] for i in positions)
         entries = draw.entries if draw.step_minor is None else draw.entries * (paid // draw.step_minor)
+        entries = min(entries, MOST_ENTRIES)
         if entries > 0:
             more.draws.append(Drawn(owner.id, draw.draw, entries))
             given = True
@@ -103,7 +106,7 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
         more.clubs.append(Count(club_key(club.club), times=1, until=add_days(day_before, club.days)))
         given = True
     tier_points = _tier_points(work, owner, bases)
-    more.tier_points += tier_points
+    more.tier_points = min(more.tier_points + tier_points, MOST_POINTS_MINOR)
     return given or tier_points > 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from server.promotions.arithmetic import spread_largest_remainder
+from server.promotions.arithmetic import MOST_POINTS_MINOR, spread_largest_remainder
 from server.promotions.compile import Rules
 from server.promotions.facts import MemberFacts
 from server.promotions.work import Work
@@ -53,7 +53,7 @@ def most_steps(
     most = min(payable_minor * numerator // denominator, limits_minor)
     if spending.keep_one_minor_unit:
         most = min(most, total_minor - 1)
-    return max(most, 0) // spending.step_money_minor
+    return min(max(most, 0) // spending.step_money_minor, MOST_POINTS_MINOR // spending.step_points_minor)
 
 
 def spread_payment(work: Work, limits: list[int], money_minor: int) -> Sequence[int]:

@@ -11,9 +11,10 @@ from itertools import repeat
 from operator import itemgetter
 from typing import cast
 
+from server.promotions.arithmetic import MOST_POINTS_MINOR
 from server.promotions.compile import PlainGoods, Rules
 from server.promotions.conditions import Consulting, Facts
-from server.promotions.earning import stack_points
+from server.promotions.earning import can_be_kept, stack_points
 from server.promotions.facts import (
     AccrualRow,
     ChargedLine,
@@ -51,6 +52,8 @@ def evaluate_plainly(query: Query, paid: Sequence[ChargedLine] | None = None) ->
         return None
     rules, receipt, member, usage, live, _, _ = query
     lines, variances, listed, left, payable, spendable, points_money, points = found
+    if points > MOST_POINTS_MINOR or (live.has_further_points and not can_be_kept(line[6] for line in lines)):
+        return None
     spending = rules.programme.spending
     steps = most_steps(rules, member, payable, spendable, left)
     counts: list[Count] = []

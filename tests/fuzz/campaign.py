@@ -1,0 +1,249 @@
+"""Calls every method of a running service with whatever the generator makes, and judges the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from tallypoint.v1 import (
+    checkout_pb2,
+    common_pb2,
+    correction_pb2,
+    finance_pb2,
+    ledger_pb2,
+    member_pb2,
+    programme_pb2,
+    reconciliation_pb2,
+    rights_pb2,
+    store_pb2,
+)
+
+from tests.fuzz.generator import Generator
+from tests.fuzz.pools import Known
+from tests.support.server_process import RunningServer
+
+FAULTS: Final = frozenset((grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE))
+"""What no request may be answered. UNAVAILABLE is what a mistake looks like that is taken for a lost database."""
+LANES: Final = 24
+"""Calls under way at once, half of them on streams of the POS port."""
+IN_A_STREAM: Final = 400
+"""Requests that a stream carries before it is opened anew."""
+UNDER_WAY: Final = 16
+TIMEOUT_SECONDS: Final = 60
+SHARE_ON_STREAMS: Final = 0.6
+WEIGHTS: Final = {
+    **{"Reconcile": 0.1, "PublishProgramme": 0.1, "RollbackProgramme": 0.05, "CheckProgramme": 0.3, "SetRollout": 0.1},
+    **{"CloseBooks": 0.1, "CountSegments": 0.2, "GetShadowReport": 0.3, "ListProgrammeVersions": 0.05},
+    **{"MergeMembers": 0.05, "SetMemberStatus": 0.1, "SetCardStatus": 0.2, "RevokeTerminalKey": 0.1},
+    **{"Commit": 3, "Hold": 2, "Return": 2, "CommitBatch": 2},
+}
+"""How often a method is called, where not once: those that take long, or take away what others need, less."""
+_INCIDENT: Final = re.compile(r"incident ([0-9a-f]+)")
+_OFFICE: Final = (
+    *(correction_pb2, finance_pb2, ledger_pb2, member_pb2, programme_pb2, reconciliation_pb2, rights_pb2, store_pb2),
+)
+_ROLE_OF_SERVICE: Final = {
+    **dict.fromkeys(("FinanceService", "LedgerService", "ReconciliationService", "CorrectionService"), "finance"),
+    **dict.fromkeys(("MemberService", "RightsService"), "crm"),
+}
+
+
+class Fault(NamedTuple):
+    """An answer that no request may get: the method, what was answered, the request, and what the log says of it."""
+
+    method: str
+    answer: str
+    request: bytes
+    logged: str
+
+
+@dataclass
+class Report:
+    """What a campaign found."""
+
+    seed: int
+    calls: int = 0
+    codes: Counter[str] = field(default_factory=Counter)
+    by_method: dict[str, Counter[str]] = field(default_factory=dict)
+    reasons: Counter[str] = field(default_factory=Counter)
+    faults: list[Fault] = field(default_factory=list)
+
+    def count(self, method: str, code: str) -> None:
+        """Count an answer."""
+        self.calls += 1
+        self.codes[code] += 1
+        self.by_method.setdefault(method, Counter())[code] += 1
+
+
+class _Method(NamedTuple):
+    """A method of the API, and with which keys and over which port it is called."""
+
+    name: str
+    path: str
+    request: Any
+    answer: type[Message]
+    keys: tuple[str, ...]
+    on_pos: bool
+
+
+class Campaign:
+    """Calls until enough calls were made."""
+
+    def __init__(self, server: RunningServer, known: Known, terminal_key: str, seed: int, calls: int) -> None:
+        self._server = server
+        self._known = known
+        self._dice = random.Random(seed)
+        self._generator = Generator(self._dice, known)
+        self._terminal = (("authorization", f"Bearer {terminal_key}"),)
+        self._methods = list(_methods())
+        self._weights = [WEIGHTS.get(method.name, 1.0) for method in self._methods]
+        self._left = calls
+        self.report = Report(seed)
+        self._advance: Callable[[int], None] = lambda _: None
+
+    async def run(self, advance: Callable[[int], None]) -> Report:
+        """Make all calls; `advance` is told of them."""
+        self._advance = advance
+        async with (
+            grpc.aio.insecure_channel(self._server.pos_address) as pos,
+            grpc.aio.insecure_channel(self._server.backoffice_address) as office,
+        ):
+            streaming = round(LANES * SHARE_ON_STREAMS)
+            lanes = [self._stream_lane(pos) for _ in range(streaming)]
+            lanes += [self._unary_lane(pos, office) for _ in range(LANES - streaming)]
+            await asyncio.gather(*lanes)
+        return self.report
+
+    def _take(self) -> bool:
+        self._left -= 1
+        return self._left >= 0
+
+    # --- one call after the other ----------------------------------------------------------------------------------
+
+    async def _unary_lane(self, pos: grpc.aio.Channel, office: grpc.aio.Channel) -> None:
+        while self._take():
+            method = self._dice.choices(self._methods, self._weights)[0]
+            raw = self._generator.raw(method.request)
+            call = (pos if method.on_pos else office).unary_unary(method.path)
+            role = self._dice.choice(method.keys)
+            key = self._terminal if method.on_pos else (("authorization", f"Bearer {self._server.keys[role]}"),)
+            try:
+                answer = await call(raw, metadata=key, timeout=TIMEOUT_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                self._judge(method.name, error.code(), error.details() or "", raw)
+            else:
+                self._judge_answer(method.name, method.answer.FromString(answer), raw)
+
+    # --- many on a stream ------------------------------------------------------------------------------------------
+
+    async def _stream_lane(self, pos: grpc.aio.Channel) -> None:
+        call = pos.stream_stream("/tallypoint.v1.CheckoutService/Session")
+        while self._left > 0:
+            stream = call(metadata=self._terminal)
+            under_way: dict[int, bytes] = {}
+            try:
+                await self._converse(stream, under_way)
+            except grpc.aio.AioRpcError as error:
+                for raw in under_way.values():
+                    self._judge("Session", error.code(), error.details() or "", raw)
+
+    async def _converse(self, stream: Any, under_way: dict[int, bytes]) -> None:  # noqa: ANN401 - no useful stub
+        """Send requests as answers come, until the stream has carried enough."""
+        sent = 0
+        while sent < IN_A_STREAM or under_way:
+            while sent < IN_A_STREAM and len(under_way) < UNDER_WAY and self._take():
+                sent += 1
+                request = self._generator.message(checkout_pb2.SessionRequest.DESCRIPTOR)
+                request.correlation_id = sent  # type: ignore[attr-defined]  # a SessionRequest
+                under_way[sent] = request.SerializeToString()
+                await stream.write(under_way[sent])
+            if not under_way:
+                break
+            raw = await stream.read()
+            if raw is grpc.aio.EOF:
+                raise AssertionError(f"the stream ended with {len(under_way)} calls under way")
+            answer = checkout_pb2.SessionResponse.FromString(raw)
+            self._judge_answer("Session", answer, under_way.pop(answer.correlation_id))
+        await stream.done_writing()
+        assert await stream.read() is grpc.aio.EOF
+
+    # --- judging ---------------------------------------------------------------------------------------------------
+
+    def _judge_answer(self, method: str, answer: Message, raw: bytes) -> None:
+        refusals = list(_refusals(answer))
+        if not refusals or method != "Session":
+            self._judge(method, grpc.StatusCode.OK, "", raw)
+        for refusal in refusals:
+            code = _CODES[refusal.code]
+            if method == "Session":
+                self._judge(method, code, refusal.message, raw)
+            elif code in FAULTS:
+                self._fault(f"{method} item", code, refusal.message, raw)
+        if not refusals:
+            self._known.learn_from(answer)
+            if method in ("Commit", "Session"):
+                self._learn_key(method, raw)
+
+    def _judge(self, method: str, code: grpc.StatusCode, text: str, raw: bytes) -> None:
+        self.report.count(method, code.name)
+        if code not in FAULTS and text:
+            self.report.reasons[f"{method} {text[:90]}"] += 1
+        self._advance(1)
+        if code in FAULTS:
+            self._fault(method, code, text, raw)
+
+    def _fault(self, method: str, code: grpc.StatusCode, text: str, raw: bytes) -> None:
+        self.report.faults.append(Fault(method, f"{code.name}: {text}", raw, self._logged(text)))
+
+    def _logged(self, text: str) -> str:
+        """Return what the service logged of an incident."""
+        found = _INCIDENT.search(text)
+        events = [event for event in list(self._server.log) if found and event.get("incident") == found[1]]
+        return "\n".join(str(event) for event in events)
+
+    def _learn_key(self, method: str, raw: bytes) -> None:
+        if method == "Commit":
+            self._known.receipt_keys.append(checkout_pb2.CommitRequest.FromString(raw).receipt_key)
+        else:
+            request = checkout_pb2.SessionRequest.FromString(raw)
+            if request.WhichOneof("call") == "commit":
+                self._known.receipt_keys.append(request.commit.receipt_key)
+
+
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def _methods() -> Iterator[_Method]:
+    for module in (checkout_pb2, *_OFFICE):
+        for service in module.DESCRIPTOR.services_by_name.values():
+            for method in service.methods:
+                if method.client_streaming:
+                    continue
+                role = _ROLE_OF_SERVICE.get(service.name, "admin")
+                yield _Method(
+                    method.name,
+                    f"/{service.full_name}/{method.name}",
+                    method.input_type,
+                    GetMessageClass(method.output_type),
+                    (role, role, "admin", "crm"),
+                    on_pos=module is checkout_pb2,
+                )
+
+
+def _refusals(answer: Message) -> Iterator[common_pb2.Refusal]:
+    """Yield the refusals of items of a batch, or of a call on a stream."""
+    if isinstance(answer, checkout_pb2.SessionResponse):
+        if answer.WhichOneof("answer") == "refusal":
+            yield answer.refusal
+    elif isinstance(answer, checkout_pb2.CommitBatchResponse | member_pb2.ImportMembersResponse):
+        yield from (one.refusal for one in answer.results if one.WhichOneof("outcome") == "refusal")
+    elif "refused" in answer.DESCRIPTOR.fields_by_name:
+        yield from (row.refusal for row in answer.refused)  # type: ignore[attr-defined]  # all of them are rows
