@@ -9,7 +9,7 @@ SOURCES_OF_API := $(shell find proto -name '*.proto') proto/generate.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve test check bench bench-full adversity proto released wheel lock clean
+.PHONY: help setup demo serve test check bench bench-full adversity fuzz proto released wheel lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench-full: setup ## The same in long rounds
 
 adversity: setup ## Harm a running service 500 times under load, and prove that no promise was broken
 	$(BIN)/python -m tests.adversity.run $(ARGS)
+
+fuzz: setup ## Call every method with whatever anybody could send, and prove that nothing gave way
+	$(BIN)/python -m tests.fuzz.run $(ARGS)
 
 proto: setup ## Generate the Python API again
 	$(BIN)/python proto/generate.py

@@ -299,6 +299,19 @@ async def test_coupons_that_do_not_count_say_why(till: Till, desk: Desk) -> None
         assert (await till.refused(request, "Hold")).reason == f"COUPON_{reason}"
 
 
+async def test_a_coupon_until_the_last_day_of_all_does_not_lapse(till: Till, desk: Desk) -> None:
+    """9999-12-31 is how other systems say that there is no end."""
+    member, shopper = await new_shopper(till)
+    code = await desk.load_coupon(
+        member=common_pb2.Identifier(member_id=member.member_id), valid_from="0001-01-01", valid_until="9999-12-31"
+    )
+    identify = checkout_pb2.IdentifyRequest(identifier=shopper)
+    identify.event_at.FromDatetime(NOON)
+    known = await till.pos.Identify(identify, metadata=till.auth)
+    assert [(one.code, one.HasField("expires_at")) for one in known.coupons] == [(code, False)]
+    assert outcomes(await quote(till, [("bread", 2000)], shopper, coupons=[code.lower() + "\r\n"])) == ["used"]
+
+
 async def test_a_coupon_without_effect_stays_with_the_shopper(till: Till, desk: Desk) -> None:
     code = await desk.load_coupon()
     _, shopper = await new_shopper(till)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor
@@ -27,7 +27,7 @@ from tests.fuzz.pools import (
 from tests.fuzz.programmes import a_document, a_text
 
 TAMENESS: Final = ((0.0, 45), (0.02, 35), (0.1, 15), (0.5, 5))
-"""How probable it is that a value is one at the edge of what is possible, and how often a request has that probability."""
+"""How probable a value at the edge of what is possible is, and of how many requests in a hundred."""
 DAMAGED: Final = 0.03
 """The share of requests of which some bytes are changed after they were serialised."""
 BAD_UTF8: Final = (b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82")
@@ -35,6 +35,39 @@ LONG_LISTS: Final = (500, 501, 2000, 2001, 5000, 5001)
 DEPTH: Final = 12
 _INT32_MAX, _INT64_MAX = 2**31 - 1, 2**63 - 1
 _UUID_FIELDS: Final = frozenset(("message_id", "request_id", "load_id"))
+
+
+class _Field(NamedTuple):
+    """A field, its rules, the choice that it belongs to (empty: none), and whether a sound message has it."""
+
+    field: FieldDescriptor
+    rules: Any
+    choice: str
+    must_be_set: bool
+
+
+class _Plan(NamedTuple):
+    """How a type of message is made: reading its descriptor anew would take most of the time."""
+
+    kind: type[Message]
+    choices: dict[str, list[str]]
+    fields: list[_Field]
+
+
+_plans: dict[str, _Plan] = {}
+
+
+def _plan(descriptor: Any) -> _Plan:
+    fields = []
+    for field in descriptor.fields:
+        rules: Any = field.GetOptions().Extensions[validate_pb2.field]
+        must = rules.required or rules.string.min_len or rules.string.uuid or rules.string.pattern.startswith("^[")
+        must = must or rules.repeated.min_items or (not rules.HasField("string") and not field.is_repeated)
+        choice = field.containing_oneof
+        fields.append(_Field(field, rules, "" if choice is None else choice.name, bool(must)))
+    choices = {one.name: [field.name for field in one.fields] for one in descriptor.oneofs}
+    made = _plans[descriptor.full_name] = _Plan(GetMessageClass(descriptor), choices, fields)
+    return made
 
 
 class Generator:
@@ -90,32 +123,23 @@ class Generator:
     def _message(self, descriptor: Any, depth: int) -> Message:
         if descriptor.full_name == Timestamp.DESCRIPTOR.full_name:
             return self._timestamp()
-        message = GetMessageClass(descriptor)()
+        plan = _plans.get(descriptor.full_name) or _plan(descriptor)
+        message = plan.kind()
         if isinstance(message, Struct):
             message.update(a_document(self._dice))
             return message
-        chosen = {choice.name: self._dice.choice(choice.fields).name for choice in descriptor.oneofs if choice.fields}
-        for field in descriptor.fields:
-            choice = field.containing_oneof
-            if choice is not None and chosen[choice.name] != field.name:
-                continue
-            rules = field.GetOptions().Extensions[validate_pb2.field]
-            if choice is None and not self._is_wanted(field, rules):
-                continue
-            if field.message_type is not None and depth >= DEPTH:
-                continue
-            self._fill(message, field, rules, depth)
+        chosen = {name: self._dice.choice(fields) for name, fields in plan.choices.items()}
+        for field, rules, choice, must_be_set in plan.fields:
+            is_wanted = chosen[choice] == field.name if choice else self._is_wanted(must_be_set)
+            if is_wanted and (field.message_type is None or depth < DEPTH):
+                self._fill(message, field, rules, depth)
         mend = self._mend.get(type(message))
         if mend is not None and not self._is_evil():
             mend(message)
         return message
 
-    def _is_wanted(self, field: FieldDescriptor, rules: Any) -> bool:
-        if self._is_evil():
-            return False
-        must = rules.required or rules.string.min_len or rules.string.uuid or rules.string.pattern.startswith("^[")
-        must = must or rules.repeated.min_items or not rules.HasField("string") and not field.is_repeated
-        return bool(must) or self._dice.random() < 0.5
+    def _is_wanted(self, must_be_set: bool) -> bool:
+        return not self._is_evil() and (must_be_set or self._dice.random() < 0.5)
 
     def _fill(self, message: Message, field: FieldDescriptor, rules: Any, depth: int) -> None:
         if not field.is_repeated:
@@ -136,7 +160,8 @@ class Generator:
     def _count(self, limits: Any) -> int:
         if self._is_evil():
             return self._dice.choice(LONG_LISTS) if self._dice.random() < 0.02 else self._dice.choice((0, 1, 51, 65))
-        return max(limits.min_items, self._dice.choice((0, 1, 1, 2, 3, 5)))
+        least: int = limits.min_items
+        return max(least, self._dice.choice((0, 1, 1, 2, 3, 5)))
 
     def _scalar(self, field: FieldDescriptor, rules: Any) -> Any:
         dice = self._dice
@@ -158,14 +183,15 @@ class Generator:
     def _number(self, limits: Any, most: int) -> int:
         dice = self._dice
         low_rule, high_rule = limits.WhichOneof("greater_than"), limits.WhichOneof("less_than")
-        low = getattr(limits, low_rule) + (low_rule == "gt") if low_rule else 0
-        high = getattr(limits, high_rule) - (high_rule == "lt") if high_rule else most
+        low: int = getattr(limits, low_rule) + (low_rule == "gt") if low_rule else 0
+        high: int = getattr(limits, high_rule) - (high_rule == "lt") if high_rule else most
         if self._is_evil():
             edges = (low, low - 1, high, high + 1, *EVIL_NUMBERS)
             return min(max(dice.choice(edges), -most - 1), most)
         if dice.random() < 0.03:
             return dice.choice((low, high))
-        return min(max(low, dice.choice((0, 1, 2, 5, 10, 50, 100, 300, 1000, 2500, 12_000, 100_000))), high)
+        usual = dice.choice((0, 1, 2, 5, 10, 50, 100, 300, 1000, 2500, 12_000, 100_000))
+        return min(max(low, usual), high)
 
     def _text(self, field: FieldDescriptor, limits: Any) -> str:
         dice = self._dice
@@ -183,7 +209,8 @@ class Generator:
         known = self._known.pick(KINDS.get(field.name, field.name), dice)
         if known is not None:
             return known
-        return "a" * max(limits.min_len, dice.choice((0, 1, 8)))
+        least: int = limits.min_len
+        return "a" * max(least, dice.choice((0, 1, 8)))
 
     def _timestamp(self) -> Timestamp:
         if self._is_evil():

@@ -81,7 +81,7 @@ def showcase() -> str:
 
 
 @cache
-def _document() -> Any:  # noqa: ANN401 - whatever stands in YAML
+def _document() -> Any:
     return YAML(typ="safe", pure=True).load(showcase())
 
 
@@ -127,7 +127,7 @@ def a_document(dice: random.Random) -> dict[str, Any]:
     return document
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever stands in YAML
+def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -253,6 +253,14 @@ async def test_an_expiry_may_be_given(desk: Desk) -> None:
     assert await desk.has() == 0
 
 
+async def test_points_until_the_last_day_of_all_never_lapse(desk: Desk) -> None:
+    """9999-12-31 is how other systems say that there is no end."""
+    await desk.ask("for ever", 10_00, expires_on=date.max)
+    desk.now += timedelta(days=36_500)
+    assert await desk.has() == 10_00
+    await desk.assert_sound()
+
+
 # --- repeats and crashes ------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from datetime import date, timedelta
 from fractions import Fraction
 
 import pytest
-from tallypoint.v1 import journal_pb2
+from tallypoint.v1 import journal_pb2, ledger_pb2
 from typer.testing import CliRunner
 
 from ledger.finance.breakage import breakage
@@ -27,7 +27,9 @@ from ledger.lookups import read_receipts
 from ledger.model import ISSUED, Grant, Spend, Unit, UnitSpend
 from ledger.transfer import TransferOrder, transfer_everything
 from ledger.verify import verify
+from server.backoffice.ledger_servicer import LedgerServicer
 from server.clock import utc_now
+from server.edge import Caller, Role
 from server.finance.account_map import load_account_map
 from server.finance.beancount import beancount_text
 from server.finance.cli import app
@@ -73,6 +75,17 @@ async def a_quarter(history: History) -> tuple[Unit, int]:
     await history.bring_back(bought, 1000, store="P1")
     await history.summarise()
     return gift, pharmacy
+
+
+async def test_totals_tell_accounts_of_partners_by_their_numbers(history: History) -> None:
+    _, pharmacy = await a_quarter(history)
+    async with writer_pool(history.dsn, "test") as pool:
+        servicer = LedgerServicer(pool, BOOKS)
+        caller = Caller(Role.FINANCE, "olena", "", "", None)
+        totals = (await servicer.list_totals(ledger_pb2.ListTotalsRequest(), caller)).totals
+    assert 25_00 in [
+        total.credit_points_minor + total.debit_points_minor for total in totals if total.account == pharmacy
+    ]
 
 
 async def test_partners_have_accounts_of_their_own_and_all_sums_to_zero(history: History) -> None:
