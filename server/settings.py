@@ -196,7 +196,7 @@ class Settings(BaseSettings):
         description="Why points may be granted or taken by hand.",
     )
     adjustment_limit_points: int = Field(
-        1000, ge=0, le=10**9, description="Whole points that one person may adjust in a day (UTC) without approval."
+        1000, ge=0, le=10**9, description="Whole points that one person may adjust in a day without approval."
     )
     transfer_reasons: ReasonCodes = Field(
         ("family", "gift", "complaint"), description="Why points may be moved from one member to another."

@@ -73,9 +73,8 @@ class Judge:
             Refused: NOT_FOUND, NO_PROGRAMME, CURRENCY_FOREIGN, or INVALID_REQUEST for lines that make no sense.
         """
         zone = self.zone(store_id, key)
-        moment = moment_of(receipt.event_at)
-        local_at = moment.astimezone(zone)
-        rules = self.rules_at(moment, store_id, shopper_of(found, store_id, terminal_id, local_at))
+        local_at = moment_of(receipt.event_at).astimezone(zone)
+        rules = self.rules_at(local_at, store_id, shopper_of(found, store_id, terminal_id, local_at))
         if receipt.currency_code != rules.programme.currency:
             raise Refused(
                 common_pb2.REFUSAL_REASON_CURRENCY_FOREIGN,
@@ -98,13 +97,13 @@ class Judge:
             )
         return zone
 
-    def rules_at(self, moment: datetime, store_id: str = "", shopper: str = "") -> Rules:
-        """Return the rules at an (aware) moment; Refused NO_PROGRAMME if none are in effect."""
-        rules = self._rules.at(moment, store_id=store_id, shopper=shopper)
+    def rules_at(self, local_at: datetime, store_id: str = "", shopper: str = "") -> Rules:
+        """Return the rules at a moment on the store's clock; Refused NO_PROGRAMME if none are in effect."""
+        rules = self._rules.at(local_at, store_id=store_id, shopper=shopper)
         if rules is None:
             raise Refused(
                 common_pb2.REFUSAL_REASON_NO_PROGRAMME,
-                f"no version of the programme is in effect at {moment.isoformat()}; publish one",
+                f"no version of the programme is in effect at {local_at.isoformat()}; publish one",
                 cashier_text=NO_PROGRAMME_TEXT,
             )
         return rules

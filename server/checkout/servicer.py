@@ -154,7 +154,7 @@ class CheckoutServicer:
         moment = moment_of(request.event_at) if request.HasField("event_at") else self._clock()
         local_at = moment.astimezone(self._judge.zone(caller.store_id, "caller"))
         shopper = shopper_of(found, caller.store_id, caller.terminal_id, local_at)
-        rules = self._rules.at(moment, store_id=caller.store_id, shopper=shopper)
+        rules = self._rules.at(local_at, store_id=caller.store_id, shopper=shopper)
         if rules is not None:
             await self._show_rights(response, rules, found, local_at)
         if not found.member.can_spend:
@@ -473,7 +473,7 @@ class CheckoutServicer:
         _check_store(request.receipt_key.store_id, caller, "receipt_key")
         await self._check_clocks(request.receipt_key, request.event_at, "event_at")
         zone = self._judge.zone(request.receipt_key.store_id)
-        rules = self._judge.rules_at(moment_of(request.event_at))
+        rules = self._judge.rules_at(moment_of(request.event_at).astimezone(zone))
         number_key = receipt_key_bytes(request.receipt_key, "receipt_key")
         found, under_number = await asyncio.gather(self._bought(request.purchase_key), self._reader.receipt(number_key))
         purchase = known_purchase(request, found)
@@ -559,7 +559,8 @@ class CheckoutServicer:
     def _shopper_offline(self, request: checkout_pb2.CommitRequest, found: Found | None, refusal: Refused) -> Shopper:
         """Let the programme say what becomes of a receipt taken offline whose identifier is refused."""
         case = _OFFLINE_CASES.get(refusal.reason)
-        rules = self._rules.at(moment_of(request.receipt.event_at))
+        zone = self._judge.zone(request.receipt_key.store_id)
+        rules = self._rules.at(moment_of(request.receipt.event_at).astimezone(zone))
         if case is None or rules is None:
             raise refusal
         action: OfflineAction = getattr(rules.programme.offline, case)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -25,7 +25,7 @@ from ledger.keys import content_hash
 from ledger.model import Adjust, Booked, Grant, Unit
 from ledger.model import Refused as LedgerRefused
 from server.checkout.convert import grants_of
-from server.corrections.common import Raced, check_reason, in_transaction, unit_of
+from server.corrections.common import Raced, chain_zone, check_reason, in_transaction, unit_of
 from server.database import connection
 from server.errors import Refused
 from server.members.identifiers import KeyedHash
@@ -41,7 +41,6 @@ WAITING: Final = correction_pb2.ADJUSTMENT_STATE_WAITING
 BOOKED: Final = correction_pb2.ADJUSTMENT_STATE_BOOKED
 REJECTED: Final = correction_pb2.ADJUSTMENT_STATE_REJECTED
 
-_UTC: Final = ZoneInfo("UTC")
 _LOCK_SPACE: Final = 0x7461_6C6C_7961_646A
 """Sets our advisory locks apart from others."""
 
@@ -173,7 +172,8 @@ class AdjustmentDesk:
     ) -> None:
         """Work over a pool whose connections have the writer's role.
 
-        `limit_points` are the whole points of each unit that a person may book alone in a day (UTC).
+        `limit_points` are the whole points of each unit that a person may book alone in a day. Days are those of the
+        chain's calendar, see `chain_zone`.
         """
         self._pool = pool
         self._rules = rules
@@ -259,11 +259,15 @@ class AdjustmentDesk:
         self, conn: Connection, request_id: UUID, digest: bytes, order: AdjustmentOrder, by: str, now: datetime
     ) -> Adjustment:
         """Check an order and keep it as a request that waits, judged by the person's limit."""
-        unit = await unit_of(conn, self._rules, order.unit, now)
-        self._check_expiry(order.points_minor, order.expires_on, unit, now)
+        local_at = now.astimezone(await chain_zone(conn))
+        unit = await unit_of(conn, self._rules, order.unit, local_at)
+        self._check_expiry(order.points_minor, order.expires_on, unit, local_at)
         member = await lock_present(conn, order.member_id, self._books)
-        today = datetime.combine(now.astimezone(UTC).date(), time(), UTC)
-        used = await conn.fetchval(READ_USED, by, unit.code, today, today + timedelta(days=1))
+        today, tomorrow = (
+            datetime.combine(day, time(), local_at.tzinfo)
+            for day in (local_at.date(), local_at.date() + timedelta(days=1))
+        )
+        used = await conn.fetchval(READ_USED, by, unit.code, today, tomorrow)
         limit_minor = self._limit_points * 10**unit.precision
         kept = await conn.fetchval(
             INSERT_REQUEST,
@@ -287,19 +291,19 @@ class AdjustmentDesk:
 
     async def _book(self, conn: Connection, adjustment: Adjustment, decided: Decided, now: datetime) -> None:
         """Append the entry and note it. The request and the member are locked."""
+        zone = await chain_zone(conn)
         await lock_books(conn, [adjustment.book])
-        verdict = (await append_locked(conn, adjustment.book, [self._command(adjustment, decided, now)], now)).verdicts[
-            0
-        ]
+        command = self._command(adjustment, decided, now, zone)
+        (verdict,) = (await append_locked(conn, adjustment.book, [command], now)).verdicts
         if isinstance(verdict, LedgerRefused):
             raise Refused(verdict.reason, verdict.message, violations=[("points_minor", verdict.message)])
         assert isinstance(verdict, Booked), f"a request that waits is not in the books: {verdict}"
         signed = (decided.by, decided.at, decided.note) if decided.by else ("", None, "")
         await conn.execute(SET_BOOKED, adjustment.request_id, verdict.number, verdict.booked_at, *signed)
 
-    def _command(self, adjustment: Adjustment, decided: Decided, now: datetime) -> Adjust:
-        points_minor, unit = adjustment.points_minor, adjustment.unit
-        rules = self._rules.at(now)
+    def _command(self, adjustment: Adjustment, decided: Decided, now: datetime, zone: ZoneInfo) -> Adjust:
+        points_minor, unit, local_at = adjustment.points_minor, adjustment.unit, now.astimezone(zone)
+        rules = self._rules.at(local_at)
         programme_code = rules.programme.code if rules and rules.programme.point.unit == unit.code else ""
         event = journal_pb2.Event(
             adjustment=journal_pb2.Adjustment(
@@ -311,6 +315,7 @@ class AdjustmentDesk:
                 approved_by=decided.by,
                 request_id=str(adjustment.request_id),
                 programme_code=programme_code,
+                time_zone=zone.key,
             )
         )
         return Adjust(
@@ -321,26 +326,26 @@ class AdjustmentDesk:
             member_id=adjustment.member_id,
             event=event.SerializeToString(),
             unit=unit,
-            grant=self._grant(adjustment, now) if points_minor > 0 else None,
+            grant=self._grant(adjustment, local_at, zone) if points_minor > 0 else None,
             deduct_points_minor=max(0, -points_minor),
         )
 
-    def _grant(self, adjustment: Adjustment, now: datetime) -> Grant:
-        """Return the lot: active at once, good until the end of its last day (UTC)."""
-        self._check_expiry(adjustment.points_minor, adjustment.expires_on, adjustment.unit, now)
+    def _grant(self, adjustment: Adjustment, local_at: datetime, zone: ZoneInfo) -> Grant:
+        """Return the lot: active at once, good until the end of its last day on the chain's calendar."""
+        self._check_expiry(adjustment.points_minor, adjustment.expires_on, adjustment.unit, local_at)
         last_day = adjustment.expires_on
-        rules = self._rules.at(now)
+        rules = self._rules.at(local_at)
         if last_day is None and rules is not None:
-            last_day = lot_terms(rules, now.astimezone(UTC).date()).expires_on
-        return grants_of([LotGrant(adjustment.points_minor, None, last_day, ())], _UTC, self._rules)[0]
+            last_day = lot_terms(rules, local_at.date()).expires_on
+        return grants_of([LotGrant(adjustment.points_minor, None, last_day, ())], zone, self._rules)[0]
 
-    def _check_expiry(self, points_minor: int, expires_on: date | None, unit: Unit, now: datetime) -> None:
+    def _check_expiry(self, points_minor: int, expires_on: date | None, unit: Unit, local_at: datetime) -> None:
         """Refuse an expiry that makes no sense: INVALID_REQUEST."""
-        rules = self._rules.at(now)
+        rules = self._rules.at(local_at)
         what = ""
         if points_minor < 0:
             what = "must be empty where points are taken" if expires_on else ""
-        elif expires_on is not None and expires_on < now.astimezone(UTC).date():
+        elif expires_on is not None and expires_on < local_at.date():
             what = "is over: the points would lapse at once"
         elif expires_on is None and (rules is None or rules.programme.point.unit != unit.code):
             what = f"must be given: {unit.code} is not the unit of the programme in effect"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
+from zoneinfo import ZoneInfo
 
 import asyncpg
 from tallypoint.v1 import common_pb2 as api
@@ -45,6 +46,17 @@ async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]])
         f"others were at the same correction {ATTEMPTS} times in a row; send the request again",
         retry_after_seconds=1.0,
     )
+
+
+# The time zone of most stores.
+READ_CALENDAR: Final = """
+SELECT time_zone FROM server.store GROUP BY time_zone ORDER BY count(*) DESC, time_zone LIMIT 1
+"""
+
+
+async def chain_zone(conn: Connection) -> ZoneInfo:
+    """Return the calendar of what happens outside of a store: that of most stores, and UTC while there are none."""
+    return ZoneInfo(await conn.fetchval(READ_CALENDAR) or "UTC")
 
 
 async def unit_of(conn: Connection, rules: RulesBook, code: str, now: datetime) -> Unit:

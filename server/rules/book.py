@@ -12,7 +12,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -111,10 +111,11 @@ class RulesBook:
     def at(self, event_at: datetime, *, store_id: str = "", shopper: str = "") -> Rules | None:
         """Return the rules for a receipt of this (aware) time, or None before the first version is in effect.
 
+        A version counts from the beginning of its day on the calendar of the time's zone: a store's, or the chain's.
         While a version counts for a share of stores or receipts only, it takes a store, and who buys on which day, to
         be in the share; who names none is judged by the version that counts for everybody.
         """
-        index = bisect_right(self._dates, (event_at, self._newest))
+        index = bisect_right(self._dates, (event_at.replace(tzinfo=UTC), self._newest))
         versions = self._versions
         while index:
             index -= 1
@@ -131,7 +132,7 @@ class RulesBook:
         """Return the rules that are to be compared, and never applied, for a receipt of this (aware) time."""
         if not self._has_shadows:
             return ()
-        index = bisect_right(self._dates, (event_at, self._newest))
+        index = bisect_right(self._dates, (event_at.replace(tzinfo=UTC), self._newest))
         said = [one for one in self._versions[:index] if in_force(one.rollouts, event_at).mode is Mode.SHADOW]
         return tuple(rules for one in said if (rules := self._rules_of(one)) is not None)
 

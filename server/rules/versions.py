@@ -1,7 +1,8 @@
 """What was published: programme files as they were, in order, and what was said about for whom each counts.
 
-A version is in effect for receipts from midnight UTC of its file's `effective_from` on, until one with a later
-date is. Of two versions with the same date the newer counts, so publishing again corrects a mistake.
+A version is in effect for receipts from its file's `effective_from` on, a day on their store's calendar, until one with
+a later date is. Of two versions with the same date the newer counts, so publishing again corrects a mistake. Where
+there is no store (which version is in effect "now"), and in the database, that day begins at midnight UTC.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ async def read_version_text(conn: Connection, version: int | None) -> ProgrammeT
 
 
 def effective_at(programme: Programme) -> datetime:
-    """Return the moment from which receipts are judged by a programme: midnight UTC of its date."""
+    """Return the moment by which versions are put in order: midnight UTC of a programme's date."""
     return datetime.combine(programme.effective_from, time(), tzinfo=UTC)
 
 
