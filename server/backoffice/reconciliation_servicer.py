@@ -62,7 +62,9 @@ class ReconciliationServicer:
         """Store a part of a file of single receipts."""
         async with transaction(self._pool) as conn:
             loaded = await files.load_receipts(conn, request.file, request.receipts, caller.name, self._clock())
-        return pb.LoadRegisterReceiptsResponse(unchanged=loaded.unchanged, complete=loaded.complete)
+        return pb.LoadRegisterReceiptsResponse(
+            unchanged=loaded.unchanged, complete=loaded.complete, superseding=loaded.superseding
+        )
 
     async def reconcile(self, request: pb.ReconcileRequest, caller: Caller) -> pb.ReconcileResponse:
         """Compare days of stores."""

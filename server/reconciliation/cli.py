@@ -319,14 +319,15 @@ def _send(service: Reconciliation, source: RegisterFile, count: int) -> None:
                 counts = f"parts 1 to {part - 1} of {parts} are stored, but a file counts only as a whole"
                 hint = f"; {counts}: load it again" if part > 1 else ""
                 raise fail(f"{failure}\n{source.path.name}: nothing of it counts{hint}") from None
-            superseding += answer.superseding if isinstance(answer, pb.LoadZReportsResponse) else 0
+            superseding += answer.superseding
             unchanged &= answer.unchanged
             advance(len(chunk))
     what = "Z reports" if source.has_reports else "receipts"
     if unchanged:
         typer.echo(f"{source.path.name}: was loaded before; nothing changed")
         return
-    replaced = f"; {superseding:,} take the place of earlier ones" if superseding else ""
+    days = "" if source.has_reports else " terminals' days"
+    replaced = f"; {superseding:,}{days} take the place of earlier ones" if superseding else ""
     typer.echo(f"{source.path.name}: {count:,} {what} are loaded{replaced}")
 
 

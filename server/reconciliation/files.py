@@ -76,6 +76,19 @@ WHERE EXISTS (
       AND f.number IS NOT NULL AND z.file_id <> $1)
 """
 
+# How many terminals' days of a list have receipts in other files, but for those that an earlier part of this file told.
+COUNT_EARLIER_DAYS: Final = """
+SELECT count(*) FROM unnest($2::text[], $3::text[], $4::date[]) AS u (store_id, terminal_id, business_date)
+WHERE EXISTS (
+    SELECT FROM server.register_receipt r JOIN server.register_file f USING (file_id)
+    WHERE r.business_date = u.business_date AND r.store_id = u.store_id AND r.terminal_id = u.terminal_id
+      AND f.number IS NOT NULL AND r.file_id <> $1)
+  AND NOT EXISTS (
+    SELECT FROM server.register_receipt r
+    WHERE r.business_date = u.business_date AND r.store_id = u.store_id AND r.terminal_id = u.terminal_id
+      AND r.file_id = $1)
+"""
+
 # Which of these stores there are.
 KNOWN_STORES: Final = "SELECT store_id FROM server.store WHERE store_id = ANY ($1::text[])"
 
@@ -215,8 +228,10 @@ async def load_receipts(
         )
         for ordinal, one in enumerate(receipts, start=1)
     ]
+    days = {(one.store_id, one.terminal_id, date.fromisoformat(one.business_date)) for one in receipts}
+    superseding = await conn.fetchval(COUNT_EARLIER_DAYS, file_id, *zip(*sorted(days), strict=True))
     await conn.copy_records_to_table("register_receipt", schema_name="server", columns=RECEIPT_COLUMNS, records=records)
-    return Loaded(False, await _end(conn, file, len(records), now))
+    return Loaded(False, await _end(conn, file, len(records), now), superseding)
 
 
 async def _begin(conn: Connection, file: pb.SourceFile, content: Content, by: str, now: datetime) -> Loaded | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,8 +12,9 @@ import grpc
 import pytest
 from tallypoint.v1 import common_pb2, member_pb2, store_pb2
 
+from server.backoffice import client
 from tests.integration.test_back_office import Client, card, registration, run
-from tests.support.server_process import RunningServer
+from tests.support.server_process import RunningServer, run_command
 
 CHANGED = "looks like a number that a spreadsheet has changed: format the column as text and enter it anew"
 
@@ -199,6 +202,63 @@ def test_cards_are_read_however_they_are_grouped(admin: Client, load: Load) -> N
     code, lines = load("members", f'card_numbers\n="{two}"\n{grouped}\n{three} \n')
     assert code == 0, lines
     assert None not in [member(admin, card_number=number) for number in (one, two, three)]
+
+
+class FailingMembers:
+    """A service with a mistake that rows named Poison meet, and that goes away when it has seen somebody named Last."""
+
+    def __init__(self) -> None:
+        self.stored: list[str] = []
+        self.is_gone = False
+
+    def import_members(
+        self, request: member_pb2.ImportMembersRequest, context: grpc.ServicerContext
+    ) -> member_pb2.ImportMembersResponse:
+        names = [one.profile.name for one in request.members]
+        self.is_gone |= "Last" in names
+        if self.is_gone:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+        if "Poison" in names:
+            context.abort(grpc.StatusCode.INTERNAL, "a mistake of the service")
+        self.stored += names
+        results = [member_pb2.ImportMemberResult(member_id=str(uuid4())) for _ in names]
+        return member_pb2.ImportMembersResponse(results=results)
+
+
+def test_calls_that_fail_cost_no_sound_row_and_what_was_not_done_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second part of 500 rows has a row that the service fails of; it goes away with the third part."""
+    monkeypatch.setattr(client, "SERVICE_CONFIG", client.SERVICE_CONFIG.replace('"0.5s"', '"0.01s"'))
+    names = [f"N{number}" for number in range(1600)]
+    names[700], names[1200] = "Poison", "Last"
+    file, refused = tmp_path / "members.csv", tmp_path / "refused.csv"
+    file.write_text("phone,name\n" + "".join(f"{index},{name}\n" for index, name in enumerate(names, start=1000)))
+    servicer, service = FailingMembers(), grpc.server(ThreadPoolExecutor(2))
+    call = grpc.unary_unary_rpc_method_handler(
+        servicer.import_members,
+        member_pb2.ImportMembersRequest.FromString,
+        member_pb2.ImportMembersResponse.SerializeToString,
+    )
+    name = "tallypoint.v1.MemberService"
+    service.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, {"ImportMembers": call})])
+    address = f"127.0.0.1:{service.add_insecure_port('127.0.0.1:0')}"
+    service.start()
+    command = ("members", "import", str(file), "--errors", str(refused), "--address", address, "--key", "tp_any")
+    done = run_command(*command, environment={})
+    service.stop(None)
+    assert servicer.stored == names[:700] + names[701:1000]
+    assert (done.returncode, done.stdout.splitlines()) == (
+        2,
+        [
+            f"{file}:702: INTERNAL: a mistake of the service",
+            f"{file}: lines 1,002 to 1,601 were not loaded",
+            "1,600 rows: 999 members are new, 0 were there already, 1 were refused, 600 were not loaded",
+        ],
+    ), done.stderr
+    assert "UNAVAILABLE: gone\nLoad the file once more later" in done.stderr
+    with refused.open() as written:
+        assert [row["name"] for row in csv.DictReader(written)] == ["Poison", *names[1000:]]
 
 
 # --- there already --------------------------------------------------------------------------------------------------

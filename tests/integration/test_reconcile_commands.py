@@ -137,6 +137,25 @@ def test_bad_file_loads_nothing(tallypoint: RunningServer, store_id: str, termin
     assert "0 terminals' days compared" in done.stdout, "t7 was not loaded"
 
 
+def test_other_figures_of_a_day_are_told(
+    tallypoint: RunningServer, store_id: str, terminal_key: str, tmp_path: Path
+) -> None:
+    """A day that is there already with other figures is never taken for the same."""
+    place = f"{store_id},t9,2026-03-22"
+    reports, receipts = tmp_path / "z.csv", tmp_path / "r.csv"
+    told = []
+    for amount in ("5.00", "6.00"):
+        reports.write_text(f"{HEAD}\n{place},2,1,2,{amount},,\n")
+        receipts.write_text(f"store,terminal,business_date,number,turnover\n{place},1,{amount}\n{place},2,0\n")
+        told += [run(tallypoint, "load", str(file)).stdout.strip() for file in (reports, receipts)]
+    assert told == [
+        "z.csv: 1 Z reports are loaded",
+        "r.csv: 2 receipts are loaded",
+        "z.csv: 1 Z reports are loaded; 1 take the place of earlier ones",
+        "r.csv: 2 receipts are loaded; 1 terminals' days take the place of earlier ones",
+    ]
+
+
 def test_receipts_of_a_register(tallypoint: RunningServer, store_id: str, terminal_key: str, tmp_path: Path) -> None:
     file = tmp_path / "receipts.csv"
     lines = [f"{store_id};t1;{OTHER_DAY};{number};;10,00" for number in (1, 2, 3)]
