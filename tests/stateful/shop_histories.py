@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,12 +30,14 @@ import typer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from rich.console import Console
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2, finance_pb2, journal_pb2, member_pb2, rights_pb2
 
 from ledger.cache_tables import CACHE_TABLES
 from ledger.rebuild import rebuild
 from ledger.verify import record_checkpoints, verify, verify_since
 from server.postgres import EmbeddedPostgres
+from server.progress import progress
 from server.storage import LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.one_process import BOOKS, LANE, STORE, Service, running_service
@@ -194,8 +196,9 @@ async def _rows(conn: asyncpg.Connection[asyncpg.Record], table: Any) -> list[li
 class Bench:
     """Opens ledgers on one PostgreSQL, and runs what the histories do in one event loop."""
 
-    def __init__(self, databases: DatabaseFactory) -> None:
+    def __init__(self, databases: DatabaseFactory, tell: Callable[[int], None]) -> None:
         self._databases = databases
+        self._tell = tell
         self._runner = asyncio.Runner()
         self._stack: AsyncExitStack | None = None
         self._ledger: Ledger | None = None
@@ -215,6 +218,7 @@ class Bench:
             self._ledger = self.run(self._open())
         self._ledger.histories += 1
         self.histories += 1
+        self._tell(1)
         return self._ledger
 
     async def _open(self) -> Ledger:
@@ -625,12 +629,18 @@ def _as_stored(answer: Any) -> bytes:
     return serialised
 
 
-def run_histories(databases: DatabaseFactory, histories: int, *, steps: int = STEPS) -> Bench:
+def run_histories(
+    databases: DatabaseFactory,
+    histories: int,
+    *,
+    steps: int = STEPS,
+    tell: Callable[[int], None] = lambda _histories: None,
+) -> Bench:
     """Run histories of a shop; an AssertionError tells the first history that went wrong, step by step.
 
     It is not made shorter: that takes many more histories, each of which may end otherwise, as ids are random.
     """
-    bench = Bench(databases)
+    bench = Bench(databases, tell)
     machine = type("Histories", (Shop,), {"bench": bench})
     chosen = settings(
         max_examples=histories,
@@ -667,8 +677,9 @@ def main(
 ) -> None:
     """Let shops do whatever they may over the public API, and verify the books after each step."""
     began = time.monotonic()
-    with own_databases() as databases:
-        bench = run_histories(databases, histories, steps=steps)
+    console = Console(stderr=True)
+    with own_databases() as databases, progress("histories", histories, "histories", console) as tell:
+        bench = run_histories(databases, histories, steps=steps, tell=tell)
     for name, count in sorted(bench.answers.items()):
         print(f"{count:8,}  {name}")
     minutes = (time.monotonic() - began) / SECONDS_A_MINUTE

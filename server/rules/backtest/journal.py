@@ -93,7 +93,8 @@ def _case(
     payload: bytes,
     today: tuple[date | None, frozenset[str]] | None,
 ) -> Case | str:
-    purchase = journal_pb2.Event.FromString(payload).purchase
+    event = journal_pb2.Event.FromString(payload)
+    purchase = event.purchase
     key = purchase.receipt_key
     member = member_of(purchase)
     if member is not None and today is not None:
@@ -103,7 +104,7 @@ def _case(
         currency=purchase.receipt.currency_code,
         receipt=receipt_of(purchase),
         member=member,
-        spend_points_minor=purchase.asked_points_minor,
+        spend_points_minor=event.settlement.spent_points_minor,
         seen=usage_of(purchase).member,
         version=purchase.programme_version,
         discount_minor=sum(part.amount_minor for line in purchase.effects for part in line.discounts),
