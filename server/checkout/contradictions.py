@@ -14,9 +14,10 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 
 from server.checkout.context import money_of_points, unit_money
 from server.checkout.convert import decimal_text
+from server.checkout.presenting import Presented
 from server.checkout.sale import Sale
 from server.metrics import CONTRADICTIONS
-from server.promotions import Effects, Rules, has_prices
+from server.promotions import Effects, has_prices
 
 TENDERS_SHORT: Final = "TENDERS_SHORT"
 TENDERS_OVER: Final = "TENDERS_OVER"
@@ -25,8 +26,12 @@ EMPTY_RECEIPT: Final = "EMPTY_RECEIPT"
 BUSINESS_DATE_FAR: Final = "BUSINESS_DATE_FAR"
 POINTS_WITHOUT_MEMBER: Final = "POINTS_WITHOUT_MEMBER"
 HOLD_NOT_USED: Final = "HOLD_NOT_USED"
+COUPON_TWICE: Final = "COUPON_TWICE"
 CODES: Final = frozenset(
-    {TENDERS_SHORT, TENDERS_OVER, TENDERS_POINTS, EMPTY_RECEIPT, BUSINESS_DATE_FAR, POINTS_WITHOUT_MEMBER}
+    {
+        *(TENDERS_SHORT, TENDERS_OVER, TENDERS_POINTS, EMPTY_RECEIPT, BUSINESS_DATE_FAR),
+        *(POINTS_WITHOUT_MEMBER, HOLD_NOT_USED, COUPON_TWICE),
+    }
 )
 """The codes of this module's notices."""
 
@@ -50,18 +55,23 @@ class Due(NamedTuple):
     points_minor: int
 
 
-def due_of(request: checkout_pb2.CommitRequest, rules: Rules) -> Due:
+def due_of(request: checkout_pb2.CommitRequest, sale: Sale) -> Due:
     """Return what a receipt as it was charged has to be paid with."""
-    charged_minor = sum([line.list_amount_minor - line.discount_minor for line in request.receipt.lines])
+    rules = sale.rules
+    charged_minor = sum([line[7] for line in sale.facts.lines])
+    charged_minor -= sum([line.discount_minor for line in request.receipt.lines])
     points_minor = money_of_points(request.spend_points_minor, rules)
-    points_minor += sum([unit_money(rules, unit) for unit in request.spend_units])
-    bought_minor = sum([unit_money(rules, unit) for unit in request.deposits])
+    if request.spend_units:
+        points_minor += sum([unit_money(rules, unit) for unit in request.spend_units])
+    bought_minor = sum([unit_money(rules, unit) for unit in request.deposits]) if request.deposits else 0
     return Due(charged_minor, charged_minor + bought_minor, points_minor)
 
 
-def of_quote(receipt: common_pb2.Receipt, sale: Sale, effects: Effects) -> list[common_pb2.Notice]:
+def of_quote(
+    receipt: common_pb2.Receipt, sale: Sale, effects: Effects, presented: Presented
+) -> list[common_pb2.Notice]:
     """Return the notices about a receipt that is to be paid. Tenders may still be those of the list prices."""
-    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    told = _of_goods_and_coupons(sale, presented)
     if receipt.tenders:
         points_minor = sum([line[5] for line in effects.lines])
         due = Due(effects.payable_minor, effects.payable_minor + effects.discount_minor, points_minor)
@@ -69,15 +79,24 @@ def of_quote(receipt: common_pb2.Receipt, sale: Sale, effects: Effects) -> list[
     return told
 
 
-def of_commit(request: checkout_pb2.CommitRequest, sale: Sale, *, is_member: bool) -> list[common_pb2.Notice]:
+def of_commit(
+    request: checkout_pb2.CommitRequest, sale: Sale, presented: Presented, *, is_member: bool
+) -> list[common_pb2.Notice]:
     """Return the notices about a receipt as it was paid."""
-    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    told = _of_goods_and_coupons(sale, presented)
     if request.receipt.tenders:
-        due = due_of(request, sale.rules)
+        due = due_of(request, sale)
         told += of_tenders(request.receipt.tenders, due, sale.rules.programme.currency_digits)
     told += _far_dates(request.receipt_key.business_date, sale.facts.local_at)
     if not is_member and (request.spend_points_minor or request.spend_units or request.deposits):
         told.append(_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
+    return told
+
+
+def _of_goods_and_coupons(sale: Sale, presented: Presented) -> list[common_pb2.Notice]:
+    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    if presented.repeated:
+        told.append(_notice(COUPON_TWICE, f"Presented twice, counted once: {', '.join(presented.repeated)}."))
     return told
 
 

@@ -8,7 +8,8 @@ usable, and the rules say whether it has an effect.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter as Tally
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Final, NamedTuple
 
@@ -42,13 +43,15 @@ class CouponLookups(NamedTuple):
 class Presented(NamedTuple):
     """Coupons as they were presented, and what of them counts.
 
-    ``codes`` are normalised and stand in the order of the request; ``refused`` says why some do not count.
+    ``codes`` are normalised and stand in the order of the request; ``refused`` says why some do not count, and
+    ``repeated`` has those that were presented more than once.
     """
 
     codes: tuple[str, ...] = ()
     usable: tuple[CouponFact, ...] = ()
     claims: tuple[CouponClaim, ...] = ()
     refused: Mapping[str, int] = {}
+    repeated: tuple[str, ...] = ()
 
     def without(self, taken: Mapping[str, int]) -> Presented:
         """Return what counts when the books say, for some codes, why they do not."""
@@ -92,7 +95,7 @@ NOTHING: Final = Presented()
 
 
 async def present(
-    codes: Iterable[str],
+    codes: Sequence[str],
     rules: Rules,
     member_ids: Sequence[uuid.UUID],
     day: date,
@@ -127,7 +130,9 @@ async def present(
             continue
         usable.append(CouponFact(code, record.series))
         claims.append(CouponClaim(code, record.uses))
-    return Presented(wanted, tuple(usable), tuple(claims), refused)
+    times = Tally(map(normal_code, codes)) if len(codes) > len(wanted) else {}
+    repeated = tuple(code for code in shown if times.get(code, 0) > 1)
+    return Presented(wanted, tuple(usable), tuple(claims), refused, repeated)
 
 
 def _reason(

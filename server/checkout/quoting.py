@@ -56,7 +56,7 @@ def quote_response(
         notices=[
             *notices_of(effects.messages),
             *sale.shortcomings(),
-            *contradictions.of_quote(receipt, sale, effects),
+            *contradictions.of_quote(receipt, sale, effects, presented),
             *coupon_notices(outcomes),
         ],
         programme_code=sale.rules.programme.code,

@@ -350,15 +350,17 @@ class CheckoutServicer:
         caller.timeline.mark("member")
         key, found = request.receipt_key, shopper.found
         sale = self._judge.sale(request.receipt, key.store_id, terminal_id=key.terminal_id, found=found)
+        presented = await self._present(request.coupon_codes, sale, found, with_uses=False)
+        told = contradictions.of_commit(request, sale, presented, is_member=found is not None)
         context = CommitContext(
             rules=sale.rules,
             unit=self._rules.unit(sale.rules),
             zone=sale.zone,
             facts=sale.facts,
             member=member_facts(found, sale.facts.local_at),
-            notices=[*sale.shortcomings(), *contradictions.of_commit(request, sale, is_member=found is not None)],
+            notices=[*sale.shortcomings(), *told],
             shopper=shopper,
-            presented=await self._present(request.coupon_codes, sale, found, with_uses=False),
+            presented=presented,
             books=self._rules,
             quoted_hold=await self._quoted_hold(request, found) if request.checkout_id else None,
         )
@@ -369,13 +371,14 @@ class CheckoutServicer:
         booked = await submit(
             self._committer, command, caller.deadline, shopper.refusal, as_of=as_of, marks=caller.timeline
         )
-        if context.notices and not booked.repeated:
-            contradictions.count(context.notices)
         if self._shadows is not None and not booked.repeated:
             facts = context.facts._replace(coupons=context.presented.usable)
             usage = cached_usage(found)
             self._shadows.compare(sale.rules, facts, context.member, usage, request.spend_points_minor)
-        return commit_response(booked)
+        response = commit_response(booked)
+        if response.notices and not booked.repeated:
+            contradictions.count(response.notices)
+        return response
 
     async def _quoted_hold(self, request: checkout_pb2.CommitRequest, found: Found | None) -> QuotedHold | None:
         """Return the hold that a receipt captures, and the rules that quoted it, if the receipt wants to spend."""

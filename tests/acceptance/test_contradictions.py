@@ -45,6 +45,14 @@ async def test_a_week_between_clock_and_business_date_is_told(till: Till) -> Non
     assert [notice.code for notice in (await till.commit(request)).notices] == ["BUSINESS_DATE_FAR"]
 
 
+async def test_a_coupon_presented_twice_is_told_and_has_one_outcome(till: Till) -> None:
+    request = till.commit_request([("bread", 10_000)])
+    request.coupon_codes.extend(["no-such-coupon", "NO-SUCH-coupon "])
+    booked = await till.commit(request)
+    assert [notice.code for notice in booked.notices].count("COUPON_TWICE") == 1
+    assert len(booked.coupons) == 1
+
+
 async def test_points_spent_by_nobody_are_told(till: Till) -> None:
     booked = await till.commit(till.commit_request([("bread", 10_000)], spend=500))
     assert [notice.code for notice in booked.notices] == ["POINTS_WITHOUT_MEMBER"]

@@ -11,6 +11,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 from server.checkout import contradictions
 from server.checkout.convert import lines_of
 from server.checkout.facts import receipt_facts
+from server.checkout.presenting import NOTHING, Presented
 from server.checkout.sale import Sale
 from server.promotions import quote
 from tests.unit.promotions.builders import ONE_PERCENT, STORE_ZONE, promotions, rules
@@ -66,8 +67,8 @@ def sale_of(receipt: common_pb2.Receipt) -> Sale:
     return Sale(RULES, STORE_ZONE, receipt_facts(receipt, lines, "1", STORE_ZONE), unknown)
 
 
-def told(request: checkout_pb2.CommitRequest, *, is_member: bool = True) -> set[str]:
-    notices = contradictions.of_commit(request, sale_of(request.receipt), is_member=is_member)
+def told(request: checkout_pb2.CommitRequest, presented: Presented = NOTHING, *, is_member: bool = True) -> set[str]:
+    notices = contradictions.of_commit(request, sale_of(request.receipt), presented, is_member=is_member)
     assert all(notice.audience == common_pb2.AUDIENCE_CASHIER and notice.text for notice in notices)
     return {notice.code for notice in notices}
 
@@ -129,7 +130,7 @@ def test_a_quote_tells_of_tenders_too(tenders: list[tuple[str, int]], spend: int
         receipt.tenders.add(kind=KINDS[kind], amount_minor=amount)
     sale = sale_of(receipt)
     effects = quote(RULES, sale.facts, None, spend)
-    assert {notice.code for notice in contradictions.of_quote(receipt, sale, effects)} == codes
+    assert {notice.code for notice in contradictions.of_quote(receipt, sale, effects, NOTHING)} == codes
 
 
 @pytest.mark.parametrize(
@@ -154,6 +155,11 @@ def test_nothing_with_a_price_is_told() -> None:
     voided.receipt.lines[0].quantity_milli = 0
     assert told(voided) == {EMPTY}
     assert told(request_of(500, off=500)) == set(), "given away is sold"
+
+
+def test_a_coupon_presented_twice_is_told() -> None:
+    assert told(request_of(), Presented(("A", "B"))) == set()
+    assert told(request_of(), Presented(("A", "B"), repeated=("A",))) == {contradictions.COUPON_TWICE}
 
 
 @pytest.mark.parametrize("change", ["spend", "spend_units", "deposits"])
