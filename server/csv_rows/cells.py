@@ -98,7 +98,7 @@ def read_cell(text: str, kind: Kind, *, verbatim: bool = False) -> Cell:
         return Cell(value, f"is a spreadsheet's error ({value[:10]}): write the value instead")
     elif value[0] == "=":
         return Cell(value, FORMULA)
-    if verbatim:
+    if verbatim or not value:
         return Cell(value)
     return _DAMAGE_OF[kind](value)
 

@@ -145,9 +145,9 @@ def _moment(row: Row) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None and moment.time() != datetime.min.time():
+            row.wrong("registered_at", "has a time without its zone: add one, such as +03:00 or Z")
+        return moment.replace(tzinfo=moment.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):  # beyond the years 1 to 9999 in UTC
         row.wrong("registered_at", "must be YYYY-MM-DD or a time such as 2024-05-01T10:00:00+03:00")
         return None
-    if moment.tzinfo is None and moment.time() != datetime.min.time():
-        row.wrong("registered_at", "has a time without its zone: add one, such as +03:00 or Z")
-    return moment.replace(tzinfo=moment.tzinfo or UTC)

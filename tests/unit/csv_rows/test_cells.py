@@ -31,6 +31,7 @@ ALL = list(Kind)
         pytest.param(" Anna\xa0 Maria\u200b ", ALL, "Anna  Maria", id="unseen characters"),
         pytest.param("Padded\x00\x00", ALL, "Padded", id="NUL of a DBF file"),
         pytest.param('="0012"', ALL, "0012", id="formula that keeps zeros"),
+        pytest.param('=""', ALL, "", id="formula of nothing"),
         pytest.param("'0012", NUMBERS, "0012", id="apostrophe that keeps zeros"),
         pytest.param("'90s bread", [Kind.TEXT], "'90s bread", id="apostrophe of a name"),
         pytest.param("2200 0000 0001 9", [Kind.DIGITS], "2200 0000 0001 9", id="blanks in a card"),
