@@ -17,7 +17,7 @@ from server.checkout.convert import decimal_text
 from server.checkout.presenting import Presented
 from server.checkout.sale import Sale
 from server.metrics import CONTRADICTIONS
-from server.promotions import Effects, has_prices
+from server.promotions import Effects, Programme, has_prices
 
 TENDERS_SHORT: Final = "TENDERS_SHORT"
 TENDERS_OVER: Final = "TENDERS_OVER"
@@ -75,7 +75,7 @@ def of_quote(
     if receipt.tenders:
         points_minor = sum([line[5] for line in effects.lines])
         due = Due(effects.payable_minor, effects.payable_minor + effects.discount_minor, points_minor)
-        told += of_tenders(receipt.tenders, due, sale.rules.programme.currency_digits)
+        told += of_tenders(receipt.tenders, due, sale.rules.programme)
     return told
 
 
@@ -86,7 +86,7 @@ def of_commit(
     told = _of_goods_and_coupons(sale, presented)
     if request.receipt.tenders:
         due = due_of(request, sale)
-        told += of_tenders(request.receipt.tenders, due, sale.rules.programme.currency_digits)
+        told += of_tenders(request.receipt.tenders, due, sale.rules.programme)
     told += _far_dates(request.receipt_key.business_date, sale.facts.local_at)
     if not is_member and (request.spend_points_minor or request.spend_units or request.deposits):
         told.append(_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
@@ -116,12 +116,12 @@ def count(notices: Iterable[common_pb2.Notice]) -> None:
             CONTRADICTIONS.labels(notice.code).inc()
 
 
-def of_tenders(tenders: Iterable[common_pb2.Tender], due: Due, currency_digits: int) -> list[common_pb2.Notice]:
+def of_tenders(tenders: Iterable[common_pb2.Tender], due: Due, terms: Programme) -> list[common_pb2.Notice]:
     """Return the notices about tenders that do not add up. More cash than is due is no contradiction, but change."""
-    return [_notice(code, text) for code, text in _contradicting(tenders, due, currency_digits)]
+    return [_notice(code, text) for code, text in _contradicting(tenders, due, terms)]
 
 
-def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, digits: int) -> Iterator[tuple[str, str]]:
+def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, terms: Programme) -> Iterator[tuple[str, str]]:
     cash_minor = points_minor = others_minor = 0
     for tender in tenders:
         if tender.kind == common_pb2.TENDER_KIND_CASH:
@@ -132,14 +132,15 @@ def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, digits: int) 
             others_minor += tender.amount_minor
 
     def text_of(minor: int) -> str:
-        return decimal_text(minor, digits)
+        return decimal_text(minor, terms.currency_digits)
 
     if points_minor != due.points_minor:
         spent = f"points for {text_of(due.points_minor)} are to be spent" if due.points_minor else "no points are spent"
         yield TENDERS_POINTS, f"{text_of(points_minor)} is tendered in points, but {spent}. Check the payment."
     by_points_minor = max(points_minor, due.points_minor)
     without_change_minor = by_points_minor + others_minor
-    if without_change_minor + cash_minor < due.at_least_minor:
+    missing_minor = due.at_least_minor - without_change_minor - cash_minor
+    if missing_minor > 0 and not (cash_minor and missing_minor < terms.cash_rounding_minor):
         tendered = text_of(without_change_minor + cash_minor)
         yield TENDERS_SHORT, f"{tendered} is tendered for {text_of(due.at_least_minor)}. Check the payment."
     if without_change_minor > due.at_most_minor:

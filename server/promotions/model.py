@@ -519,5 +519,7 @@ class Programme:
     """The share of members who get no promotion at all (the base percent they get)."""
     language: str = ""
     """The language of texts that name none."""
+    cash_rounding_minor: int = 0
+    """The step to which registers round what is paid in cash: less than that may be missing; 0: they do not round."""
     floor_rest: FloorRest = FloorRest.SPREAD
     """What becomes of what price floors cut off amounts over several lines, where the promotion does not say."""

@@ -80,6 +80,7 @@ def _build(section: ProgrammeSection, context: Context, semantics: int) -> Progr
         units=tuple(
             settings.further_unit(unit, ("units", number), context) for number, unit in enumerate(section.units)
         ),
+        cash_rounding_minor=context.money(section.cash_rounding, ("cash_rounding",)) or 0,
         control_share=share_of(section.control_percent),
         floor_rest=default_floor_rest(semantics),
         campaigns=_campaigns(dict(enumerate(section.campaigns)), sections, context),

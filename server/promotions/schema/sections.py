@@ -415,6 +415,8 @@ class ProgrammeSection(Section):
     """Levels of members."""
     partners: Annotated[list[PartnerSection], Field(default_factory=list, max_length=MAX_PARTNERS)]
     """Coalition partners."""
+    cash_rounding: Positive | None = None
+    """The step to which registers round what is paid in cash; so much may be missing in cash without a word."""
     control_percent: Percent = Decimal(0)
     """The share of members who get no promotion at all, for comparison; the base percent they get."""
     campaigns: Annotated[list[CampaignSection], Field(default_factory=list, max_length=MAX_CAMPAIGNS)]

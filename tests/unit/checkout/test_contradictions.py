@@ -113,6 +113,22 @@ def test_tenders_that_do_not_add_up(
 
 
 @pytest.mark.parametrize(
+    ("tenders", "codes"),
+    [
+        pytest.param([("cash", 29_951)], set(), id="rounded in the shopper's favour"),
+        pytest.param([("card", 20_000), ("cash", 9_951)], set(), id="the rest in cash"),
+        pytest.param([("cash", 29_950)], {SHORT}, id="a whole step is missing"),
+        pytest.param([("card", 29_999)], {SHORT}, id="cards are not rounded"),
+    ],
+)
+def test_cash_may_be_rounded_where_the_programme_says_so(tenders: list[tuple[str, int]], codes: set[str]) -> None:
+    rounding = rules("cash_rounding: 0.50\n").programme
+    paid = [common_pb2.Tender(kind=KINDS[kind], amount_minor=amount) for kind, amount in tenders]
+    due = contradictions.Due(30_000, 30_000, 0)
+    assert {notice.code for notice in contradictions.of_tenders(paid, due, rounding)} == codes
+
+
+@pytest.mark.parametrize(
     ("tenders", "spend", "codes"),
     [
         pytest.param([("card", 30_000)], 0, set(), id="the list price: who pays does not know the discount yet"),
