@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ledger.semantics import Mended
+
 Progress = Callable[[int], None]
 """Told how many more entries were checked."""
 
@@ -33,11 +35,12 @@ class Known:
 
     book: int
     number: int
+    mended: Mended
     what: str
 
     def __str__(self) -> str:
         """Return a sentence for people."""
-        return f"book {self.book}, entry {self.number}: {self.what}"
+        return f"book {self.book}, entry {self.number}: {self.what} (mended since: {self.mended.kind})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.journal import EntryRecord
 from ledger.returns import points_money_of
-from ledger.semantics import FIRST
+from ledger.semantics import FIRST, SPENDING_AT_THE_FENCE
 from ledger.verify.report import BadEntry, Known
 
 
@@ -70,4 +70,4 @@ def known_overspending(entry: EntryRecord, event: journal_pb2.Event) -> list[Kno
         "booked before the maximum was judged under the fence, and stays as booked: its returns give back the points "
         "and what was paid in money"
     )
-    return [Known(entry.book, entry.number, what)]
+    return [Known(entry.book, entry.number, SPENDING_AT_THE_FENCE, what)]

@@ -11,11 +11,12 @@ from tallypoint.v1 import programme_pb2 as pb
 
 from ledger.journal import read_payloads
 from ledger.keys import business_key, return_key
-from server.checkout.facts import first_difference, member_of, paid_of, receipt_of, reexplained, usage_of
+from server.checkout.facts import member_of, paid_of, receipt_of, usage_of
+from server.checkout.mended import judged
 from server.database import connection
 from server.edge import invalid_request, no_day
 from server.errors import Refused
-from server.rules.explaining import promotion_explanations
+from server.rules.explaining import as_booked, promotion_explanations
 
 if TYPE_CHECKING:
     from ledger.model import Booked
@@ -37,7 +38,8 @@ async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptReques
     """
     async with connection(pool) as conn:
         booked = await _entry(conn, request)
-    purchase = journal_pb2.Event.FromString(booked.event).purchase
+    event = journal_pb2.Event.FromString(booked.event)
+    purchase = event.purchase
     if not purchase.HasField("receipt_key"):
         text = f"entry {booked.book}:{booked.number} is no purchase: only receipts can be explained"
         raise Refused(api.REFUSAL_REASON_INVALID_REQUEST, text, violations=[("entry", "is no purchase")])
@@ -45,8 +47,11 @@ async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptReques
     if compiled is None:
         text = f"version {purchase.programme_version}, which booked the receipt, cannot be read by this release"
         raise Refused(api.REFUSAL_REASON_NOT_FOUND, text)
-    effects = reexplained(purchase, compiled)
     facts = (receipt_of(purchase), member_of(purchase), usage_of(purchase), paid_of(purchase))
+    judgement = judged(event, compiled)
+    promotions = await asyncio.to_thread(promotion_explanations, compiled, *facts)
+    if judgement.kinds:
+        promotions = [as_booked(one, purchase) for one in promotions]
     return pb.ExplainReceiptResponse(
         entry=pb.EntryPlace(book=booked.book, number=booked.number),
         receipt_key=purchase.receipt_key,
@@ -55,9 +60,11 @@ async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptReques
         programme_code=purchase.programme_code,
         programme_version=purchase.programme_version,
         lines=purchase.effects,
-        promotions=await asyncio.to_thread(promotion_explanations, compiled, *facts),
-        difference=first_difference(purchase, effects) or "",
+        promotions=promotions,
+        difference=judgement.difference,
         notices=[notice for notice in purchase.notices if notice.promotion_id],
+        semantics=event.semantics,
+        mended=[pb.MendedKind(kind=one.kind, text=one.text) for one in judgement.kinds],
     )
 
 

@@ -189,7 +189,12 @@ def explanation_lines(response: pb.ExplainReceiptResponse, programme: Programme,
     yield from promotion_lines(response.promotions, programme, every=every)
     for notice in response.notices:
         yield f"said: {notice.text} ({notice.promotion_id})", "dim"
-    if response.difference:
+    if response.mended:
+        yield f"As booked under semantics {response.semantics}; today's would differ: {response.difference}", "yellow"
+        one_of = "" if len(response.mended) == 1 else ", or another of these"
+        for mended in response.mended:
+            yield f"mended since: {mended.kind}{one_of}: {mended.text}", "yellow"
+    elif response.difference:
         yield f"DIFFERENT when evaluated again: {response.difference}", "red"
     else:
         yield "Evaluated again from what is stored: the same, bit by bit.", "green"

@@ -269,12 +269,47 @@ def test_old_versions_keep_their_defaults_and_a_file_published_today_has_new_one
 # --- explained, and taken back ---
 
 
-def test_every_old_receipt_is_explained(running: Running) -> None:
-    programmes = programme_pb2_grpc.ProgrammeServiceStub(running.office)
+MENDED = {
+    "floor cuts an amount": set(),  # its version keeps the default of its time
+    "asks more than there is": {"real-payment-earns"},
+    "overspent": {"spending-at-the-fence"},
+    "cheese": set(),
+}
+"""What was mended since of these receipts."""
+
+
+def test_every_old_receipt_is_explained_as_booked_with_what_was_mended(running: Running) -> None:
     for key in _sold():
-        asked = programme_pb2.ExplainReceiptRequest(receipt_key=key)
-        explained = programmes.ExplainReceipt(asked, metadata=running.admin)
+        explained = _explained(running, key)
         assert explained.promotions, key
+        assert explained.semantics == 0
+        assert bool(explained.mended) == bool(explained.difference), (key, explained.difference)
+        lines = [part for line in explained.lines for part in line.discounts]
+        for promotion in explained.promotions:
+            stored = sum(part.amount_minor for part in lines if part.promotion_id == promotion.promotion_id)
+            assert promotion.discount_minor == stored, (key, promotion)
+
+
+@pytest.mark.parametrize(("name", "kinds"), MENDED.items())
+def test_what_was_mended_is_found(running: Running, name: str, kinds: set[str]) -> None:
+    explained = _explained(running, KEPT.key(name))
+    assert {one.kind for one in explained.mended} == kinds, explained.difference
+
+
+def test_the_command_says_what_was_mended_and_finds_no_fault(running: Running) -> None:
+    key = KEPT.key("asks more than there is")
+    said = running.ask_office(
+        "rules", "explain", key.store_id, key.terminal_id, key.business_date, str(key.receipt_number)
+    )
+    assert "As booked under semantics 0" in said
+    assert "mended since: real-payment-earns" in said
+
+
+def _explained(running: Running, key: common_pb2.ReceiptKey) -> programme_pb2.ExplainReceiptResponse:
+    programmes = programme_pb2_grpc.ProgrammeServiceStub(running.office)
+    request = programme_pb2.ExplainReceiptRequest(receipt_key=key)
+    answer: programme_pb2.ExplainReceiptResponse = programmes.ExplainReceipt(request, metadata=running.admin)
+    return answer
 
 
 def test_a_backtest_runs_over_old_receipts(opened: Opened) -> None:

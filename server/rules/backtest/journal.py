@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
+from ledger import semantics
 from server.checkout.facts import member_of, receipt_of, usage_of
 from server.members.days import known_birthday
 from server.promotions import MemberFacts
@@ -109,6 +110,7 @@ def _case(
         version=purchase.programme_version,
         discount_minor=sum(part.amount_minor for line in purchase.effects for part in line.discounts),
         points_minor=sum(part.points_minor for line in purchase.effects for part in line.accruals if not part.unit),
+        old=event if event.semantics < semantics.CURRENT else None,
     )
 
 

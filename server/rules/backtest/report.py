@@ -78,6 +78,10 @@ def summary_lines(tally: Tally, seconds: float) -> list[str]:
         f"{tally.receipts:,} receipts, {tally.with_member:,} of them of members; {speed}.",
         f"Affected: {tally.affected:,} receipts ({share}), {whom}.",
     ]
+    lines += [
+        f"Mended since: {number:,} receipts were booked otherwise than today ({kinds}); they count as booked."
+        for kinds, number in sorted(tally.mended.items())
+    ]
     lines += [f"Left out: {number:,} receipts: {why}." for why, number in sorted(tally.left_out.items())]
     return lines
 
@@ -116,6 +120,8 @@ def as_json(tally: Tally, programme: Programme, seconds: float, number: int) -> 
         "receipts": tally.receipts,
         "receipts_with_member": tally.with_member,
         "left_out": dict(tally.left_out),
+        "older_semantics": tally.old,
+        "mended": dict(tally.mended),
         "affected": {"receipts": tally.affected, "members": len(tally.members), "skus": len(tally.skus)},
         "cost": {name: {**cost._asdict(), "value_minor": tally.value_minor(cost)} for name, cost in sides.items()},
         "promotions": promotions,

@@ -20,8 +20,10 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any, Final, NamedTuple, Protocol
 
 import asyncpg
+from tallypoint.v1 import journal_pb2
 
-from server.promotions import ReceiptError, Rules, compile_rules
+from server.checkout.mended import as_booked, judged
+from server.promotions import Effects, ReceiptError, Rules, compile_rules
 from server.rules.backtest.journal import Stretch, stored_cases
 from server.rules.backtest.simulation import Case, Simulation
 from server.rules.backtest.tally import Tally
@@ -215,9 +217,22 @@ def _judge(tally: Tally, case: Case, live: Rules | None, draft: Rules, before: S
         tally.leave_out(f"its currency is {case.currency}")
         return
     try:
-        tally.add(case, before.judge(live, case), after.judge(draft, case))
+        now = before.judge(live, case)
+        tally.old += case.old is not None
+        if case.old is not None and live.version == case.version:
+            now = _kept(tally, case.old, live, now)
+        tally.add(case, now, after.judge(draft, case))
     except ReceiptError as error:
         tally.leave_out(f"it makes no sense: {error.field}")
+
+
+def _kept(tally: Tally, old: journal_pb2.Event, rules: Rules, now: Effects) -> Effects:
+    """Return what an old receipt gave as it was booked, where its own version gives something else today."""
+    found = judged(old, rules)
+    if not found.kinds:
+        return now
+    tally.mended[" or ".join(one.kind for one in found.kinds)] += 1
+    return as_booked(old.purchase, now)
 
 
 async def _versions(conn: asyncpg.Connection[asyncpg.Record]) -> dict[int, Rules]:

@@ -13,6 +13,8 @@ from datetime import date
 from fractions import Fraction
 from typing import NamedTuple
 
+from tallypoint.v1 import journal_pb2
+
 from server.promotions import Effects, MemberFacts, ReceiptFacts, Rules, quote
 from server.promotions.facts import Counter, Usage
 from server.promotions.tiers import standing_changes
@@ -26,7 +28,8 @@ class Case(NamedTuple):
     """A stored receipt.
 
     `name` is for people. `seen` are the member's counters before it, as far as its entry says. `version` booked it,
-    and gave `discount_minor` and `points_minor` (of the programme's own unit); 0 for receipts from elsewhere.
+    and gave `discount_minor` and `points_minor` (of the programme's own unit); 0 for receipts from elsewhere. `old` is
+    its entry, if that was judged by older semantics than today's.
     """
 
     name: str
@@ -38,6 +41,7 @@ class Case(NamedTuple):
     version: int = 0
     discount_minor: int = 0
     points_minor: int = 0
+    old: journal_pb2.Event | None = None
 
 
 class Simulation:

@@ -55,11 +55,16 @@ _Sums = dict[str, list[int]]
 
 @dataclass(slots=True)
 class Tally:
-    """Sums over receipts. Members and articles are kept as short hashes, so memory does not grow with receipts."""
+    """Sums over receipts. Members and articles are kept as short hashes, so memory does not grow with receipts.
+
+    `old` are receipts of older semantics, `mended` those of them that today's judge otherwise, by what was mended.
+    """
 
     money_per_points: Fraction
     receipts: int = 0
     with_member: int = 0
+    old: int = 0
+    mended: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     left_out: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     affected: int = 0
     booked: Cost = _NOTHING
@@ -110,6 +115,9 @@ class Tally:
         self.receipts += other.receipts
         self.with_member += other.with_member
         self.affected += other.affected
+        self.old += other.old
+        for kinds, number in other.mended.items():
+            self.mended[kinds] += number
         for why, number in other.left_out.items():
             self.left_out[why] += number
         self.booked = self.booked.plus(other.booked)
