@@ -22,12 +22,11 @@ from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from ledger import returns
+from ledger import returns, semantics
 from ledger.accounts import LOST
 from ledger.model import ISSUED, BookState, Grant, Lot, LotTerms, Refused, Return, Settlement, Unit
 from ledger.movement import Draft, Movement, spending_order, trial, write_balance
 from ledger.returns import OWN, LotPart, PlannedPoints
-from ledger.semantics import CURRENT
 
 DEBT = int(journal_pb2.CLAWBACK_MODE_DEBT)
 OWN_LOT_ONLY = int(journal_pb2.CLAWBACK_MODE_OWN_LOT_ONLY)
@@ -119,7 +118,7 @@ def settle_return(
     """Reverse what the goods had spent, earned and sold, each unit's points in their own unit."""
     before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
     returned = {line.line_number: line.quantity_milli for line in before.lines}
-    began = before.semantics if before.lines else CURRENT
+    began = before.semantics if before.lines else semantics.CURRENT
     plan = returns.plan_return(purchase, returned, command.asked, began)
     if isinstance(plan, Refused):
         return plan
