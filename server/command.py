@@ -16,12 +16,16 @@ from pydantic_settings import SettingsError
 from rich.console import Console
 
 from server.settings import Settings, StartRefusedError, unknown_variables, variable_of
+from server.text_files import NotTextError, read_utf8
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 EXIT_CANNOT_RUN: Final = 2
 """The command could not do its work: a setting, a port, a database. What it says is on standard error."""
+
+OUR_ROLE: Final = 'role "tallypoint_'
+"""How PostgreSQL names a role that `tallypoint migrate` makes."""
 
 errors: Final = Console(stderr=True, highlight=False)
 
@@ -71,12 +75,11 @@ def read_text(path: Path) -> str:
         typer.Exit: It cannot be read, or is in another encoding; what to do was printed.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_utf8(path)
     except OSError as error:
         raise fail(f"{path} cannot be read: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise fail(f"{path}:{line}:1: not UTF-8 text (save the file as UTF-8)") from None
+    except NotTextError as error:
+        raise fail(str(error)) from None
 
 
 _IN_WORDS: Final = {
@@ -159,6 +162,6 @@ def _fault_outside(error: Exception) -> str:
         fault = "no answer in time"
     elif isinstance(error, ConnectionRefusedError):
         cure = f"{cure}, and whether it runs"
-    elif isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError) or "role" in fault:
+    elif isinstance(error, asyncpg.UndefinedTableError | asyncpg.InvalidSchemaNameError) or OUR_ROLE in fault:
         cure = "if it is new or was just updated, run 'tallypoint migrate'"
     return f"A database cannot be reached or refuses: {fault}: {cure}"

@@ -28,6 +28,7 @@ from pydantic_settings import (
 )
 
 from server.members.card_scheme import parse_card_scheme
+from server.text_files import read_utf8
 
 DEFAULT_SETTINGS_FILE: Final = "tallypoint.toml"
 PREFIX: Final = "TALLYPOINT_"
@@ -136,10 +137,7 @@ class _SettingsFile(TomlConfigSettingsSource):
 
     def _read_file(self, file_path: Path | Traversable) -> dict[str, Any]:
         try:
-            return tomllib.loads(file_path.read_bytes().decode("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            line = error.object[: error.start].count(b"\n") + 1
-            raise ValueError(f"{file_path}:{line}:1: not UTF-8 text (save the file as UTF-8)") from None
+            return tomllib.loads(read_utf8(Path(str(file_path))))
         except tomllib.TOMLDecodeError as error:
             raise ValueError(f"{file_path}: this is not TOML: {error}") from None
 

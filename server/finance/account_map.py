@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.finance.accounts import PARTNER_PREFIX
+from server.text_files import NotTextError, read_utf8
 
 DEFAULT_FILE: Final = Path(__file__).with_name("account_map.toml")
 MAX_COMMODITY_LETTERS: Final = 24
@@ -130,9 +131,11 @@ def load_account_map(path: Path | None = None) -> AccountMap:
     if path is None:
         return AccountMap.model_validate(known)
     try:
-        own = tomllib.loads(path.read_text(encoding="utf-8"))
+        own = tomllib.loads(read_utf8(path))
         return AccountMap.model_validate(_over(known, own))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except NotTextError as error:
+        raise AccountMapError(str(error)) from None
+    except tomllib.TOMLDecodeError as error:
         raise AccountMapError(f"{path}: this is not TOML: {error}") from None
     except ValidationError as error:
         faults = [f"  {'.'.join(map(str, fault['loc']))}: {_wording(fault)}" for fault in error.errors()]

@@ -124,6 +124,8 @@ def generate(  # noqa: PLR0913, PLR0917 - an argument is an option of the comman
     """Make random codes, store them, and print them, one a line; with --output as a CSV file with the column `code`."""
     if output is not None and output.exists():
         raise fail(f"{output} exists already: name a new file")
+    if output is not None and not output.parent.is_dir():
+        raise fail(f"{output}: there is no folder {output.parent}")
     terms = rights_pb2.GenerateCouponsRequest(
         series=series,
         member=identifier_of(member) if member else None,

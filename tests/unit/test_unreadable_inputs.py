@@ -157,3 +157,16 @@ def test_what_is_no_certificate(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     code, said = run("stores", "list", "--key", "tp_x", "--tls-ca", str(file))
     assert (code, f"{file} has no certificates to trust, in PEM" in said) == (2, True), said
+
+
+def test_an_account_map_in_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "accounts.toml"
+    file.write_bytes('[revenue]\naccount = "Дохід"\n'.encode("cp1251"))
+    code, said = run("finance", "general-ledger", "--accounts", str(file), "--key", "tp_x")
+    assert (code, f"{file}:2:1: {NOT_UTF8}" in said) == (2, True), said
+
+
+def test_codes_are_not_made_for_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+    file = tmp_path / "nowhere" / "codes.csv"
+    code, said = run("coupons", "generate", "--series", "s", "--output", str(file), "--key", "tp_x")
+    assert (code, f"there is no folder {file.parent}" in said) == (2, True), said
