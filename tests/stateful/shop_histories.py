@@ -50,7 +50,7 @@ START: Final = datetime(2026, 1, 30, 21, 50, tzinfo=UTC)
 HISTORIES_A_LEDGER: Final = 20
 SECONDS_A_MINUTE: Final = 60
 MEMBERS: Final = 3
-STEPS: Final = 14
+STEPS: Final = 20
 OUR_FAULTS: Final = frozenset(
     {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
@@ -62,7 +62,7 @@ name: Shop
 effective_from: 2026-01-01
 currency: UAH
 point: {{unit: bonus, precision: 2, pays: {pays}}}
-earning: {{base_percent: 10, pending_days: {pending}, expiry: {{after_days: 3}}}}
+earning: {{base_percent: 10, pending_days: {pending}, expiry: {{after_days: 3}}, rounding_per: {rounding}}}
 spending: {{{spending}}}
 returns: {{{returns}}}
 exclusions:
@@ -85,6 +85,9 @@ promotions:
      issue_coupon: {{series: sorry, valid_days: 5}}}}
   - {{id: presents, name: Gift points, scope: {{skus: [bread]}}, points: {{fixed: 2, unit: gift}}}}
   - {{id: silver, name: Silver earns more, when: {{tiers: [silver]}}, points: {{percent: 5}}}}
+  - {{id: club, name: The club, scope: {{skus: [club]}}, club: {{name: friends, days: 4}}}}
+  - {{id: friends, name: Friends pay less, when: {{club: friends}}, scope: {{skus: [bread, cheese]}},
+     line_discount: {{percent: 10}}}}
   - {{id: car, name: A car, scope: {{skus: [cheese]}}, draw: {{name: car, entries: 2}}}}
 """
 
@@ -96,6 +99,7 @@ class Terms(NamedTuple):
     pending: int = 0
     spending: str = ""
     returns: str = "clawback: debt"
+    rounding: str = "line"
     tiers: str = "points"
     silver: str = "5.00"
 
@@ -115,7 +119,14 @@ TERMS: Final = (
         tiers="spend",
         silver="30.00",
     ),
-    Terms(pays="2.00", spending="max_share_percent: 70", tiers="visits", silver="2"),
+    Terms(
+        pays="2.00",
+        spending="max_share_percent: 70",
+        returns="clawback: off_the_refund",
+        rounding="receipt",
+        tiers="visits",
+        silver="2",
+    ),
 )
 
 
@@ -128,7 +139,14 @@ class Sold(NamedTuple):
     floor_minor: int
 
 
-ARTICLES: Final = {"bread": "bakery", "milk": "dairy", "cheese": "dairy", "tobacco": "tobacco", "gc": "gift-cards"}
+ARTICLES: Final = {
+    "bread": "bakery",
+    "club": "clubs",
+    "milk": "dairy",
+    "cheese": "dairy",
+    "tobacco": "tobacco",
+    "gc": "gift-cards",
+}
 lines = st.lists(
     st.builds(
         Sold,
@@ -268,6 +286,7 @@ class Shop(RuleBasedStateMachine):
         self.coupons: list[str] = []
         self.steps: list[str] = []
         self.gone = ""
+        self.has_held = False
 
     @initialize(riches=st.lists(st.integers(0, 4000), min_size=MEMBERS, max_size=MEMBERS))
     def open(self, riches: list[int]) -> None:
@@ -321,7 +340,7 @@ class Shop(RuleBasedStateMachine):
             spend_units=[common_pb2.UnitPoints(unit=unit, points_minor=asked) for unit, asked in units],
             checkout_id=self._checkout(checkout).checkout_id if checkout else "",
             coupon_codes=self._codes(codes),
-            deposits=[common_pb2.UnitPoints(unit="card", points_minor=deposit)] if deposit else (),
+            deposits=self._deposits(deposit, basket),
         )
         self._discount(request, by)
         if not offline:
@@ -375,6 +394,7 @@ class Shop(RuleBasedStateMachine):
             coupon_codes=self._codes(codes),
         )
         self._call("Hold", request)
+        self.has_held = True
 
     @rule(who=who, basket=lines, spend=points, units=unit_points, codes=coupon_choices, more=lines, by=discounts)
     def hold_and_pay(
@@ -401,9 +421,11 @@ class Shop(RuleBasedStateMachine):
         if self.sold:
             self.bring_back(len(self.sold) - 1, [])
 
+    @precondition(lambda self: self.has_held)
     @rule(checkout=st.sampled_from(["a", "b"]))
     def cancel(self, checkout: str) -> None:
         """Let go of a checkout."""
+        self.has_held = False
         self._call(
             "Cancel", checkout_pb2.CancelRequest(message_id=str(uuid.uuid4()), checkout_key=self._checkout(checkout))
         )
@@ -594,6 +616,14 @@ class Shop(RuleBasedStateMachine):
                 tags=["tobacco"] if line.sku == "tobacco" else (),
             )
         return receipt
+
+    @staticmethod
+    def _deposits(points_minor: int, basket: Sequence[Sold]) -> list[common_pb2.UnitPoints]:
+        """Sell points with the first gift card on the receipt, or with none in particular."""
+        if not points_minor:
+            return []
+        line = next((number for number, each in enumerate(basket, start=1) if each.sku == "gc"), 0)
+        return [common_pb2.UnitPoints(unit="card", points_minor=points_minor, line_number=line)]
 
     def _discount(self, request: checkout_pb2.CommitRequest, by: str) -> None:
         """Give the discounts that a quote promises, or others."""
