@@ -69,10 +69,8 @@ def _spread_freely(total: int, weights: Sequence[int], active: Sequence[int], pa
 
 
 def counted_units(quantity_milli: int, is_weighed: bool) -> int:
-    """Units of a line for counting: whole pieces; a weighed line (or a fraction of a piece) is one unit."""
-    if is_weighed or quantity_milli % UNIT_MILLI:
-        return 1
-    return quantity_milli // UNIT_MILLI
+    """Units of a line for counting: its whole pieces (a part of a piece counts for nothing); a weighed line is one."""
+    return 1 if is_weighed else quantity_milli // UNIT_MILLI
 
 
 def add_months(day: date, months: int) -> date:

@@ -32,7 +32,7 @@ from server.promotions.formulas import (
     ReceiptPointsRule,
     earning_base,
 )
-from server.promotions.kinds import Period, TierMeasure
+from server.promotions.kinds import Period, RoundingPer, TierMeasure
 from server.promotions.messages import Speech, style_of
 from server.promotions.model import LotTerms, Programme, Promotion
 from server.promotions.scope import ScopeIndex, selects
@@ -282,7 +282,9 @@ class LiveSet:
         self.has_further_points = any(c.points is not None and c.points.formula[5] for c in found)
         self.has_baskets = any(c.basket for c in found)
         self.has_deals_or_limits = any(c.deal or c.limits for c in found)
-        self.may_be_plain = not rules.programme.control_share
+        self.may_be_plain = (
+            not rules.programme.control_share and rules.programme.earning.rounding_per is RoundingPer.LINE
+        )
         self._visit_keys: tuple[date | None, list[tuple[str, date | None]]] = (None, [])
         self.offer_ids = frozenset(c.id for c in found if c.needs_right) & rules.offer_ids
         self.memory: dict[ProductKey, Candidates] = {}

@@ -155,12 +155,18 @@ class Consulting(Mapping[str, Counter]):
 
 
 class Moment(NamedTuple):
-    """The receipt when a step begins: what each line costs, and all of them."""
+    """The receipt when a step begins: what each line costs, and all of them.
+
+    `towards` is the same without what the promotion gives, which does not count towards its threshold (None: it gives
+    nothing); there `lines` are the lines without it.
+    """
 
     facts: Facts
     tiers: Tiers | None
     amounts: Sequence[int]
     total_minor: int
+    lines: Sequence[ReceiptLine] | None = None
+    towards: Moment | None = None
 
 
 class Asked(NamedTuple):
@@ -229,6 +235,11 @@ def measured(leaf: Condition, moment: Moment, positions: Positions) -> int | Non
     return number
 
 
+def towards(leaf: Condition, moment: Moment, positions: Positions) -> int:
+    """What counts towards the threshold of a leaf: what it measures, without what the promotion gives."""
+    return measured(leaf, moment if moment.towards is None else moment.towards, positions) or 0
+
+
 def member_age_days(member: MemberFacts, day: date) -> int | None:
     """For how many days somebody has been a member; None if it is not known."""
     if member.age_days is not None or member.registered_on is None:
@@ -237,7 +248,7 @@ def member_age_days(member: MemberFacts, day: date) -> int | None:
 
 
 def _basket_count(leaf: BasketCount, moment: Moment, positions: Positions) -> int:
-    lines = moment.facts.lines
+    lines = moment.facts.lines if moment.lines is None else moment.lines
     goods = positions() if leaf.goods is None else moment.facts.selected(leaf.goods)
     return count_goods(leaf.what, [lines[i] for i in goods], [moment.amounts[i] for i in goods], leaf.category_levels)
 
@@ -250,7 +261,7 @@ def count_goods(what: str, lines: Sequence[ReceiptLine], amounts: Iterable[int],
         return sum(counted_units(line.quantity_milli, line.is_weighed) for line in lines)
     if what == "weight":
         return sum(line.quantity_milli for line in lines if line.is_weighed)
-    return len({_cut_category(line.category, category_levels) for line in lines})
+    return len({_cut_category(line.category, category_levels) for line in lines if line.quantity_milli})
 
 
 def _cut_category(category: str, levels: int) -> str:
@@ -272,7 +283,9 @@ def _check_measured(leaf: Condition, asked: Asked) -> bool:
         return False
     if isinstance(leaf, VisitNumber) and leaf.every is not None and number % leaf.every:
         return False
-    return (limits.at_least is None or number >= limits.at_least) and (limits.below is None or number < limits.below)
+    if limits.below is not None and number >= limits.below:
+        return False
+    return limits.at_least is None or towards(leaf, asked.moment, asked.positions) >= limits.at_least
 
 
 # --- leaves that ask --------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The arithmetic of deals over several lines: n for m, sets, gifts, and discounts that grow in steps.
 
-Pure functions over plain columns. A line is its position on the receipt, what is left of its price, and its units
-(`arithmetic.counted_units`: a weighed line is one). What is left is split over the units by largest remainder, the
-earlier units first, so a line of 10.00 with 3 units has units of 3.34, 3.33 and 3.33. Units that cost nothing any
-more do not take part in a deal: neither as bought nor as discounted.
+Pure functions over plain columns. A line stands for units that have been treated alike (a part, see parts): its
+number, what is left of its price, and its units (a weighed line is one). What is left is split over the units by
+largest remainder, the earlier units first, so a line of 10.00 with 3 units has units of 3.34, 3.33 and 3.33. Units that
+cost nothing any more do not take part in a deal: neither as bought nor as discounted.
 
 Units are kept in runs of equal price, two a line at most: a line of a million units costs as much as one of three.
 Units are ordered dearest first, equals by line; "the cheapest" are taken from the end of that order, so that of three
@@ -25,7 +25,7 @@ MAX_SET_PARTS = 6
 
 
 class LineUnits(NamedTuple):
-    """A line as deals see it: its position, what is left of its price in minor units, and its units (at least 1)."""
+    """A line as deals see it: its number, what is left of its price in minor units, and its units (at least 1)."""
 
     line: int
     left_minor: int
@@ -37,13 +37,15 @@ class DealOutcome(NamedTuple):
 
     `deals` is how many were made (0 if nothing is taken off), `wanted_deals` how many there would be without `most`.
     `discounts` are (line, amount above 0 in minor units), `units` (line, units that belong to a deal, the discounted
-    ones and those paid in full); both in the order of lines.
+    ones and those paid in full); both in the order of lines. `carriers` are the units on which the discount falls:
+    (line, price of a unit, how many).
     """
 
     deals: int = 0
     wanted_deals: int = 0
     discounts: tuple[tuple[int, int], ...] = ()
     units: tuple[tuple[int, int], ...] = ()
+    carriers: tuple[tuple[int, int, int], ...] = ()
 
     @property
     def discount_minor(self) -> int:
@@ -75,8 +77,8 @@ def unit_deal(deal: UnitDeal, goods: Iterable[LineUnits], most: int | None = Non
         position = end
     taken = _by_line((run.line, count * _saving(deal.kind, run.price_minor)) for run, count in cheaper)
     if deal.falls_on is FallsOn.WHOLE_DEAL:
-        taken = _spread(sum(taken.values()), members)
-    return _outcome(deals, wanted, taken, members)
+        return _outcome(deals, wanted, _spread(sum(taken.values()), members), members, members)
+    return _outcome(deals, wanted, taken, members, cheaper)
 
 
 def set_deal(
@@ -106,23 +108,27 @@ def set_deal(
         total = deals * deal.kind.amount_minor
     else:
         total = _price(members) - deals * deal.kind.unit_price_minor
-    return _outcome(deals, wanted, _spread(max(0, min(total, price)), carriers), members)
+    return _outcome(deals, wanted, _spread(max(0, min(total, price)), carriers), members, carriers)
 
 
 def gift(
-    deal: Gift, gifts: Iterable[LineUnits], bought: Iterable[LineUnits] = (), most: int | None = None
+    deal: Gift,
+    gifts: Iterable[LineUnits],
+    bought: Iterable[LineUnits] = (),
+    most: int | None = None,
+    most_units: int | None = None,
 ) -> DealOutcome:
     """Up to `quantity` units of the gift's goods at its price, the cheapest first; a deal is one gift quantity.
+
+    `most_units` is how many units may be given so that the threshold is reached without them (None: any number).
 
     `gifts` are the lines that may be given, `bought` those in the promotion's scope; a line may be in both. With
     `per_units`, units that are given do not count as bought: four equal units are three bought and one free. A unit
     that costs no more than the gift's price is no gift. With FallsOn.WHOLE_DEAL the discount is spread over the gifts
     and what was bought for them: the dearest units in scope, or without `per_units` all of them.
     """
-    paid = _dearest_first(bought)
-    cheapest = [run for run in reversed(_dearest_first(gifts)) if run.price_minor > deal.unit_price_minor]
-    chooser = _GiftChooser(deal, cheapest, paid)
-    wanted_units = chooser.most_units()
+    chooser = _gift_chooser(deal, gifts, bought)
+    wanted_units = _at_most(chooser.most_units(), most_units)
     wanted = -(-wanted_units // deal.quantity)
     deals = _at_most(wanted, most)
     if not deals:
@@ -132,8 +138,29 @@ def gift(
     members = given + chooser.paid_for(deals, given)
     taken = _by_line((run.line, count * (run.price_minor - deal.unit_price_minor)) for run, count in given)
     if deal.falls_on is FallsOn.WHOLE_DEAL:
-        taken = _spread(sum(taken.values()), members)
-    return _outcome(deals, wanted, taken, members)
+        return _outcome(deals, wanted, _spread(sum(taken.values()), members), members, members)
+    return _outcome(deals, wanted, taken, members, given)
+
+
+def _gift_chooser(deal: Gift, gifts: Iterable[LineUnits], bought: Iterable[LineUnits]) -> _GiftChooser:
+    cheapest = [run for run in reversed(_dearest_first(gifts)) if run.price_minor > deal.unit_price_minor]
+    return _GiftChooser(deal, cheapest, _dearest_first(bought))
+
+
+def gift_units(deal: Gift, gifts: Iterable[LineUnits]) -> list[tuple[int, int, int]]:
+    """What may be given, in the order in which it is: (line, price of a unit, how many)."""
+    return [(run.line, run.price_minor, run.units) for run in _gift_chooser(deal, gifts, ()).cheapest]
+
+
+def most_gift_units(deal: Gift, gifts: Iterable[LineUnits], bought: Iterable[LineUnits]) -> int:
+    """How many units may be given if every threshold is reached."""
+    return _gift_chooser(deal, gifts, bought).most_units()
+
+
+def unit_prices(goods: Iterable[LineUnits]) -> list[tuple[int, int, int]]:
+    """Units in the order of lines: (line, price of a unit, how many)."""
+    runs = sorted(_dearest_first(goods), key=lambda run: run.line)
+    return [(run.line, run.price_minor, run.units) for run in runs]
 
 
 def steps_discount_minor(deal: Steps, reached: int, payable_minor: int) -> int:
@@ -251,12 +278,13 @@ def _spread(total: int, carriers: _Taken) -> dict[int, int]:
     return {line: part for (line, _), part in zip(weights, parts, strict=True)}
 
 
-def _outcome(deals: int, wanted: int, taken: dict[int, int], members: _Taken) -> DealOutcome:
+def _outcome(deals: int, wanted: int, taken: dict[int, int], members: _Taken, carriers: _Taken) -> DealOutcome:
     discounts = tuple(sorted((line, amount) for line, amount in taken.items() if amount))
     if not discounts:
         return DealOutcome(wanted_deals=wanted)
     units = _by_line((run.line, count) for run, count in members if count)
-    return DealOutcome(deals, wanted, discounts, tuple(sorted(units.items())))
+    carrying = tuple((run.line, run.price_minor, count) for run, count in carriers if count)
+    return DealOutcome(deals, wanted, discounts, tuple(sorted(units.items())), carrying)
 
 
 # --- n for m ----------------------------------------------------------------------------------------------
@@ -413,7 +441,7 @@ class _GiftChooser:
 
     def __init__(self, deal: Gift, cheapest: list[_Run], paid: list[_Run]) -> None:
         self._deal = deal
-        self._cheapest = cheapest
+        self.cheapest = cheapest
         self._paid = paid
         self._bought_units = sum(run.units for run in paid)
         self._in_scope = {run.line for run in paid}
@@ -421,7 +449,7 @@ class _GiftChooser:
     def first(self, units: int) -> _Taken:
         """The cheapest `units` units of the goods."""
         given: _Taken = []
-        for run in self._cheapest:
+        for run in self.cheapest:
             count = min(run.units, units)
             if not count:
                 break
@@ -432,7 +460,7 @@ class _GiftChooser:
     def most_units(self) -> int:
         """How many units may be given: the more are given, the fewer were bought, so the border is searched for."""
         quantity, per_units = self._deal.quantity, self._deal.per_units
-        available = sum(run.units for run in self._cheapest)
+        available = sum(run.units for run in self.cheapest)
         if per_units is None:
             return min(available, quantity)
         low, high = 0, available

@@ -9,28 +9,32 @@ from server.promotions.compile import Candidates, rules_for_article
 from server.promotions.conditions import count_goods
 from server.promotions.dealing import settle_by_rank
 from server.promotions.deals import steps_discount_minor
+from server.promotions.facts import ReceiptLine
 from server.promotions.formulas import BasketRule, CompiledPromotion, DealRule, LineFormula, LineRule
 from server.promotions.kinds import Measure
 from server.promotions.limits import Meter
-from server.promotions.line_stacks import ReadyRules, choose_stack, ready_rules, stack_formulas
+from server.promotions.line_stacks import ReadyRules, apply_rule, choose_stack, ready_rules, stack_formulas
+from server.promotions.parts import Part, part_of, within_rooms
 from server.promotions.stacking import alternatives, resolve_group
-from server.promotions.work import BASKET, LINES, RIGHTS, RIGHTS_BASKET, Work
+from server.promotions.work import BASKET, LINES, RIGHTS, RIGHTS_BASKET, Work, is_open_to
 
 
 def discount_all(work: Work) -> None:
     """Steps 1 to 3: line promotions, basket promotions, then rights in the same order."""
+    work.gather()
     work.begin(LINES)
     _discount_lines(work)
     work.begin(BASKET)
     if work.live.has_baskets:
         _discount_basket(work, BASKET, _basket_rules(work))
-    if not work.rights:
-        return
-    work.begin(RIGHTS)
-    chosen = [right for right in work.rights if (right.line or right.deal) and work.step(RIGHTS).holds(right)]
-    _settle_lines(work, _rules_of_rights(work, chosen), [right.deal for right in chosen if right.deal])
-    work.begin(RIGHTS_BASKET)
-    _discount_basket(work, RIGHTS_BASKET, [right.basket for right in work.rights if right.basket])
+    if work.rights:
+        work.begin(RIGHTS)
+        chosen = [right for right in work.rights if (right.line or right.deal) and work.step(RIGHTS).holds(right)]
+        _settle_rights(work, chosen)
+        work.begin(RIGHTS_BASKET)
+        _discount_basket(work, RIGHTS_BASKET, [right.basket for right in work.rights if right.basket])
+    if work.parts or work.gathered:
+        work.put_together()
 
 
 # --- line discounts ---------------------------------------------------------------------------------------
@@ -44,13 +48,13 @@ def _discount_lines(work: Work) -> None:
         _discount_lines_with(work, more)
         return
     left, discounts, cuts, lines = work.left, work.discounts, work.cuts, work.lines
-    is_plain = not work.is_in_control
+    is_plain, apart = not work.is_in_control, {*work.gathered, *work.followers}
     ready: dict[int, ReadyRules] = {}  # by id of the candidates, which many lines share
     for i, candidates in enumerate(work.candidates):
         if not candidates.line_rules:
             continue
         formulas: Iterable[LineFormula] | None = candidates.line_formulas
-        if formulas is not None and is_plain:
+        if formulas is not None and is_plain and i not in apart:
             discounts[i], left[i], cuts[i] = stack_formulas(formulas, left[i], *lines[i][6:9])
             continue
         found = ready.get(id(candidates))
@@ -90,21 +94,39 @@ def _chosen_rules(
     return found
 
 
-def _rules_of_rights(work: Work, rights: Sequence[CompiledPromotion]) -> list[list[LineRule]]:
-    """The line rules of rights for each line."""
+def _settle_rights(work: Work, rights: Sequence[CompiledPromotion]) -> None:
+    """Step 3, on lines: the line rules of rights, and deals."""
+    if not rights:
+        return
+    work.go_on()
+    deals = [right.deal for right in rights if right.deal]
     rules: list[list[LineRule]] = [[] for _ in work.lines]
     for right in rights:
         if right.line is not None:
             for i in work.discountable(right):
-                if work.is_open_to(right.line, i):
-                    rules[i] += rules_for_article([right.line], work.lines[i].sku)
-    return rules
+                rules[i] += rules_for_article([right.line], work.lines[i].sku)
+    if not work.parts and not deals and not any(right.limits for right in rights):
+        for i, found in enumerate(rules):
+            kept = [rule for rule in found if _is_line_open_to(work, rule, i)]
+            if kept:
+                _settle_line(work, i, ready_rules(kept))
+        return
+    work.take_apart()
+    settle_by_rank(work, [[rule for rule in rules[part.at] if is_open_to(rule, part)] for part in work.parts], deals)
+
+
+def _is_line_open_to(work: Work, rule: LineRule | BasketRule, i: int) -> bool:
+    """The same as `is_open_to` of a whole line."""
+    if i in work.gathered:
+        return is_open_to(rule, work.gathered[i])
+    return i not in work.locked and not (rule.exclusive and work.discounts[i])
 
 
 def _settle_lines(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequence[DealRule]) -> None:
     """Apply to each line its rules, and the deals among them by rank."""
-    if deals or any(rule.owner.limits for found in rules for rule in found):
-        settle_by_rank(work, rules, deals)
+    if work.parts or deals or any(rule.owner.limits for found in rules for rule in found):
+        work.take_apart()
+        settle_by_rank(work, [rules[part.at] for part in work.parts], deals)
         return
     for i, found in enumerate(rules):
         if found:
@@ -113,11 +135,19 @@ def _settle_lines(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequen
 
 def _settle_line(work: Work, i: int, ready: ReadyRules) -> None:
     """Apply the best stack of the rules that hold; a line that an exclusive promotion won is locked."""
+    if i in work.followers:
+        return
+    if i in work.gathered:
+        part = work.gathered[i]
+        for rule in ready.rules if ready.formulas is not None else choose_stack(ready.rules, part, None)[0]:
+            (part,) = apply_rule(rule, part, None)
+        work.gathered[i] = part
+        return
     line, left = work.lines[i], work.left[i]
     is_exclusive = False
     formulas = ready.formulas
     if formulas is None:
-        stack, is_exclusive = choose_stack(ready.rules, i, line, left, None)
+        stack, is_exclusive = choose_stack(ready.rules, part_of(i, line, left), None)
         formulas = [rule.formula for rule in stack]
     taken, work.left[i], cut = stack_formulas(formulas, left, *line[6:9])
     work.cuts[i] += cut
@@ -147,6 +177,7 @@ def _discount_basket(work: Work, name: str, rules: Sequence[BasketRule]) -> None
     chosen = [rule for rule in rules if step.holds(rule.owner)]
     if not chosen:
         return
+    work.go_on()
     scopes = {rule.rank: _basket_scope(work, rule) for rule in chosen}
     metered = any(rule.owner.limits for rule in chosen)
     best: _BasketStack | None = None
@@ -160,23 +191,33 @@ def _discount_basket(work: Work, name: str, rules: Sequence[BasketRule]) -> None
 
 
 def _basket_scope(work: Work, rule: BasketRule) -> list[int]:
-    """Positions of the lines that a basket discount may fall on."""
-    scope = work.discountable(rule.owner)
-    if work.locked or rule.exclusive:
-        scope = [i for i in scope if work.is_open_to(rule, i)]
-    return scope
+    """The lines, or parts of lines, that a basket discount may fall on, by number."""
+    lines = work.discountable(rule.owner)
+    if work.parts:
+        chosen = set(lines)
+        return [n for n, part in enumerate(work.parts) if part.at in chosen and is_open_to(rule, part)]
+    if work.locked or work.gathered or rule.exclusive:
+        return [i for i in lines if i not in work.followers and _is_line_open_to(work, rule, i)]
+    return lines
 
 
 class _BasketStack:
-    """One way to stack basket discounts, tried on a copy of the amounts until it is settled."""
+    """One way to stack basket discounts, tried on a copy of the amounts until it is settled.
+
+    Its goods are lines, or parts of them if there are any.
+    """
 
     def __init__(self, work: Work, scopes: Mapping[int, list[int]], meter: Meter | None) -> None:
         self._work = work
         self._scopes = scopes
         self._meter = meter
-        self._left = list(work.left)
-        self._cuts = [0] * len(work.left)
-        self._applied: list[tuple[str, list[int], list[int]]] = []
+        self._goods: Sequence[Part | ReceiptLine] = work.parts or work.lines
+        self._left = [part.left_minor for part in work.parts] or list(work.left)
+        if work.gathered and not work.parts:
+            self._goods = [work.gathered.get(i, line) for i, line in enumerate(work.lines)]
+            for i, part in work.gathered.items():
+                self._left[i] = part.left_minor
+        self._applied: list[tuple[BasketRule, list[int], list[int], list[int]]] = []
         self.gain_minor = 0
 
     def apply_all(self, rules: Sequence[BasketRule]) -> None:
@@ -185,72 +226,81 @@ class _BasketStack:
             winner = resolve_group(rule, rules, decided, lambda rival: sum(self._trial_parts(rival)))
             if winner is None:
                 continue
-            parts, cuts = self._parts(winner, self._meter)
+            wanted, parts = self._parts(winner, self._meter)
             scope = self._scopes[winner.rank]
-            for i, part, cut in zip(scope, parts, cuts, strict=True):
+            for i, part in zip(scope, parts, strict=True):
                 self._left[i] -= part
-                self._cuts[i] += cut
-            self._applied.append((winner.promotion_id, scope, parts))
-            self.gain_minor += sum(parts)
-            if winner.owner.limits and self._meter is not None:
-                self._book(winner, scope, parts, self._meter)
+            self._applied.append((winner, scope, wanted, parts))
+            taken = sum(parts)
+            self.gain_minor += taken
+            owner = winner.owner
+            if taken and owner.limits and self._meter is not None:
+                self._meter.use_once(owner.id, owner.limits)
+                self._meter.use(owner.id, owner.limits, money_minor=taken)
 
     def _trial_parts(self, rule: BasketRule) -> list[int]:
-        return self._parts(rule, self._meter.fork() if self._meter else None)[0]
+        return self._parts(rule, self._meter.fork() if self._meter else None)[1]
 
     def _parts(self, rule: BasketRule, meter: Meter | None) -> tuple[list[int], list[int]]:
-        """The discount of each line in scope, and what its price floor cuts off (moved nowhere else)."""
-        lines, scope = self._work.lines, self._scopes[rule.rank]
+        """The share of all in scope of the discount, as far as limits go, and as far as their price floors go too."""
+        scope, owner = self._scopes[rule.rank], rule.owner
         weights = [self._left[i] for i in scope]
         total = self._total(rule, scope, weights)
-        owner = rule.owner
-        if total and meter is not None and owner.limits and not meter.may_apply_once(owner.id, owner.limits):
-            total = 0
+        if total and meter is not None and owner.limits:
+            if not meter.may_apply_once(owner.id, owner.limits):
+                total = 0
+            else:
+                total = meter.grant(owner.id, owner.limits, Measure.MONEY, total)
         wanted = spread_largest_remainder(total, weights)
-        parts, cuts = [], []
-        for i, weight, part in zip(scope, weights, wanted, strict=True):
-            room = weight - lines[i].floor_amount_minor
-            kept = part if part <= room else max(0, room)
-            parts.append(kept)
-            cuts.append(part - kept)
-        if meter is not None and owner.limits:
-            parts = _cut_in_order(parts, meter.grant(owner.id, owner.limits, Measure.MONEY, sum(parts)))
-        return parts, cuts
+        rooms = [max(0, weight - _floor_minor(self._goods[i])) for i, weight in zip(scope, weights, strict=True)]
+        return wanted, within_rooms(wanted, weights, rooms, spreads=rule.spreads)
 
     def _total(self, rule: BasketRule, scope: Sequence[int], weights: Sequence[int]) -> int:
-        lines, payable = self._work.lines, sum(weights)
+        payable = sum(weights)
         if rule.steps is not None:
-            reached = count_goods(rule.steps.what, [lines[i] for i in scope], weights)
-            return steps_discount_minor(rule.steps, reached, payable)
-        base = sum(lines[i].list_amount_minor for i in scope) if rule.from_list else payable
+            return steps_discount_minor(rule.steps, self._reached(rule.steps.what, scope, payable), payable)
+        base = sum(_list_minor(self._goods[i]) for i in scope) if rule.from_list else payable
         return min(rule.reduce(base, rule.numerator, rule.denominator), payable)
 
-    @staticmethod
-    def _book(rule: BasketRule, scope: Sequence[int], parts: Sequence[int], meter: Meter) -> None:
-        owner = rule.owner
-        if any(parts):
-            meter.use_once(owner.id, owner.limits)
-            for i, part in zip(scope, parts, strict=True):
-                meter.use(owner.id, owner.limits, line=i, money_minor=part)
+    def _reached(self, what: str, scope: Sequence[int], payable: int) -> int:
+        """What the goods in scope come to, as steps measure it."""
+        if what == "amount":
+            return payable
+        goods = [self._goods[n] for n in scope]
+        lines = [one for one in goods if not isinstance(one, Part)]
+        parts = [one for one in goods if isinstance(one, Part)]
+        if what == "quantity":
+            return count_goods(what, lines, ()) + sum(part.units for part in parts)
+        weighed = (part.quantity_milli for part in parts if self._work.lines[part.at].is_weighed)
+        return count_goods(what, lines, ()) + sum(weighed)
 
     def settle(self) -> None:
         """Write the outcome into the evaluation."""
         work = self._work
-        work.left = self._left
         if self._meter is not None:
             work.meter = self._meter
-        for i, cut in enumerate(self._cuts):
-            work.cuts[i] += cut
-        for promotion_id, scope, parts in self._applied:
-            for i, part in zip(scope, parts, strict=True):
-                if part:
-                    work.discounts[i] = [*work.discounts[i], (promotion_id, part)]
+        for rule, scope, wanted, parts in self._applied:
+            for n, wish, part in zip(scope, wanted, parts, strict=True):
+                if wish or part:
+                    self._take(rule, n, wish, part)
+
+    def _take(self, rule: BasketRule, n: int, wanted_minor: int, kept_minor: int) -> None:
+        work = self._work
+        discount = rule.rank, rule.promotion_id, wanted_minor, kept_minor
+        if work.parts:
+            work.parts[n] = work.parts[n].reduced(*discount)
+        elif n in work.gathered:
+            work.gathered[n] = work.gathered[n].reduced(*discount)
+        else:
+            work.left[n] -= kept_minor
+            work.cuts[n] += max(0, wanted_minor - kept_minor)
+            if kept_minor:
+                work.discounts[n] = [*work.discounts[n], (rule.promotion_id, kept_minor)]
 
 
-def _cut_in_order(parts: Sequence[int], left: int) -> list[int]:
-    """The parts as far as `left` goes, the first ones whole."""
-    kept = []
-    for part in parts:
-        kept.append(min(part, left))
-        left -= kept[-1]
-    return kept
+def _floor_minor(goods: Part | ReceiptLine) -> int:
+    return goods.floor_minor if isinstance(goods, Part) else goods.floor_amount_minor
+
+
+def _list_minor(goods: Part | ReceiptLine) -> int:
+    return goods.list_minor if isinstance(goods, Part) else goods.list_amount_minor

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
+from math import lcm
 
 from server.promotions.arithmetic import MOST_POINTS_MINOR, counted_units, spread_largest_remainder
 from server.promotions.compile import are_contested
 from server.promotions.facts import AccrualRow, ReceiptLine
 from server.promotions.formulas import (
-    BASE_RANK,
     MONEY_PAID,
     ONCE,
     UNITS,
@@ -20,7 +20,7 @@ from server.promotions.formulas import (
     ReceiptPointsRule,
     rate_terms,
 )
-from server.promotions.kinds import Measure
+from server.promotions.kinds import Measure, Rounding, RoundingPer
 from server.promotions.stacking import alternatives, resolve_group
 from server.promotions.work import EARNING, Work
 
@@ -43,24 +43,29 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[AccrualRow]]:
     more += [one for one in work.rights if one.points and one.needs_right]
     is_plain = not (work.is_in_control or more)
     extra = _extra_rules(work, more) if more else None
-    accruals: list[list[AccrualRow]] = []
+    per_receipt = work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT
+    chosen: list[Iterable[PointsFormula]] = []
     ready: dict[tuple[int, int], _ReadyPoints] = {}  # by ids of what many lines share
     for i, (line, candidates, base) in enumerate(zip(work.lines, work.candidates, bases, strict=True)):
         if base <= 0 or (is_plain and not candidates.points_rules):
-            accruals.append([])
+            chosen.append(())
             continue
         formulas = candidates.points_formulas
         if formulas is not None and is_plain:
-            accruals.append(stack_points(formulas, base, line))
+            chosen.append(formulas)
             continue
         mine = extra[i] if extra is not None else NO_RULES
         key = id(candidates), id(mine)
         found = ready.get(key)
         if found is None:
             found = ready[key] = _ready_points(work, i, mine)
-        accruals.append(found.accruals(work, base, line))
+        chosen.append(found.formulas(work, base, line, is_exact=per_receipt))
+    if per_receipt:
+        accruals = _points_per_receipt(work, chosen, bases)
+    else:
+        accruals = [stack_points(*found) for found in zip(chosen, bases, work.lines, strict=True)]
     if any(found.is_metered for found in ready.values()):
-        accruals = _cut_to_limits(work, accruals)
+        _cut_to_limits(work, accruals)
     if work.live.has_receipt_points:
         _earn_once(work, bases, accruals)
     return accruals if can_be_kept(accruals) else _cut_to_books(accruals)
@@ -77,11 +82,11 @@ class _ReadyPoints:
         self.is_metered = any(rule.owner.limits for rule in rules)
         self._formulas = [rule.formula for rule in rules]
 
-    def accruals(self, work: Work, base_minor: int, line: ReceiptLine) -> list[AccrualRow]:
-        """What they grant on a line."""
+    def formulas(self, work: Work, base_minor: int, line: ReceiptLine, *, is_exact: bool) -> Sequence[PointsFormula]:
+        """What they grant on a line; of rivals, what is most by points, exact or as rounded."""
         if self._is_contested:
-            return _best_points(work, self._rules, base_minor, line)
-        return stack_points(self._formulas, base_minor, line)
+            return _best_formulas(work, self._rules, lambda found: _worth(found, base_minor, line, is_exact=is_exact))
+        return self._formulas
 
 
 def _extra_rules(work: Work, more: Sequence[CompiledPromotion]) -> list[list[PointsRule]]:
@@ -109,18 +114,57 @@ def _may_count(work: Work, owner: CompiledPromotion) -> bool:
     return not owner.limits or work.meter.may_apply_once(owner.id, owner.limits)
 
 
-def _cut_to_limits(work: Work, accruals: Sequence[Sequence[AccrualRow]]) -> list[list[AccrualRow]]:
-    """The accruals as far as the limits of their promotions go: promotion by promotion, in the order of lines."""
+def _cut_to_limits(work: Work, accruals: Sequence[list[AccrualRow]]) -> None:
+    """Cut the points of each promotion to what its limits leave: as a whole, and spread as the points are."""
+    places: dict[str, list[tuple[int, int]]] = {}
+    for i, line in enumerate(accruals):
+        for n, row in enumerate(line):
+            places.setdefault(row[0], []).append((i, n))
     rank_of = work.rules.rank_of
-    found = [(rank_of.get(one[0], BASE_RANK), i, one) for i, line in enumerate(accruals) for one in line]
-    kept: list[list[AccrualRow]] = [[] for _ in accruals]
-    for rank, i, accrual in sorted(found, key=lambda entry: entry[:2]):
-        promotion_id, base_minor, points, unit, partner = accrual
-        if rank != BASE_RANK:
-            points = _granted(work, work.rules.compiled(rank, work.live.partner), points)
-        if points:
-            kept[i].append((promotion_id, base_minor, points, unit, partner))
-    return kept
+    for promotion_id in sorted(places.keys() & rank_of.keys(), key=lambda one: rank_of[one]):
+        owner = work.rules.compiled(rank_of[promotion_id], work.live.partner)
+        points = [accruals[i][n][2] for i, n in places[promotion_id]]
+        granted = _granted(work, owner, sum(points))
+        if granted == sum(points):
+            continue
+        parts = spread_largest_remainder(granted, points, points)
+        for (i, n), part in zip(places[promotion_id], parts, strict=True):
+            row = accruals[i][n]
+            accruals[i][n] = (*row[:2], part, *row[3:])
+    for i, line in enumerate(accruals):
+        if not all(row[2] for row in line):
+            accruals[i][:] = [row for row in line if row[2]]
+
+
+def _points_per_receipt(
+    work: Work, chosen: Sequence[Iterable[PointsFormula]], bases: Sequence[int]
+) -> list[list[AccrualRow]]:
+    """The accruals of all lines, those by money rounded once for each promotion and spread by largest remainder."""
+    shares: dict[str, list[Fraction]] = {}
+    for i, formulas in enumerate(chosen):
+        for promotion_id, measure, numerator, _, denominator, _, _ in formulas:
+            if measure == MONEY_PAID:
+                of_all = shares.setdefault(promotion_id, [Fraction(0)] * len(bases))
+                of_all[i] = Fraction(bases[i] * numerator, denominator)
+    rounding = work.rules.programme.earning.rounding
+    parts = {promotion_id: _spread_exactly(of_all, rounding) for promotion_id, of_all in shares.items()}
+    accruals: list[list[AccrualRow]] = []
+    for i, (formulas, base, line) in enumerate(zip(chosen, bases, work.lines, strict=True)):
+        rows: list[AccrualRow] = []
+        for formula in formulas:
+            promotion_id, measure, _, _, _, unit, partner = formula
+            points = parts[promotion_id][i] if measure == MONEY_PAID else points_on(formula, base, line)
+            if points:
+                rows.append((promotion_id, base, points, unit, partner))
+        accruals.append(rows)
+    return accruals
+
+
+def _spread_exactly(shares: Sequence[Fraction], rounding: Rounding) -> list[int]:
+    """The sum of exact shares, rounded once and spread in proportion to them."""
+    numerator, addend, denominator = rate_terms(sum(shares, Fraction(0)), rounding)
+    common = lcm(*(share.denominator for share in shares))
+    return spread_largest_remainder((numerator + addend) // denominator, [int(share * common) for share in shares])
 
 
 def can_be_kept(accruals: Iterable[Iterable[AccrualRow]]) -> bool:
@@ -161,27 +205,39 @@ def stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: Recei
     return accruals
 
 
-def _best_points(work: Work, rules: Sequence[PointsRule], base_minor: int, line: ReceiptLine) -> list[AccrualRow]:
-    """The stack of promotions that grants most on a line."""
-    best: list[AccrualRow] = []
-    best_gain = 0
+def points_on(formula: PointsFormula, base_minor: int, line: ReceiptLine) -> int:
+    """What one promotion grants on a line, rounded by itself."""
+    return sum(row[2] for row in stack_points([formula], base_minor, line))
+
+
+def _worth(formulas: Iterable[PointsFormula], base_minor: int, line: ReceiptLine, *, is_exact: bool) -> Fraction:
+    """What promotions grant on a line in all, each rounded by itself or not at all."""
+    return sum(
+        (
+            Fraction(base_minor * formula[2], formula[4])
+            if is_exact and formula[1] == MONEY_PAID
+            else Fraction(points_on(formula, base_minor, line))
+            for formula in formulas
+        ),
+        Fraction(0),
+    )
+
+
+def _best_formulas(
+    work: Work, rules: Sequence[PointsRule], worth: Callable[[Sequence[PointsFormula]], Fraction]
+) -> Sequence[PointsFormula]:
+    """The stack of promotions that is worth most on a line."""
+    best: Sequence[PointsFormula] = ()
+    best_worth = Fraction(0)
     base = work.rules.base(work.live.partner)
-
-    def gain_alone(rule: PointsRule) -> int:
-        return _total(stack_points([rule.formula], base_minor, line))
-
     for stack in alternatives(rules):
         decided: set[str] = set()
-        kept = [resolve_group(rule, stack, decided, gain_alone) for rule in stack]
+        kept = [resolve_group(rule, stack, decided, lambda one: worth([one.formula])) for rule in stack]
         formulas = _compounded(base, [rule for rule in kept if rule is not None])
-        accruals = stack_points(formulas, base_minor, line)
-        if _total(accruals) > best_gain:
-            best, best_gain = accruals, _total(accruals)
+        found = worth(formulas)
+        if found > best_worth:
+            best, best_worth = formulas, found
     return best
-
-
-def _total(accruals: Iterable[AccrualRow]) -> int:
-    return sum(accrual[2] for accrual in accruals)
 
 
 def _compounded(base: EarningBase, stack: Sequence[PointsRule]) -> list[PointsFormula]:
@@ -227,15 +283,15 @@ def _earn_once(work: Work, bases: Sequence[int], accruals: list[list[AccrualRow]
             best, best_gain = winners, gain
     for rule in best:
         scope = scopes[rule.rank]
-        parts = spread_largest_remainder(points[rule.rank], [bases[i] for i in scope])
+        granted = _granted(work, rule.owner, points[rule.rank])
+        parts = spread_largest_remainder(granted, [bases[i] for i in scope])
         for i, part in zip(scope, parts, strict=True):
-            kept_points = _granted(work, rule.owner, part)
-            if kept_points:
-                accruals[i].append((rule.promotion_id, bases[i], kept_points, rule.unit, rule.partner))
+            if part:
+                accruals[i].append((rule.promotion_id, bases[i], part, rule.unit, rule.partner))
 
 
 def _granted(work: Work, owner: CompiledPromotion, points: int) -> int:
-    """What limits leave of points on a line, booked."""
+    """What limits leave of points, booked."""
     if not owner.limits or not points:
         return points
     if not _may_count(work, owner):

@@ -142,8 +142,9 @@ def _charge(work: Work, paid: Sequence[ChargedLine]) -> tuple[Sequence[int], tup
 
 def _charge_line(work: Work, i: int, charged_minor: int) -> None:
     """What the register took off a line stands, whatever promotions give: they did not apply to it."""
+    if work.is_metered:
+        for promotion_id, amount in work.discounts[i]:
+            work.meter.forget(promotion_id, work.units_used.get((i, promotion_id), 0), amount)
     work.discounts[i] = as_charged(charged_minor)
     work.cuts[i] = 0
     work.left[i] = work.lines[i].list_amount_minor - charged_minor
-    if work.is_metered:
-        work.meter.forget(i)

@@ -323,8 +323,8 @@ class _Case:
             free = replace(deal, kind=PercentOff(Fraction(1)))
             return not set_deal(free, goods, set_fits(work, deal)).wanted_deals
         if isinstance(deal, Gift):
-            gifts = [i for i in work.facts.selected(deal.goods) if not work.candidates[i].no_discount]
-            return not gift(replace(deal, unit_price_minor=0), line_units(work, gifts, prices), goods).wanted_deals
+            gifts = line_units(work, work.givable(owner), prices)
+            return not gift(replace(deal, unit_price_minor=0), gifts, goods).wanted_deals
         return False
 
     def _alone(self, owner: CompiledPromotion) -> Effects:
@@ -352,6 +352,8 @@ class _Case:
         if step != EARNING:
             amounts = work.moments.get(step, work.left)
         moment = Moment(work.facts, self._rules.programme.tiers, amounts, sum(amounts))
+        if owner.gives_for_threshold and step != EARNING:
+            moment = work.reach(owner, moment).moment
         positions = work.earning(owner) if step == EARNING else work.discountable(owner)
         return Asked(moment, owner.id, lambda: positions, self._style)
 

@@ -5,7 +5,7 @@ Most effects of a line are one integer formula. What a formula can't say (deals,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -13,14 +13,17 @@ from server.promotions.arithmetic import UNIT_MILLI, half_up_div
 from server.promotions.conditions import GateKey, gate_keys, is_right, near_total, needs_right
 from server.promotions.criteria import Selector
 from server.promotions.facts import ReceiptLine
-from server.promotions.kinds import Base, Rounding
+from server.promotions.gifts import gives_for_threshold
+from server.promotions.kinds import Base, FloorRest, Rounding
 from server.promotions.limits import BoundLimit, bound_limits, control_salts
 from server.promotions.model import (
     BASE_ID,
     AmountOff,
     BasketDiscount,
     Deal,
+    FallsOn,
     FixedPrice,
+    Gift,
     LineDiscount,
     PercentOff,
     Points,
@@ -35,6 +38,7 @@ from server.promotions.model import (
     Promotion,
     SetDeal,
     Steps,
+    UnitDeal,
 )
 from server.promotions.scope import selects
 
@@ -74,6 +78,11 @@ class LineRule(NamedTuple):
     owner: CompiledPromotion
     prices: Mapping[str, int] | None
 
+    @property
+    def place(self) -> int:
+        """Its place among the discounts of its step."""
+        return 2 * self.rank
+
     def on(self, sku: str) -> LineRule:
         """The rule for an article."""
         if self.prices is None:
@@ -82,17 +91,26 @@ class LineRule(NamedTuple):
 
 
 class DealRule(NamedTuple):
-    """A deal that is evaluated among line discounts."""
+    """A deal that is evaluated among line discounts; `spreads`: what a floor cuts off goes to its other goods."""
 
     rank: int
     deal: Deal
     group: str | None
     exclusive: bool
     owner: CompiledPromotion
+    spreads: bool
+
+    @property
+    def place(self) -> int:
+        """Its place among the discounts of its step: after its promotion's own line discount."""
+        return 2 * self.rank + 1
 
 
 class BasketRule(NamedTuple):
-    """A compiled basket discount; `steps` is set for those that grow with the basket."""
+    """A compiled basket discount; `steps` is set for those that grow with the basket.
+
+    `spreads`: what a floor cuts off goes to the other goods in scope.
+    """
 
     rank: int
     promotion_id: str
@@ -104,6 +122,7 @@ class BasketRule(NamedTuple):
     exclusive: bool
     owner: CompiledPromotion
     steps: Steps | None
+    spreads: bool
 
 
 class PointsRule(NamedTuple):
@@ -136,7 +155,8 @@ class CompiledPromotion:
 
     `scopes` are the goods, any of them (None: all). `is_indexed` says that its line effects are found by product.
     `gate` names what a receipt needs so that the condition can hold at all, `needed_total_minor` the least list total.
-    `is_managed` says that limits or control groups may keep it from applying.
+    `is_managed` says that limits or control groups may keep it from applying, `gives_for_threshold` that its threshold
+    is measured without what it gives.
     """
 
     __slots__ = (
@@ -145,6 +165,7 @@ class CompiledPromotion:
         "controls",
         "deal",
         "gate",
+        "gives_for_threshold",
         "has_more",
         "id",
         "is_conditional",
@@ -175,17 +196,19 @@ class CompiledPromotion:
         self.needed_total_minor = near_total(self.condition, promotion.near_miss)
         self.limits: tuple[BoundLimit, ...] = bound_limits(programme, promotion)
         self.controls = control_salts(programme, promotion)
+        self.gives_for_threshold = gives_for_threshold(promotion)
         self.is_managed = bool(self.limits or self.controls)
         self.is_conditional = self.is_managed or self.condition is not None
         self.near_miss = promotion.near_miss
         self.line = _line_rule(self, promotion.line_discount)
         deal = promotion.deal
         self.deal = None
-        self.basket = _basket_rule(self, promotion.basket_discount)
+        self.basket = _basket_rule(self, promotion.basket_discount, programme)
         if isinstance(deal, Steps):
-            self.basket = _steps_rule(self, deal)
+            self.basket = _steps_rule(self, deal, programme)
         elif deal is not None:
-            self.deal = DealRule(rank, deal, promotion.group, promotion.exclusive, self)
+            spreads = _deal_spreads(programme, promotion, deal)
+            self.deal = DealRule(rank, deal, promotion.group, promotion.exclusive, self, spreads)
         self.points, self.receipt_points = _points_rules(self, promotion.points, base)
         self.tier_points: PointsRule | ReceiptPointsRule | None = None
         if promotion.tier_points is not None:
@@ -318,7 +341,23 @@ def _line_rule(owner: CompiledPromotion, effect: LineDiscount | None) -> LineRul
     return LineRule(owner.rank, formula, owner.promotion.group, owner.promotion.exclusive, owner, prices)
 
 
-def _basket_rule(owner: CompiledPromotion, effect: BasketDiscount | None) -> BasketRule | None:
+def _spreads(programme: Programme, promotion: Promotion, kinds: Iterable[object]) -> bool:
+    """Whether what a floor cuts off goes to other goods; if nothing is said, of amounts it may, of percents never."""
+    said = promotion.floor_rest
+    if said is not None:
+        return said is FloorRest.SPREAD
+    return programme.floor_rest is FloorRest.SPREAD and not any(isinstance(kind, PercentOff) for kind in kinds)
+
+
+def _deal_spreads(programme: Programme, promotion: Promotion, deal: UnitDeal | SetDeal | Gift) -> bool:
+    """The same of a deal; what is taken off single units is no discount over several."""
+    if isinstance(deal, SetDeal):
+        return _spreads(programme, promotion, [deal.kind])
+    kinds = [deal.kind] if isinstance(deal, UnitDeal) else []
+    return deal.falls_on is FallsOn.WHOLE_DEAL and _spreads(programme, promotion, kinds)
+
+
+def _basket_rule(owner: CompiledPromotion, effect: BasketDiscount | None, programme: Programme) -> BasketRule | None:
     if effect is None:
         return None
     kind = effect.kind
@@ -334,13 +373,25 @@ def _basket_rule(owner: CompiledPromotion, effect: BasketDiscount | None) -> Bas
         owner.promotion.exclusive,
         owner,
         None,
+        _spreads(programme, owner.promotion, [kind]),
     )
 
 
-def _steps_rule(owner: CompiledPromotion, steps: Steps) -> BasketRule:
+def _steps_rule(owner: CompiledPromotion, steps: Steps, programme: Programme) -> BasketRule:
     promotion = owner.promotion
+    spreads = _spreads(programme, promotion, [step.kind for step in steps.steps])
     return BasketRule(
-        owner.rank, owner.id, _basket_amount_off, 0, 1, False, promotion.group, promotion.exclusive, owner, steps
+        owner.rank,
+        owner.id,
+        _basket_amount_off,
+        0,
+        1,
+        False,
+        promotion.group,
+        promotion.exclusive,
+        owner,
+        steps,
+        spreads,
     )
 
 

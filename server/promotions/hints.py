@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from server.promotions.conditions import check, count_goods, measured
-from server.promotions.dealing import deal_lines, line_units, set_fits
+from server.promotions.conditions import check, count_goods, towards
+from server.promotions.dealing import line_units, set_fits
 from server.promotions.formulas import CompiledPromotion
 from server.promotions.kinds import Measure
 from server.promotions.messages import Missing, is_near, missing_for_condition, missing_for_deal, missing_for_steps
@@ -43,11 +43,11 @@ def _is_used_up(work: Work, owner: CompiledPromotion) -> bool:
 
 def _missing(owner: CompiledPromotion, step: Step) -> Missing | None:
     """What is missing for the condition."""
-    moment = step.moment
+    moment = step.moment_for(owner)
     return missing_for_condition(
         owner.condition,
         lambda part: check(part, moment, owner.id, lambda: step.positions(owner)),
-        lambda leaf: measured(leaf, moment, lambda: step.positions(owner)) or 0,
+        lambda leaf: towards(leaf, moment, lambda: step.positions(owner)),
     )
 
 
@@ -55,11 +55,11 @@ def _missing_for_more(work: Work, owner: CompiledPromotion, step: Step) -> Missi
     """What is missing for one more deal, or for the next step."""
     amounts = step.moment.amounts
     if owner.deal is not None:
-        deal, found = owner.deal.deal, deal_lines(work, owner.deal)
-        goods = line_units(work, found.scope, amounts)
+        deal = owner.deal.deal
+        goods = line_units(work, work.discountable(owner), amounts)
         if isinstance(deal, SetDeal):
             return missing_for_deal(deal, goods, set_fits(work, deal))
-        gifts = line_units(work, found.gifts, amounts)
+        gifts = line_units(work, work.givable(owner), amounts)
         return missing_for_deal(deal, goods, gifts=gifts) if isinstance(deal, UnitDeal | Gift) else None
     positions = step.positions(owner)
     if owner.basket is not None and owner.basket.steps is not None:

@@ -14,8 +14,6 @@ from server.promotions.model import Limit, Programme, Promotion
 from server.promotions.usage import kept_until, shared_key, use_key
 
 _MILLION = 10**6
-WHOLE_RECEIPT = -1
-"""The place of uses that belong to no line: deals, and what applies once a receipt."""
 
 
 # --- control groups ---------------------------------------------------------------------------------------
@@ -71,29 +69,22 @@ def limit_text(limit: Limit) -> str:
 
 
 class _Uses:
-    """What one promotion used on a receipt: units and money a line, and what counts once (deals, or the receipt)."""
+    """What one promotion used on a receipt: units of goods, what counts once (deals, or the receipt), money, points."""
 
-    __slots__ = ("money_by_line", "once", "points", "units_by_line")
+    __slots__ = ("money_minor", "once", "points", "units")
 
-    def __init__(self) -> None:
-        self.units_by_line: dict[int, int] = {}
-        self.money_by_line: dict[int, int] = {}
-        self.once = 0
-        self.points = 0
+    def __init__(self, units: int = 0, once: int = 0, money_minor: int = 0, points: int = 0) -> None:
+        self.units = units
+        self.once = once
+        self.money_minor = money_minor
+        self.points = points
 
     @property
     def times(self) -> int:
-        return sum(self.units_by_line.values()) + self.once
-
-    @property
-    def money_minor(self) -> int:
-        return sum(self.money_by_line.values())
+        return self.units + self.once
 
     def copy(self) -> _Uses:
-        other = _Uses()
-        other.units_by_line, other.money_by_line = dict(self.units_by_line), dict(self.money_by_line)
-        other.once, other.points = self.once, self.points
-        return other
+        return _Uses(self.units, self.once, self.money_minor, self.points)
 
 
 class Meter:
@@ -141,22 +132,19 @@ class Meter:
         promotion_id: str,
         limits: tuple[BoundLimit, ...],
         *,
-        line: int = WHOLE_RECEIPT,
         times: int = 0,
+        once: int = 0,
         money_minor: int = 0,
         points: int = 0,
     ) -> None:
-        """Book uses; those of a line are taken back if the register charged the line otherwise."""
+        """Book uses: `times` are units of goods, `once` what belongs to no line."""
         self._limits[promotion_id] = limits
         uses = self._uses.setdefault(promotion_id, _Uses())
-        if line == WHOLE_RECEIPT:
-            uses.once += times
-        elif times:
-            uses.units_by_line[line] = uses.units_by_line.get(line, 0) + times
-        if money_minor:
-            uses.money_by_line[line] = uses.money_by_line.get(line, 0) + money_minor
+        uses.units += times
+        uses.once += once
+        uses.money_minor += money_minor
         uses.points += points
-        self._take(limits, times, money_minor, points)
+        self._take(limits, times + once, money_minor, points)
 
     def may_apply_once(self, promotion_id: str, limits: tuple[BoundLimit, ...]) -> bool:
         """Whether a promotion may do what it does once a receipt: it is in use already, or its count is not up."""
@@ -169,21 +157,23 @@ class Meter:
 
     def use_once(self, promotion_id: str, limits: tuple[BoundLimit, ...], points: int = 0) -> None:
         """Book a use that counts once a receipt, whatever else the promotion does on it."""
-        self.use(promotion_id, limits, times=0 if self.is_used(promotion_id) else 1, points=points)
+        self.use(promotion_id, limits, once=0 if self.is_used(promotion_id) else 1, points=points)
 
     def is_used(self, promotion_id: str) -> bool:
         """Whether a use has been counted on this receipt."""
         uses = self._uses.get(promotion_id)
         return uses is not None and uses.times > 0
 
-    def forget(self, line: int) -> None:
-        """The register did not apply the discounts of a line: their uses don't count."""
-        for promotion_id, uses in self._uses.items():
-            units = uses.units_by_line.pop(line, 0)
-            money = uses.money_by_line.pop(line, 0)
-            once = uses.once if money and not uses.money_by_line else 0
-            uses.once -= once
-            self._take(self._limits[promotion_id], -units - once, -money, 0)
+    def forget(self, promotion_id: str, units: int, money_minor: int) -> None:
+        """The register did not apply a discount that used so much: it doesn't count."""
+        uses = self._uses.get(promotion_id)
+        if uses is None:
+            return
+        uses.units -= units
+        uses.money_minor -= money_minor
+        once = uses.once if money_minor and not uses.money_minor else 0
+        uses.once -= once
+        self._take(self._limits[promotion_id], -units - once, -money_minor, 0)
 
     # --- what comes of it ---
 

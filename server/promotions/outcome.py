@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, counted_units
+from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
+from server.promotions.earning import points_on
 from server.promotions.facts import (
     AccrualRow,
     Count,
@@ -22,9 +23,9 @@ from server.promotions.facts import (
     Variance,
     Withheld,
 )
-from server.promotions.formulas import MONEY_PAID, ONCE, UNITS, CompiledPromotion, PointsRule
+from server.promotions.formulas import MONEY_PAID, CompiledPromotion, PointsRule
 from server.promotions.hints import near_misses
-from server.promotions.kinds import Period
+from server.promotions.kinds import Period, RoundingPer
 from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
 from server.promotions.model import MessageText, Promotion
 from server.promotions.tiers import Standing, standing, standing_changes
@@ -119,19 +120,9 @@ def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> 
         return 0
     if not isinstance(rule, PointsRule):
         return rule.grant(sum(bases[i] for i in positions))
-    return sum(_points_on(work, rule, i, bases[i]) for i in positions)
-
-
-def _points_on(work: Work, rule: PointsRule, i: int, base_minor: int) -> int:
-    _, measure, numerator, addend, denominator, _, _ = rule.formula
-    if measure == MONEY_PAID:
-        return (base_minor * numerator + addend) // denominator
-    if measure == ONCE:
-        return numerator
-    if measure == UNITS:
-        line = work.lines[i]
-        return numerator * counted_units(line.quantity_milli, line.is_weighed)
-    return base_minor // denominator * numerator
+    if work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT and rule.formula[1] == MONEY_PAID:
+        return points_on(rule.formula, sum(bases[i] for i in positions), work.lines[positions[0]])
+    return sum(points_on(rule.formula, bases[i], work.lines[i]) for i in positions)
 
 
 # --- the answer -------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from server.promotions.line_stacks import stack_formulas
 from server.promotions.messages import style_of, write_messages
 from server.promotions.model import AS_CHARGED_ID
 from server.promotions.outcome import message_facts, visit_counts
+from server.promotions.parts import have_equal_pieces
 from server.promotions.paying import most_steps, takes_points
 from server.promotions.tiers import standing_changes
 from server.promotions.work import Query
@@ -38,6 +39,7 @@ NO_DISCOUNTS: Sequence[DiscountRow] = ()
 NO_ACCRUALS: Sequence[AccrualRow] = ()
 
 _speakers = itemgetter(1)
+_discounts = itemgetter(2)
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays
 
 
@@ -99,6 +101,8 @@ def _plain_goods(query: Query) -> list[PlainGoods] | None:
     if None in goods:
         return None
     plain = cast("list[PlainGoods]", goods)
+    if have_equal_pieces(receipt.lines) and any(map(_discounts, plain)):
+        return None  # they are rounded together
     if rules.programme.tiers is not None and any(map(_speakers, plain)):
         return None  # the texts may name a level
     return plain

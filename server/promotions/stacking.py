@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import Protocol, TypeVar
 
 from server.promotions.formulas import BASE_RANK, BasketRule, LineRule, PointsRule, ReceiptPointsRule
@@ -44,7 +45,7 @@ def alternatives(rules: Sequence[R]) -> list[list[R]]:
     return [base + stack for stack in stacks] or [base]
 
 
-def resolve_group(rule: R, rules: Sequence[R], decided: set[str], gain: Callable[[R], int]) -> R | None:
+def resolve_group(rule: R, rules: Sequence[R], decided: set[str], gain: Callable[[R], int | Fraction]) -> R | None:
     """The member of the rule's group that gives the shopper most; None if the group had its turn."""
     if rule.group is None:
         return rule

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from server.promotions.conditions import Moment, Positions, bounds, check, measured
+from server.promotions.conditions import Moment, Positions, bounds, check, measured, towards
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -155,7 +155,9 @@ def _measured_text(leaf: Condition, asked: Asked) -> str:
         return _NO_MEMBER if asked.moment.facts.member is None else "not known"
     if isinstance(leaf, PaidBy) and not asked.moment.facts.receipt.tenders:
         return "not said yet"
-    return _amount(leaf, number, asked)
+    text = _amount(leaf, number, asked)
+    counts = towards(leaf, asked.moment, asked.positions)
+    return text if counts == number else f"{text} ({_amount(leaf, counts, asked)} without the gift)"
 
 
 def _amount(leaf: Condition, number: int, asked: Asked) -> str:

@@ -10,7 +10,11 @@ from server.promotions.compile import Candidates, LiveSet, Rules
 from server.promotions.conditions import Facts, Moment, check, coupons_behind
 from server.promotions.facts import DiscountRow, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.formulas import BASE_RANK, CompiledPromotion
+from server.promotions.gifts import Reach, reach
+from server.promotions.kinds import Measure
 from server.promotions.limits import Meter, is_in_control
+from server.promotions.model import Gift
+from server.promotions.parts import Part, Turn, gathered, part_of
 from server.promotions.stacking import Ranked
 
 LINES, BASKET, RIGHTS, RIGHTS_BASKET, EARNING = "lines", "basket", "rights", "rights_basket", "earning"
@@ -20,6 +24,7 @@ ALL_GOODS = -2
 """Stands for the rank of any promotion for all goods: they share their lines."""
 
 _by_number = itemgetter(0)
+_sku = itemgetter(1)
 
 
 class Query(NamedTuple):
@@ -52,6 +57,11 @@ def query_of(rules: Rules, receipt: ReceiptFacts, member: MemberFacts | None, us
 class Work:
     """One evaluation in progress: parallel columns, one entry a line, in the order of line numbers.
 
+    While discounts are applied, equal pieces on several lines are `gathered` into a part that stands at the first of
+    them; the others are `followers`. Once a deal or a limit may treat units differently, `parts` take the place of all
+    lines. `put_together` brings the columns up to date. `units_used` are the units of limits that
+    a promotion used on a line, `givable_units` how many units a gift may give (by rank; missing: any number).
+
     `gated` are promotions for all goods that the receipt may satisfy, `rights` those that its coupons and offers may
     help to. `moments` has the receipt as it stood when each step began, for those who ask why. `coupons` are the codes
     because of which rights hold, by rank. `is_in_control` says that the member gets no promotion at all.
@@ -67,7 +77,10 @@ class Work:
         "coupons",
         "cuts",
         "discounts",
+        "followers",
         "gated",
+        "gathered",
+        "givable_units",
         "is_in_control",
         "left",
         "lines",
@@ -75,9 +88,11 @@ class Work:
         "locked",
         "member",
         "moments",
+        "parts",
         "receipt",
         "rights",
         "rules",
+        "units_used",
         "usage",
         "withheld",
     )
@@ -101,6 +116,11 @@ class Work:
         self.discounts: list[Sequence[DiscountRow]] = [()] * len(self.lines)
         self.cuts = [0] * len(self.lines)
         self.locked: set[int] = set()
+        self.parts: list[Part] = []
+        self.gathered: dict[int, Part] = {}
+        self.followers: set[int] = set()
+        self.units_used: dict[tuple[int, str], int] = {}
+        self.givable_units: dict[int, int] = {}
         self._by_rank: dict[int, list[int]] | None = None
         self._meter: Meter | None = None
         self._positions: dict[tuple[int, str], list[int]] = {}
@@ -163,9 +183,17 @@ class Work:
         """Positions of the lines in scope that may get discounts."""
         return self._found(owner, "discount")
 
-    def is_open_to(self, rule: Ranked, i: int) -> bool:
-        """Whether a line may get one more discount: nobody has it to himself, and who wants that finds it bare."""
-        return i not in self.locked and not (rule.exclusive and self.discounts[i])
+    def givable(self, owner: CompiledPromotion) -> list[int]:
+        """Positions of the lines that the gift of a promotion may be taken from."""
+        deal = owner.promotion.deal
+        if not isinstance(deal, Gift):
+            return []
+        return [i for i in self.facts.selected(deal.goods) if not self.candidates[i].no_discount]
+
+    def reach(self, owner: CompiledPromotion, moment: Moment) -> Reach:
+        """A moment as the threshold of a promotion sees it: without what it gives."""
+        most = self.meter.left(owner.limits, Measure.COUNT) if owner.limits else None
+        return reach(owner.promotion, moment, self.discountable(owner), self.givable(owner), most)
 
     def earning(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines in scope that may earn."""
@@ -198,11 +226,66 @@ class Work:
                     self._by_rank.setdefault(rank, []).append(i)
         return self._by_rank
 
+    # --- lines and parts of them ---
+
+    def gather(self) -> None:
+        """Find equal pieces that stand on several lines: from now on they are a part, which stands at the first."""
+        if len(set(map(_sku, self.lines))) < len(self.lines):
+            self.gathered = gathered(self.lines)
+            self.followers = {i for part in self.gathered.values() for i, _ in part.spans[1:]}
+
+    def take_apart(self) -> None:
+        """From now on discounts are applied to parts of all lines."""
+        if self.parts:
+            return
+        columns = zip(self.lines, self.left, self.discounts, self.cuts, strict=True)
+        self.parts = [
+            self.gathered[i] if i in self.gathered else part_of(i, line, left, taken, cut, is_locked=i in self.locked)
+            for i, (line, left, taken, cut) in enumerate(columns)
+            if i not in self.followers
+        ]
+
+    def go_on(self) -> None:
+        """A further step applies discounts: what promotions of those before it took is locked from now on."""
+        self.parts = [part.for_next_step() for part in self.parts]
+        self.gathered = {i: part.for_next_step() for i, part in self.gathered.items()}
+
+    def put_together(self) -> None:
+        """Bring the columns up to date with the parts; what follows goes by lines."""
+        taken: dict[int, dict[tuple[Turn, str], int]] = {}
+        for part in self.parts or self.gathered.values():
+            for i, piece in part.by_line():
+                if i in taken:
+                    self.left[i] += piece.left_minor
+                    self.cuts[i] += piece.cut_minor
+                else:
+                    self.left[i], self.cuts[i], taken[i] = piece.left_minor, piece.cut_minor, {}
+                rows = taken[i]
+                for turn, promotion_id, amount, uses in piece.taken:
+                    rows[turn, promotion_id] = rows.get((turn, promotion_id), 0) + amount
+                    if uses:
+                        key = i, promotion_id
+                        self.units_used[key] = self.units_used.get(key, 0) + uses
+        for i, rows in taken.items():
+            self.discounts[i] = [(row[1], rows[row]) for row in sorted(rows) if rows[row]]
+        self.parts, self.gathered = [], {}
+
+    def _amounts(self) -> list[int]:
+        """What each line costs."""
+        left = [0] * len(self.lines) if self.parts else list(self.left)
+        for part in self.parts or self.gathered.values():
+            if len(part.spans) == 1:
+                left[part.at] += part.left_minor
+            elif self.parts or part.taken:
+                for i, piece in part.by_line():
+                    left[i] = piece.left_minor + (left[i] if self.parts else 0)
+        return left
+
     # --- steps ---
 
     def begin(self, name: str) -> None:
         """Keep what the lines cost as a step begins."""
-        self.moments[name] = list(self.left)
+        self.moments[name] = self._amounts()
 
     def step(self, name: str) -> Step:
         """A step that has begun; made when the first condition is asked."""
@@ -210,6 +293,11 @@ class Work:
         if step is None:
             step = self._steps[name] = Step(self, self.moments[name], name == EARNING)
         return step
+
+
+def is_open_to(rule: Ranked, part: Part) -> bool:
+    """Whether units may get one more discount: nobody has them to himself, and who wants that finds them bare."""
+    return not (part.is_locked or (rule.exclusive and part.was_reduced))
 
 
 class Step:
@@ -240,7 +328,16 @@ class Step:
     def satisfies(self, owner: CompiledPromotion) -> bool:
         """Whether the condition alone holds."""
         condition = owner.condition
-        return condition is None or check(condition, self.moment, owner.id, lambda: self.positions(owner))
+        return condition is None or check(condition, self.moment_for(owner), owner.id, lambda: self.positions(owner))
+
+    def moment_for(self, owner: CompiledPromotion) -> Moment:
+        """The moment as a promotion's condition sees it: its threshold does not see what it gives."""
+        if not owner.gives_for_threshold or self._is_earning:
+            return self.moment
+        found = self._work.reach(owner, self.moment)
+        if found.units is not None:
+            self._work.givable_units[owner.rank] = found.units
+        return found.moment
 
     def _decide(self, owner: CompiledPromotion) -> bool:
         if owner.rank == BASE_RANK:
@@ -252,7 +349,7 @@ class Step:
                 self._work.withheld.add(owner.rank)
             return False
         if owner.is_right and owner.condition is not None and self._work.receipt.coupons:
-            codes = coupons_behind(owner.condition, self.moment, owner.id, lambda: self.positions(owner))
+            codes = coupons_behind(owner.condition, self.moment_for(owner), owner.id, lambda: self.positions(owner))
             self._work.coupons.setdefault(owner.rank, set()).update(codes)
         return True
 

@@ -1,12 +1,16 @@
-"""A reference that tries every promotion on every line, in fractions; no groups, no exclusivity.
+"""A reference that tries every promotion on every piece, in fractions; no groups, no exclusivity.
 
-It goes promotion by promotion in each step and knows no index, no gate and no memory. Only the arithmetic of deals is
-not its own: that has a reference beside its tests.
+It goes promotion by promotion in each step and knows no index, no gate and no memory. Pieces that have been treated
+alike are a heap, in which every piece has its own price. Only the arithmetic of deals is not its own: that has a
+reference beside its tests.
 """
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from datetime import timedelta
 from fractions import Fraction
 from hashlib import sha256
@@ -39,9 +43,10 @@ from server.promotions.criteria import (
 )
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
 from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, TenderFact, Usage
-from server.promotions.kinds import Base, LimitScope, Measure, TenderKind
+from server.promotions.kinds import Base, FloorRest, LimitScope, Measure, TenderKind
 from server.promotions.model import (
     AmountOff,
+    FallsOn,
     FixedPrice,
     Gift,
     Limit,
@@ -61,6 +66,8 @@ from server.promotions.model import (
 from server.promotions.usage import club_key, shared_key, use_key, visit_key
 
 MILLION = 10**6
+Without = tuple[Counts[int], Counts[int]]
+"""How many pieces of each line don't count, and what they cost."""
 
 
 def half_up(value: Fraction) -> int:
@@ -99,8 +106,111 @@ def spread(total: int, weights: list[int]) -> list[int]:
 
 
 def units_of(line: ReceiptLine) -> int:
-    whole = line.quantity_milli % 1000 == 0 and not line.is_weighed
-    return line.quantity_milli // 1000 if whole else 1
+    return 1 if line.is_weighed else line.quantity_milli // 1000
+
+
+def each_of(total: int, pieces: int) -> list[int]:
+    """The prices of so many pieces that cost this together, the dearer ones first."""
+    return [total // pieces + (n < total % pieces) for n in range(pieces)]
+
+
+class Heap:
+    """Pieces that have been treated alike: the lines they stand on, and what all of them cost.
+
+    `rest` is what a quantity has beyond whole pieces, as a part of the whole quantity.
+    """
+
+    def __init__(self, first: ReceiptLine, lines: list[int], quantity: Fraction, prices: tuple[int, int, int]) -> None:
+        self.first, self.lines, self.quantity = first, lines, quantity
+        self.listed, self.floor, self.left = prices
+
+    @property
+    def rest(self) -> Fraction:
+        return Fraction(0) if self.first.is_weighed else self.quantity - len(self.lines)
+
+    @property
+    def begun(self) -> int:
+        return len(self.lines) + (self.rest > 0)
+
+    @property
+    def room(self) -> int:
+        return max(0, self.left - self.floor)
+
+    def whole(self, total: int) -> int:
+        return half_up(total * (1 - self.rest / self.quantity))
+
+    def prices(self) -> list[int]:
+        return each_of(self.whole(self.left), len(self.lines)) if self.lines else []
+
+    def take_out(self, chosen: list[int], line_count: int | None = None) -> Heap:
+        """Make a heap of its own of some pieces, by their place."""
+        others = [n for n in range(len(self.lines)) if n not in chosen]
+        sums = []
+        for total in (self.listed, self.floor, self.left):
+            each = each_of(self.whole(total), len(self.lines))
+            sums.append(sum(each[n] for n in chosen))
+        taken = Heap(self.first, [self.lines[n] for n in chosen], Fraction(len(chosen)), (sums[0], sums[1], sums[2]))
+        self.listed, self.floor, self.left = self.listed - sums[0], self.floor - sums[1], self.left - sums[2]
+        self.lines = [self.lines[n] for n in others]
+        self.quantity -= len(chosen)
+        return taken
+
+
+def heaps_of(lines: list[ReceiptLine]) -> list[Heap]:
+    """One heap a line; equal pieces on several lines are one."""
+    heaps: list[Heap] = []
+    equal: dict[tuple[object, ...], Heap] = {}
+    for i, line in enumerate(lines):
+        quantity = Fraction(line.quantity_milli, 1000)
+        prices = (line.list_amount_minor, line.floor_amount_minor, line.list_amount_minor)
+        heap = Heap(line, [i] * max(units_of(line), line.is_weighed), quantity, prices)
+        each = Fraction(line.list_amount_minor) / quantity, Fraction(line.floor_amount_minor) / quantity
+        key = (*line[1:6], *each)
+        if line.is_weighed or heap.rest or any(price.denominator > 1 for price in each):
+            heaps.append(heap)
+        elif key in equal:
+            one = equal[key]
+            one.lines += heap.lines
+            one.quantity += quantity
+            one.listed, one.floor, one.left = one.listed + prices[0], one.floor + prices[1], one.left + prices[2]
+        else:
+            equal[key] = heap
+            heaps.append(heap)
+    return heaps
+
+
+def within(rooms: list[int], weights: list[int], wanted: list[int], spreads: bool) -> list[int]:
+    """What price floors permit of a discount over several; perhaps others take what they cut off."""
+    if not spreads or all(part <= room for part, room in zip(wanted, rooms, strict=True)):
+        return [min(part, room) for part, room in zip(wanted, rooms, strict=True)]
+    kept = [0] * len(rooms)
+    open_to = [i for i, room in enumerate(rooms) if room and weights[i]]
+    left = min(sum(wanted), sum(rooms[i] for i in open_to))
+    while True:
+        whole = sum(weights[i] for i in open_to)
+        full = [i for i in open_to if Fraction(left * weights[i], whole) > rooms[i]]
+        if not full:
+            break
+        for i in full:
+            kept[i] = rooms[i]
+            left -= rooms[i]
+        open_to = [i for i in open_to if i not in full]
+    for i, part in zip(open_to, spread(left, [weights[i] for i in open_to]), strict=True):
+        kept[i] = part
+    return kept
+
+
+def has_threshold(condition: Condition | None) -> bool:
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            return any(has_threshold(part) for part in parts)
+        case NotThat(part):
+            return has_threshold(part)
+        case ReceiptTotal(at_least) | ScopeTotal(at_least):
+            return at_least is not None
+        case BasketCount():
+            return condition.at_least is not None
+    return False
 
 
 def has_right(condition: Condition | None) -> bool:
@@ -120,11 +230,12 @@ class Naive:
         self.usage = usage or Usage()
         self.day = receipt.local_at.date()
         self.lines = sorted(receipt.lines, key=lambda line: line.line_number)
-        self.left = [line.list_amount_minor for line in self.lines]
+        self.heaps = heaps_of(self.lines)
         self.points = [0] * len(self.lines)
         self.uses: dict[tuple[str, int], int] = {}
         self.applied: set[str] = set()
         self.withheld: set[str] = set()
+        self.without: Without = (Counts(), Counts())
         self.promotions = sorted((p for p in programme.promotions if self.is_live(p)), key=lambda p: (p.priority, p.id))
         rights = [p for p in self.promotions if has_right(p.when)]
         others = [p for p in self.promotions if not has_right(p.when)]
@@ -139,6 +250,25 @@ class Naive:
             self.run(self.promotions, self.earn_lines)
             self.run(self.promotions, self.earn_receipt)
             self.earn_base()
+
+    @property
+    def left(self) -> list[int]:
+        """What each line costs; of equal pieces those on the first lines cost least."""
+        left = [0] * len(self.lines)
+        for heap in self.heaps:
+            if not heap.lines:
+                left[self.lines.index(heap.first)] += heap.left
+                continue
+            if len(set(heap.lines)) == 1:
+                left[heap.lines[0]] += heap.left
+                continue
+            for i, price in zip(heap.lines, sorted(heap.prices()), strict=True):
+                left[i] += price
+        return left
+
+    def heaps_in(self, scope: list[int]) -> list[Heap]:
+        goods = {self.lines[i][1:6] for i in scope}
+        return [heap for heap in self.heaps if heap.first[1:6] in goods]
 
     def run(self, promotions: list[Promotion], step: Callable[[Promotion, list[int]], None]) -> None:
         start = list(self.left)
@@ -201,12 +331,16 @@ class Naive:
             case NotThat(part):
                 return not self.holds(part, promotion, scope, start)
             case ReceiptTotal(at_least, below):
-                return self.between(sum(start), at_least, below)
+                everything = list(range(len(start)))
+                return self.between(sum(start), None, below) and self.between(self.towards(everything, start), at_least)
             case ScopeTotal(at_least, below):
-                return self.between(sum(start[i] for i in scope), at_least, below)
+                whole = sum(start[i] for i in scope)
+                return self.between(whole, None, below) and self.between(self.towards(scope, start), at_least)
             case BasketCount(what, goods, at_least, below):
                 found = scope if goods is None else [i for i, line in enumerate(self.lines) if fits(goods, line)]
-                return self.between(self.count(what, condition.category_levels, found, start), at_least, below)
+                whole = self.count(what, condition.category_levels, found, start)
+                less = self.count(what, condition.category_levels, found, start, self.without)
+                return self.between(whole, None, below) and self.between(less, at_least)
             case PaidBy(kinds, prefixes, at_least):
                 paid = sum(
                     amount
@@ -254,18 +388,26 @@ class Naive:
         raise AssertionError(condition)
 
     @staticmethod
-    def between(number: int, at_least: int | None, below: int | None) -> bool:
+    def between(number: int, at_least: int | None, below: int | None = None) -> bool:
         return (at_least is None or number >= at_least) and (below is None or number < below)
 
-    def count(self, what: str, levels: int, found: list[int], start: list[int]) -> int:
-        lines = [self.lines[i] for i in found]
+    def towards(self, found: list[int], start: list[int]) -> int:
+        """What goods come to without what the promotion gives."""
+        return sum(start[i] - self.without[1][i] for i in found)
+
+    def count(
+        self, what: str, levels: int, found: list[int], start: list[int], without: Without = (Counts(), Counts())
+    ) -> int:
+        pieces, money = without
+        there = [i for i in found if self.lines[i].quantity_milli > 1000 * pieces[i]]
+        there = [i for i in there if not (self.lines[i].is_weighed and pieces[i])]
         if what == "amount":
-            return sum(start[i] for i in found)
+            return sum(start[i] - money[i] for i in found)
         if what == "quantity":
-            return sum(map(units_of, lines))
+            return sum(units_of(self.lines[i]) - pieces[i] for i in found)
         if what == "weight":
-            return sum(line.quantity_milli for line in lines if line.is_weighed)
-        return len({tuple(line.category.split("/")[: levels or None]) for line in lines})
+            return sum(self.lines[i].quantity_milli for i in there if self.lines[i].is_weighed)
+        return len({tuple(self.lines[i].category.split("/")[: levels or None]) for i in there})
 
     def in_window(self, window: TimeWindow) -> bool:
         moment = self.receipt.local_at.replace(tzinfo=None)
@@ -317,76 +459,111 @@ class Naive:
 
     # --- discounts ---
 
-    def take(self, promotion: Promotion, i: int, amount: int) -> int:
-        amount = self.cut(promotion, Measure.MONEY, amount)
-        amount = max(0, min(amount, self.left[i] - self.lines[i].floor_amount_minor))
-        self.left[i] -= amount
-        return amount
-
     def line_step(self, promotion: Promotion, start: list[int]) -> None:
         scope = self.scope(promotion, self.programme.exclusions.no_discount)
         deal, effect = promotion.deal, promotion.line_discount
         if effect is None and (deal is None or isinstance(deal, Steps)):
             return
-        if not self.applies(promotion, scope, start):
+        most = self.most_given(promotion, scope, start)
+        if most is None:
             return
         if effect is not None:
-            for i in scope:
-                self.line_discount(promotion, i)
+            self.line_discount(promotion, self.heaps_in(scope))
         if scope and deal is not None and not isinstance(deal, Steps):
-            self.deal(promotion, deal, scope)
+            self.deal(promotion, deal, scope, most)
 
-    def line_discount(self, promotion: Promotion, i: int) -> None:
-        effect, line = promotion.line_discount, self.lines[i]
+    def wanted(self, promotion: Promotion, heap: Heap) -> int:
+        effect = promotion.line_discount
         assert effect is not None
-        amount = 0
-        units = units_of(line)
-        some = self.cut(promotion, Measure.COUNT, units)
-        if not some:
-            return
-        part = Fraction(some, units)
-        price = (line.list_amount_minor if effect.base is Base.LIST else self.left[i]) * part
-        quantity = Fraction(line.quantity_milli, 1000) * part
         match effect.kind:
             case PercentOff(share):
-                amount = half_up(price * share)
+                return half_up((heap.listed if effect.base is Base.LIST else heap.left) * share)
             case AmountOff(amount_minor):
-                amount = half_up(amount_minor * quantity)
+                return half_up(amount_minor * heap.quantity)
             case FixedPrice(unit_price_minor):
-                amount = max(0, half_up(self.left[i] * part) - half_up(unit_price_minor * quantity))
-            case PriceList(prices) if line.sku not in prices:
-                return
+                return max(0, heap.left - half_up(unit_price_minor * heap.quantity))
             case PriceList(prices):
-                amount = max(0, half_up(self.left[i] * part) - half_up(prices[line.sku] * quantity))
-        taken = self.take(promotion, i, amount)
-        self.use(promotion, count=some if taken else 0, money=taken)
+                price = prices.get(heap.first.sku)
+                return 0 if price is None else max(0, heap.left - half_up(price * heap.quantity))
 
-    def deal(self, promotion: Promotion, deal: UnitDeal | SetDeal | Gift, scope: list[int]) -> None:
+    def line_discount(self, promotion: Promotion, heaps: list[Heap]) -> None:
+        takers = [heap for heap in heaps if min(self.wanted(promotion, heap), heap.room)]
+        units = self.cut(promotion, Measure.COUNT, sum(heap.begun for heap in takers))
+        reached: list[Heap] = []
+        for heap in takers:
+            if 0 < units < heap.begun:
+                alike = heap.take_out(list(range(units)))
+                self.heaps.insert(self.heaps.index(heap), alike)
+                reached.append(alike)
+                units = 0
+            elif units:
+                reached.append(heap)
+                units -= heap.begun
+        wanted = [self.wanted(promotion, heap) for heap in reached]
+        whole = self.cut(promotion, Measure.MONEY, sum(wanted))
+        shares = wanted if whole == sum(wanted) else spread(whole, wanted)
+        for heap, share in zip(reached, shares, strict=True):
+            taken = min(share, heap.room)
+            heap.left -= taken
+            self.use(promotion, count=heap.begun if taken else 0, money=taken)
+
+    def deal(self, promotion: Promotion, deal: UnitDeal | SetDeal | Gift, scope: list[int], most_given: int) -> None:
         most = self.cut(promotion, Measure.COUNT, 10**6)
-        goods = [LineUnits(i, self.left[i], units_of(self.lines[i])) for i in scope]
         everything = self.scope(Promotion("all", "All"), self.programme.exclusions.no_discount)
         outcome = DealOutcome()
         match deal:
             case UnitDeal():
-                outcome = unit_deal(deal, goods, most)
+                outcome = unit_deal(deal, self.units(scope), most)
             case SetDeal(parts):
-                outcome = set_deal(
-                    deal,
-                    goods,
-                    [[i for i, line in enumerate(self.lines) if fits(p.goods, line)] for p in parts],
-                    most,
-                )
+                fit = [[n for n, heap in enumerate(self.heaps) if fits(p.goods, heap.first)] for p in parts]
+                outcome = set_deal(deal, self.units(scope), fit, most)
             case Gift(wanted):
                 gifts = [i for i in everything if fits(wanted, self.lines[i])]
-                units = [LineUnits(i, self.left[i], units_of(self.lines[i])) for i in gifts]
-                outcome = gift(deal, units, goods, most)
-        taken = 0
-        for i, amount in outcome.discounts:
-            part = self.take(promotion, i, amount)
+                outcome = gift(deal, self.units(gifts), self.units(scope), most, most_given)
+        self.carry(promotion, outcome, self.spreads(promotion))
+
+    def units(self, scope: list[int]) -> list[LineUnits]:
+        found = self.heaps_in(scope)
+        return [LineUnits(n, sum(h.prices()), len(h.lines)) for n, h in enumerate(self.heaps) if h in found and h.lines]
+
+    def carry(self, promotion: Promotion, outcome: DealOutcome, spreads: bool) -> None:
+        """Take a deal's discount off the pieces that carry it, which are heaps of their own from then on."""
+        counts: dict[int, Counts[int]] = {}
+        for n, price, count in outcome.carriers:
+            counts.setdefault(n, Counts())[price] += count
+        amounts = [amount for _, amount in outcome.discounts]
+        whole = self.cut(promotion, Measure.MONEY, sum(amounts))
+        amounts = amounts if whole == sum(amounts) else spread(whole, amounts)
+        carriers = []
+        for n, _ in outcome.discounts:
+            heap, chosen = self.heaps[n], list[int]()
+            for price, count in counts[n].items():
+                chosen += [place for place, one in enumerate(heap.prices()) if one == price][-count:]
+            carriers.append((heap, chosen))
+        rooms = [(Heap.take_out(copy(heap), chosen)) for heap, chosen in carriers]
+        kept = within([one.room for one in rooms], [one.left for one in rooms], amounts, spreads)
+        for (heap, chosen), part in zip(carriers, kept, strict=True):
+            if part and len(chosen) == heap.begun:
+                heap.left -= part
+            elif part:
+                taken = heap.take_out(chosen)
+                taken.left -= part
+                self.heaps.insert(self.heaps.index(heap) + 1, taken)
             self.use(promotion, money=part)
-            taken += part
-        if taken:
+        if any(kept):
             self.use(promotion, count=outcome.deals)
+
+    def spreads(self, promotion: Promotion) -> bool:
+        kinds: list[object] = []
+        match promotion.deal:
+            case UnitDeal() | Gift() if promotion.deal.falls_on is FallsOn.UNITS:
+                return False
+            case UnitDeal(_, _, kind) | SetDeal(_, kind):
+                kinds = [kind]
+        rest = promotion.floor_rest
+        if rest is None and not any(isinstance(kind, PercentOff) for kind in kinds):
+            rest = self.programme.floor_rest
+        return rest is FloorRest.SPREAD
 
     def basket_step(self, promotion: Promotion, start: list[int]) -> None:
         scope = self.scope(promotion, self.programme.exclusions.no_discount)
@@ -395,23 +572,76 @@ class Naive:
             return
         if not self.applies(promotion, scope, start):
             return
-        weights = [self.left[i] for i in scope]
+        heaps = self.heaps_in(scope)
+        weights = [heap.left for heap in heaps]
+        kinds: list[object] = []
         total = 0
         if isinstance(deal, Steps):
             total = steps_discount_minor(deal, self.count(deal.what, 0, scope, self.left), sum(weights))
+            kinds = [step.kind for step in deal.steps]
         elif effect is not None:
-            base = sum(self.lines[i].list_amount_minor for i in scope) if effect.base is Base.LIST else sum(weights)
+            base = sum(heap.listed for heap in heaps) if effect.base is Base.LIST else sum(weights)
             kind = effect.kind
             total = half_up(base * kind.share) if isinstance(kind, PercentOff) else kind.amount_minor
+            kinds = [kind]
         if not self.once(promotion):
             return
-        taken = 0
-        for i, wanted in zip(scope, spread(min(total, sum(weights)), weights), strict=True):
-            part = self.take(promotion, i, min(wanted, max(0, self.left[i] - self.lines[i].floor_amount_minor)))
+        rest = promotion.floor_rest
+        if rest is None and not any(isinstance(kind, PercentOff) for kind in kinds):
+            rest = self.programme.floor_rest
+        whole = self.cut(promotion, Measure.MONEY, min(total, sum(weights)))
+        kept = within([heap.room for heap in heaps], weights, spread(whole, weights), rest is FloorRest.SPREAD)
+        for heap, part in zip(heaps, kept, strict=True):
+            heap.left -= part
             self.use(promotion, money=part)
-            taken += part
-        if taken and promotion.id not in self.applied:
+        if any(kept) and promotion.id not in self.applied:
             self.use(promotion, count=1)
+
+    # --- gifts and their thresholds ---
+
+    def most_given(self, promotion: Promotion, scope: list[int], start: list[int]) -> int | None:
+        """How many pieces may be given so that the threshold is reached without them; None if it is not."""
+        pieces = self.pieces_given(promotion, scope, start)
+        for given in range(len(pieces), -1, -1):
+            self.without = (Counts(i for i, _ in pieces[:given]), Counts[int]())
+            for i, price in pieces[:given]:
+                self.without[1][i] += price
+            holds = self.applies(promotion, scope, start)
+            self.without = (Counts(), Counts())
+            if holds and (given or not pieces):
+                return given or MILLION
+            if not isinstance(promotion.deal, Gift):
+                break
+        return None
+
+    def pieces_given(self, promotion: Promotion, scope: list[int], start: list[int]) -> list[tuple[int, int]]:
+        """The pieces that a promotion gives, with their prices, in the order in which it does."""
+        deal, effect = promotion.deal, promotion.line_discount
+        if not has_threshold(promotion.when):
+            return []
+
+        def units(positions: list[int]) -> list[LineUnits]:
+            heaps = [Heap(self.lines[i], [i] * units_of(self.lines[i]), *self.sizes(i, start[i])) for i in positions]
+            return [LineUnits(h.lines[0], sum(h.prices()), len(h.lines)) for h in heaps if h.lines]
+
+        def priced(found: list[LineUnits]) -> list[tuple[int, int]]:
+            return [(one.line, price) for one in found for price in each_of(one.left_minor, one.units)]
+
+        if isinstance(deal, Gift):
+            everything = self.scope(Promotion("all", "All"), self.programme.exclusions.no_discount)
+            gifts = units([i for i in everything if fits(deal.goods, self.lines[i])])
+            given = gift(replace(deal, falls_on=FallsOn.UNITS), gifts, units(scope)).carriers
+            most = sum(count for _, _, count in given)
+            pieces = [one for one in priced(gifts) if one[1] > deal.unit_price_minor]
+            return sorted(pieces, key=lambda one: (one[1], -one[0]))[:most]
+        free = effect is not None and effect.kind in (PercentOff(Fraction(1)), FixedPrice(0))
+        if not free or promotion.scope is None:
+            return []
+        pieces = [one for one in priced(units(scope)) if one[1]]
+        return pieces[: self.cut(promotion, Measure.COUNT, len(pieces))]
+
+    def sizes(self, i: int, left: int) -> tuple[Fraction, tuple[int, int, int]]:
+        return Fraction(self.lines[i].quantity_milli, 1000), (left, left, left)
 
     # --- points ---
 
@@ -435,6 +665,7 @@ class Naive:
         if promotion.points is None or not self.applies(promotion, scope, start):
             return
         rate = self.rate(promotion.points.unit)
+        granted = []
         for i in scope:
             left = self.left[i]
             match promotion.points.kind:
@@ -448,8 +679,8 @@ class Naive:
                     points = left // step_minor * points_minor
                 case _:
                     return
-            if left > 0:
-                self.grant(promotion, i, points)
+            granted.append(points if left > 0 else 0)
+        self.grant(promotion, scope, granted, granted)
 
     def earn_receipt(self, promotion: Promotion, start: list[int]) -> None:
         scope = self.scope(promotion, self.programme.exclusions.no_earning)
@@ -466,8 +697,8 @@ class Naive:
                 points = self.steps(promotion.points.kind, total, self.rate(promotion.points.unit))
             case _:
                 return
-        for i, part in zip(paid, spread(points, [self.left[i] for i in paid]), strict=True):
-            self.grant(promotion, i, part)
+        weights = [self.left[i] for i in paid]
+        self.grant(promotion, paid, spread(points, weights), weights)
 
     @staticmethod
     def steps(kind: PointsSteps, total: int, rate: Fraction) -> int:
@@ -482,10 +713,14 @@ class Naive:
                 exact = step.points_minor + step.share * rate * total
         return half_up(exact)
 
-    def grant(self, promotion: Promotion, i: int, points: int) -> None:
-        if not points or not self.once(promotion):
+    def grant(self, promotion: Promotion, scope: list[int], points: list[int], weights: list[int]) -> None:
+        whole = sum(points)
+        if not whole or not self.once(promotion):
             return
-        points = self.cut(promotion, Measure.POINTS, points)
-        if points:
-            self.points[i] += points
-            self.use(promotion, count=0 if promotion.id in self.applied else 1, points=points)
+        cut = self.cut(promotion, Measure.POINTS, whole)
+        if not cut:
+            return
+        parts = points if cut == whole else spread(cut, weights)
+        for i, part in zip(scope, parts, strict=True):
+            self.points[i] += part
+        self.use(promotion, count=0 if promotion.id in self.applied else 1, points=cut)

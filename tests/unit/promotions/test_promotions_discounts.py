@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from server.promotions import ReceiptLine, quote
-from tests.unit.promotions.builders import A20, SHOPPER, discounts, line, promotions, receipt, rules
+from server.promotions import Programme, ReceiptLine, compile_rules, load_programme, quote
+from tests.unit.promotions.builders import A20, HEAD, POINT, SHOPPER, discounts, line, promotions, receipt, rules
 
 WEIGHED = line(1, 1250, quantity_milli=1250, is_weighed=True)
 THREE = line(1, 30000, quantity_milli=3000)
@@ -48,11 +48,50 @@ def test_basket_discount(amounts: tuple[int, ...], effect: str, parts: list[int]
     assert discounts(quote(compiled, receipt(*amounts), None)) == parts
 
 
-def test_price_floor_cuts_and_reports_and_moves_nothing() -> None:
-    compiled = rules(promotions("id: p, name: P, basket_discount: {amount: 50.00}"))
-    effects = quote(compiled, receipt(line(1, 10000, floor_amount_minor=9000), 10000), None)
-    assert discounts(effects) == [1000, 2500]
-    assert [entry.floor_cut_minor for entry in effects.lines] == [1500, 0]
+TSHIRT = line(1, 5000, floor_amount_minor=4500)
+MUG = line(2, 2000)
+AT_ONCE = "set: {parts: [{skus: [sku-1]}, {skus: [sku-2]}], "
+
+
+@pytest.mark.parametrize(
+    ("effect", "taken"),
+    [
+        pytest.param("basket_discount: {amount: 20.00}", [500, 1500], id="an amount goes where there is room"),
+        pytest.param("basket_discount: {amount: 20.00}, floor_rest: lost", [500, 571], id="unless it may be lost"),
+        pytest.param("basket_discount: {percent: 20}", [500, 400], id="a percent is lost"),
+        pytest.param("basket_discount: {percent: 20}, floor_rest: spread", [500, 900], id="unless it goes on"),
+        pytest.param("basket_discount: {amount: 90.00}", [500, 2000], id="no more than there is room"),
+        pytest.param(AT_ONCE + "price: 50.00}", [500, 1500], id="a set's price holds"),
+        pytest.param(AT_ONCE + "price: 50.00}, floor_rest: lost", [500, 571], id="unless it is said"),
+        pytest.param(AT_ONCE + "percent: 20}", [500, 400], id="a percent off a set is lost"),
+        pytest.param(AT_ONCE + "amount: 20.00}", [500, 1500], id="an amount off a set is not"),
+        pytest.param(
+            "steps: {by: amount, steps: [{at_least: 1.00, amount: 20.00}]}", [500, 1500], id="an amount in steps"
+        ),
+        pytest.param("steps: {by: amount, steps: [{at_least: 1.00, percent: 20}]}", [500, 400], id="percents in steps"),
+        pytest.param(
+            "units: {every: 2, percent: 100, falls_on: whole_deal}", [500, 571], id="a percent off the whole deal"
+        ),
+        pytest.param(
+            "units: {every: 2, price: 0, falls_on: whole_deal}", [500, 1500], id="a price spread over the whole deal"
+        ),
+    ],
+)
+def test_what_a_lowest_price_cuts_off_goes_to_other_goods_or_is_lost(effect: str, taken: list[int]) -> None:
+    effects = quote(rules(promotions(f"id: p, name: P, {effect}")), receipt(TSHIRT, MUG), None)
+    assert discounts(effects) == taken
+    assert effects.lines[0].floor_cut_minor > 0, "reported either way"
+    assert effects.lines[1].floor_cut_minor == 0 or effects.lines[1].payable_minor == 0
+
+
+@pytest.mark.parametrize(("semantics", "taken"), [(0, [500, 571]), (1, [500, 1500])], ids=["old", "new"])
+def test_versions_published_long_ago_keep_what_they_did_with_floors(semantics: int, taken: list[int]) -> None:
+    text = HEAD + POINT + promotions("id: p, name: P, basket_discount: {amount: 20.00}")
+    loaded = load_programme(text, semantics=semantics)
+    assert isinstance(loaded, Programme)
+    effects = quote(compile_rules(loaded, 1), receipt(TSHIRT, MUG), None)
+    assert discounts(effects) == taken
+    assert dict(effects.settings)["floor_rest"] == ("spread" if semantics else "lost")
 
 
 @pytest.mark.parametrize(

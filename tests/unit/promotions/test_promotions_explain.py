@@ -269,7 +269,7 @@ def test_a_winner_is_named() -> None:
 
 def test_what_applied_is_told_by_line_with_the_limits_that_cut_it() -> None:
     found = asked(f"id: a, name: A, limits: [{{at_most: 2.50, of: money, for: receipt}}], {OFF}")
-    assert (found.status, found.lines) == (Status.APPLIED, (LineAmounts(1, 100, 0), LineAmounts(2, 150, 0)))
+    assert (found.status, found.lines) == (Status.APPLIED, (LineAmounts(1, 83, 0), LineAmounts(2, 167, 0)))
     assert [(cut.wanted, cut.granted) for cut in found.capped] == [(300, 250)]
     assert found.text == "it applied; cut to 2.50 of 3.00 by its limit: money 250 a receipt"
 

@@ -70,9 +70,9 @@ TEA_POINTS = Points(PointsFixed(500, "line"))
         pytest.param({"line_discount": HALF}, Limit(COUNT, RECEIPT, 3), [1500, 0], id="the first 3 units"),
         pytest.param({"line_discount": HALF}, Limit(COUNT, RECEIPT, 6), [2500, 500], id="6 units over two lines"),
         pytest.param({"line_discount": HALF}, Limit(COUNT, RECEIPT, 8), [2500, 1500], id="all units"),
-        pytest.param({"line_discount": HALF}, Limit(MONEY, RECEIPT, 2000), [2000, 0], id="money in the order of lines"),
+        pytest.param({"line_discount": HALF}, Limit(MONEY, RECEIPT, 2000), [1250, 750], id="money cut as a whole"),
         pytest.param(
-            {"line_discount": HALF}, Limit(MONEY, RECEIPT, 2600), [2500, 100], id="the second line gets a part"
+            {"line_discount": HALF}, Limit(MONEY, RECEIPT, 2601), [1626, 975], id="and spread by largest remainder"
         ),
         pytest.param(
             {"line_discount": LineDiscount(AmountOff(99))}, Limit(COUNT, RECEIPT, 6), [495, 99], id="amount off 6 units"
@@ -83,7 +83,7 @@ TEA_POINTS = Points(PointsFixed(500, "line"))
         pytest.param({"deal": FREE_THIRD}, Limit(COUNT, RECEIPT, 1), [0, 1000], id="one deal"),
         pytest.param({"deal": FREE_THIRD}, Limit(MONEY, RECEIPT, 1200), [0, 1200], id="money of deals"),
         pytest.param({"basket_discount": ONE_OFF}, Limit(COUNT, RECEIPT, 1), [63, 37], id="a basket counts once"),
-        pytest.param({"basket_discount": ONE_OFF}, Limit(MONEY, RECEIPT, 80), [63, 17], id="money of a basket"),
+        pytest.param({"basket_discount": ONE_OFF}, Limit(MONEY, RECEIPT, 80), [50, 30], id="money of a basket"),
         pytest.param({"basket_discount": ONE_OFF}, Limit(POINTS, RECEIPT, 0), [63, 37], id="points do not matter"),
         pytest.param({"line_discount": HALF}, Limit(COUNT, ALL, 0), [0, 0], id="nothing at all"),
     ],
@@ -104,15 +104,13 @@ def test_a_weighed_line_counts_as_one_unit() -> None:
 @pytest.mark.parametrize(
     ("fields", "limit", "granted"),
     [
-        pytest.param(
-            {"points": TEA_POINTS}, Limit(POINTS, RECEIPT, 700), [500, 200], id="points in the order of lines"
-        ),
+        pytest.param({"points": TEA_POINTS}, Limit(POINTS, RECEIPT, 700), [350, 350], id="points cut as a whole"),
         pytest.param({"points": TEA_POINTS}, Limit(COUNT, RECEIPT, 1), [500, 500], id="count 1 a receipt"),
         pytest.param({"points": TEA_POINTS}, Limit(COUNT, RECEIPT, 0), [0, 0], id="no receipt"),
         pytest.param(
             {"points": Points(PointsFixed(800, "receipt"))},
             Limit(POINTS, RECEIPT, 600),
-            [500, 100],
+            [375, 225],
             id="once a receipt",
         ),
         pytest.param(

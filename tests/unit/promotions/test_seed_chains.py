@@ -123,7 +123,7 @@ SORRY = {"coupons": [CouponFact("S-1", "sorry")]}
         pytest.param(Case([goods(499_99)], [0], [5_00]), id="no welcome below 500.00"),
         pytest.param(Case([goods(500_00)], [0], [5_00 + 20_00]), id="welcome from 500.00 on"),
         pytest.param(
-            Case([goods(200_00), goods(200_00), goods(80_00)], [41_67, 41_67, 16_66], [1_58, 1_58, 63], SORRY),
+            Case([goods(200_00), goods(200_00), goods(80_00)], [41_67, 41_66, 16_67], [1_58, 1_58, 63], SORRY),
             id="the hotline's coupon is spread over the receipt",
         ),
         pytest.param(

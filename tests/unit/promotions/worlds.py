@@ -397,10 +397,19 @@ HEADS = _pool(
         "partner": _pick(["", "", "", "fuel"]),
     }
 )
+
+
+def _receipt(head: dict[str, Any], lines: list[ReceiptLine], again: list[int]) -> ReceiptFacts:
+    """A receipt of these lines, some of which were keyed once more."""
+    more = [lines[n % len(lines)]._replace(line_number=21 + place) for place, n in enumerate(again)]
+    return ReceiptFacts("store-1", lines=lines + more, **head)
+
+
 receipts = st.builds(
-    lambda head, lines: ReceiptFacts("store-1", lines=lines, **head),
+    _receipt,
     st.sampled_from(HEADS),
     st.lists(_lines, min_size=1, max_size=5, unique_by=lambda line: line.line_number),
+    st.lists(st.integers(0, 4), max_size=2),
 )
 members = st.sampled_from([None, MemberFacts("m"), *_pool(
     lambda: MemberFacts(

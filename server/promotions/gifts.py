@@ -1,0 +1,98 @@
+"""A gift never counts towards the threshold that gives it: what a promotion gives, and the receipt without that.
+
+Gifts are what the `gift` of a promotion gives, and goods of its scope that its line discount makes free. What has to be
+reached (`at_least`) is measured without them, what must not be reached (`below`) with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from server.promotions.arithmetic import UNIT_MILLI
+from server.promotions.conditions import Moment, bounds, check
+from server.promotions.criteria import BasketCount, ReceiptTotal, ScopeTotal
+from server.promotions.deals import LineUnits, gift_units, most_gift_units, unit_prices
+from server.promotions.model import FixedPrice, Gift, PercentOff, Promotion
+from server.promotions.parts import part_of
+from server.promotions.walk import leaves_of
+
+
+class Reach(NamedTuple):
+    """A moment as the threshold of a promotion sees it, and how many units may be given there (None: any number)."""
+
+    moment: Moment
+    units: int | None
+
+
+def gives_for_threshold(promotion: Promotion) -> bool:
+    """Whether a promotion gives goods to whoever reaches a threshold of goods."""
+    if not (isinstance(promotion.deal, Gift) or _makes_free(promotion)):
+        return False
+    leaves = [leaf for leaf in leaves_of(promotion.when) if isinstance(leaf, ReceiptTotal | ScopeTotal | BasketCount)]
+    return any((limits := bounds(leaf)) is not None and limits.at_least is not None for leaf in leaves)
+
+
+def _makes_free(promotion: Promotion) -> bool:
+    """Whether a line discount gives the goods of a scope away; of all goods, it is a discount like others."""
+    effect = promotion.line_discount
+    if effect is None or promotion.scope is None:
+        return False
+    kind = effect.kind
+    return (isinstance(kind, PercentOff) and kind.share == 1) or (
+        isinstance(kind, FixedPrice) and not kind.unit_price_minor
+    )
+
+
+def reach(
+    promotion: Promotion, moment: Moment, scope: Sequence[int], gifts: Sequence[int], most_units: int | None
+) -> Reach:
+    """The moment without what the promotion gives: as many gifts as still leave the threshold reached.
+
+    `scope` are the lines in scope, `gifts` those that a gift may be taken from. `most_units` is what limits leave of a
+    line discount.
+    """
+    bought = _units(moment, scope)
+    deal = promotion.deal
+    if isinstance(deal, Gift):
+        runs = gift_units(deal, _units(moment, gifts))
+        most = most_gift_units(deal, _units(moment, gifts), bought)
+    else:
+        runs = unit_prices(bought)
+        most = sum(units for _, _, units in runs)
+        most = most if most_units is None else min(most, max(0, most_units))
+    if not most:
+        return Reach(moment, None)
+
+    def without(units: int) -> Moment:
+        return moment._replace(towards=_without(moment, runs, units))
+
+    def is_reached(units: int) -> bool:
+        condition = promotion.when
+        return condition is None or check(condition, without(units), promotion.id, lambda: scope)
+
+    if is_reached(most) or not isinstance(deal, Gift):
+        return Reach(without(most), most)
+    low, high = 0, most - 1
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if is_reached(middle) else (low, middle - 1)
+    return Reach(without(max(low, 1)), low)
+
+
+def _units(moment: Moment, positions: Sequence[int]) -> list[LineUnits]:
+    lines, amounts = moment.facts.lines, moment.amounts
+    parts = [part_of(i, lines[i], amounts[i]) for i in positions]
+    return [LineUnits(part.at, part.units_minor, part.units) for part in parts if part.units]
+
+
+def _without(moment: Moment, runs: Sequence[tuple[int, int, int]], units: int) -> Moment:
+    """The moment without the first so many units of the runs."""
+    lines, amounts = list(moment.facts.lines), list(moment.amounts)
+    for i, price, count in runs:
+        given = min(count, units)
+        units -= given
+        amounts[i] -= given * price
+        milli = lines[i].quantity_milli if lines[i].is_weighed and given else given * UNIT_MILLI
+        lines[i] = lines[i]._replace(quantity_milli=lines[i].quantity_milli - milli)
+    return moment._replace(amounts=amounts, total_minor=sum(amounts), lines=lines)
