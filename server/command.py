@@ -6,7 +6,7 @@ import contextlib
 import difflib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -28,6 +28,12 @@ OUR_ROLE: Final = 'role "tallypoint_'
 """How PostgreSQL names a role that `tallypoint migrate` makes."""
 
 errors: Final = Console(stderr=True, highlight=False)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """Print what is allowed and probably not meant, each once."""
+    for text in sorted(set(warnings)):
+        errors.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def fail(message: str) -> typer.Exit:

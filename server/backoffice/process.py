@@ -74,7 +74,7 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         members = member_servicer.MemberServicer(registry, ProfileDesk(registry, hashes, books), pool, books)
         stores = store_servicer.StoreServicer(StoreRegistry(pool, hashes), ProductRegistry(pool))
         programmes = programme_servicer.ProgrammeServicer(ProgrammeStore(pool), pool, rules)
-        rights = _rights(pool, reader, hashes, books)
+        rights = _rights(pool, reader, hashes, books, rules)
         ledger = ledger_servicer.LedgerServicer(pool, books)
         reports = await stack.enter_async_context(
             writer_pool(task.dsns.ledger, "tallypoint finance", REPORT_TIMEOUT_SECONDS)
@@ -110,10 +110,12 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         await answer_until(stop, Port(task.backoffice_address, settings, edge, handlers), ready)
 
 
-def _rights(pool: Pool, reader: IdentifierReader, hashes: KeyedHash, books: int) -> rights_servicer.RightsServicer:
+def _rights(
+    pool: Pool, reader: IdentifierReader, hashes: KeyedHash, books: int, rules: RulesBook
+) -> rights_servicer.RightsServicer:
     finder = MemberFinder(reader, hashes, books)
     return rights_servicer.RightsServicer(
-        CouponDesk(pool, finder, hashes), AudienceDesk(pool, finder), RightsViewer(pool, finder, books)
+        CouponDesk(pool, finder, hashes), AudienceDesk(pool, finder), RightsViewer(pool, finder, books), rules
     )
 
 

@@ -52,8 +52,9 @@ class ReconciliationServicer:
         """Store a part of a file of Z reports."""
         async with transaction(self._pool) as conn:
             loaded = await files.load_reports(conn, request.file, request.reports, caller.name, self._clock())
+            warnings = await files.unknown_terminals(conn, request.reports)
         return pb.LoadZReportsResponse(
-            unchanged=loaded.unchanged, complete=loaded.complete, superseding=loaded.superseding
+            unchanged=loaded.unchanged, complete=loaded.complete, superseding=loaded.superseding, warnings=warnings
         )
 
     async def load_register_receipts(
@@ -62,8 +63,9 @@ class ReconciliationServicer:
         """Store a part of a file of single receipts."""
         async with transaction(self._pool) as conn:
             loaded = await files.load_receipts(conn, request.file, request.receipts, caller.name, self._clock())
+            warnings = await files.unknown_terminals(conn, request.receipts)
         return pb.LoadRegisterReceiptsResponse(
-            unchanged=loaded.unchanged, complete=loaded.complete, superseding=loaded.superseding
+            unchanged=loaded.unchanged, complete=loaded.complete, superseding=loaded.superseding, warnings=warnings
         )
 
     async def reconcile(self, request: pb.ReconcileRequest, caller: Caller) -> pb.ReconcileResponse:

@@ -19,6 +19,8 @@ from server.rights.coupon_desk import CouponDesk, Loaded
 from server.rights.people import Person
 from server.rights.rows import refused_rows
 from server.rights.showing import RightsViewer
+from server.rules import RulesBook
+from server.rules.names import Names, nobody_asks
 
 _MARKETING: Final = frozenset({Role.CRM, Role.ADMIN})
 
@@ -39,9 +41,15 @@ class RightsServicer:
     """Answers the calls of RightsService."""
 
     def __init__(
-        self, coupons: CouponDesk, audience: AudienceDesk, viewer: RightsViewer, clock: Clock = utc_now
+        self,
+        coupons: CouponDesk,
+        audience: AudienceDesk,
+        viewer: RightsViewer,
+        rules: RulesBook,
+        clock: Clock = utc_now,
     ) -> None:
-        """Take what writes and what shows rights."""
+        """Take what writes and what shows rights; the rules say who asks for them."""
+        self._rules = rules
         self._coupons = coupons
         self._audience = audience
         self._viewer = viewer
@@ -58,6 +66,7 @@ class RightsServicer:
             added=sum(one.added for one in done),
             unchanged=sum(one.unchanged for one in done),
             refused=refused_rows(_refused(parts)),
+            warnings=self._warnings(Names.SERIES, [request.series]),
         )
 
     async def generate_coupons(
@@ -66,7 +75,7 @@ class RightsServicer:
         """Make random codes."""
         request_id = read_member_id(request.request_id, "request_id")
         codes = await self._coupons.generate(request_id, request, caller.name, self._clock())
-        return rights_pb2.GenerateCouponsResponse(codes=codes)
+        return rights_pb2.GenerateCouponsResponse(codes=codes, warnings=self._warnings(Names.SERIES, [request.series]))
 
     async def get_coupon(self, request: rights_pb2.GetCouponRequest, caller: Caller) -> rights_pb2.GetCouponResponse:
         """Show a coupon and its uses."""
@@ -96,9 +105,14 @@ class RightsServicer:
 
     async def put_segment(self, request: rights_pb2.PutSegmentRequest, caller: Caller) -> rights_pb2.PutSegmentResponse:
         """Change who is in a segment."""
+        taken_out = request.action == rights_pb2.SEGMENT_ACTION_REMOVE
         work = partial(self._audience.put_segment, request.segment, request.action, request.load_id)
         parts = await do_in_parts(request.members, work, "RightsService/PutSegment")
-        return rights_pb2.PutSegmentResponse(changed=_changed(parts), refused=refused_rows(_refused(parts)))
+        return rights_pb2.PutSegmentResponse(
+            changed=_changed(parts),
+            refused=refused_rows(_refused(parts)),
+            warnings=[] if taken_out else self._warnings(Names.SEGMENT, [request.segment]),
+        )
 
     async def finish_segment(
         self, request: rights_pb2.FinishSegmentRequest, caller: Caller
@@ -124,7 +138,16 @@ class RightsServicer:
         today = self._clock().date()
         work = self._audience.remove_offers if request.remove else partial(self._audience.put_offers, today=today)
         parts = await do_in_parts(request.offers, work, "RightsService/PutOffers")
-        return rights_pb2.PutOffersResponse(changed=_changed(parts), refused=refused_rows(_refused(parts)))
+        names = [] if request.remove else [offer.promotion_id for offer in request.offers]
+        return rights_pb2.PutOffersResponse(
+            changed=_changed(parts),
+            refused=refused_rows(_refused(parts)),
+            warnings=self._warnings(Names.OFFER, names),
+        )
+
+    def _warnings(self, kind: Names, names: Iterable[str]) -> list[str]:
+        """Say of what is loaded that no promotion, in effect or to come, asks for it."""
+        return nobody_asks(kind, names, [rules.programme for rules in self._rules.from_now_on(self._clock())])
 
 
 def _changed(parts: Iterable[Part[Changed]]) -> int:

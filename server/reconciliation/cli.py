@@ -18,7 +18,7 @@ from tallypoint.v1 import reconciliation_pb2_grpc
 from ledger.finance.table import Column, Table
 from server.backoffice.client import Address, BackOfficeClient, CallFailed, Key, TlsCa, back_office
 from server.clock import utc_now
-from server.command import fail, load_settings
+from server.command import fail, load_settings, warn
 from server.csv_rows import Delimiter, Encoding, File, FileError, Verbatim, reading_of, tell
 from server.finance.extra import CannotWriteError
 from server.finance.files import write_file
@@ -308,7 +308,7 @@ def _check(source: RegisterFile, decimals: Decimals) -> int:
 
 def _send(service: Reconciliation, source: RegisterFile, count: int) -> None:
     parts = -(-count // ROWS_PER_CALL)
-    superseding, unchanged = 0, True
+    superseding, unchanged, warnings = 0, True, set[str]()
     rows = (row for row in source.rows(service.decimals, utc_now().date()) if not isinstance(row, list))
     with progress("Loading", count, "rows") as advance:
         for part, chunk in enumerate(_chunks(rows), start=1):
@@ -321,7 +321,9 @@ def _send(service: Reconciliation, source: RegisterFile, count: int) -> None:
                 raise fail(f"{failure}\n{source.path.name}: nothing of it counts{hint}") from None
             superseding += answer.superseding
             unchanged &= answer.unchanged
+            warnings.update(answer.warnings)
             advance(len(chunk))
+    warn(warnings)
     what = "Z reports" if source.has_reports else "receipts"
     if unchanged:
         typer.echo(f"{source.path.name}: was loaded before; nothing changed")

@@ -126,6 +126,14 @@ class Content(IntEnum):
     RECEIPTS = 2
 
 
+# Which terminals never had a key.
+READ_UNKNOWN_TERMINALS: Final = """
+SELECT n.store_id, n.terminal_id FROM unnest($1::text[], $2::text[]) AS n (store_id, terminal_id)
+WHERE NOT EXISTS (
+    SELECT FROM server.terminal t WHERE t.store_id = n.store_id AND t.terminal_id = n.terminal_id)
+"""
+
+
 class Loaded(NamedTuple):
     """What became of a part of a file."""
 
@@ -232,6 +240,16 @@ async def load_receipts(
     superseding = await conn.fetchval(COUNT_EARLIER_DAYS, file_id, *zip(*sorted(days), strict=True))
     await conn.copy_records_to_table("register_receipt", schema_name="server", columns=RECEIPT_COLUMNS, records=records)
     return Loaded(False, await _end(conn, file, len(records), now), superseding)
+
+
+async def unknown_terminals(conn: Connection, rows: Sequence[pb.ZReport] | Sequence[pb.RegisterReceipt]) -> list[str]:
+    """Say of terminals of stores that never had a key: probably they are called otherwise in the ledger."""
+    places = sorted({(one.store_id, one.terminal_id) for one in rows})
+    unknown = await conn.fetch(READ_UNKNOWN_TERMINALS, [store for store, _ in places], [one for _, one in places])
+    return [
+        f"terminal {terminal} of store {store} never had a key: is it called otherwise at the till?"
+        for store, terminal in unknown
+    ]
 
 
 async def _begin(conn: Connection, file: pb.SourceFile, content: Content, by: str, now: datetime) -> Loaded | None:

@@ -14,7 +14,7 @@ from rich.console import Console
 from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa
-from server.command import Yes, confirm, fail
+from server.command import Yes, confirm, fail, warn
 from server.csv_rows import (
     Batch,
     Column,
@@ -91,19 +91,21 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             valid_until=row.text("valid_until") or valid_until,
         )
 
-    done: Counter[str] = Counter()
+    done, warnings = Counter[str](), set[str]()
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):
 
         def send(batch: Batch[rights_pb2.CouponRow]) -> Iterable[Refusal]:
             request = rights_pb2.LoadCouponsRequest(series=series, coupons=batch.messages)
             response = client.attempt(stub.LoadCoupons, request)
             done.update(added=response.added, unchanged=response.unchanged)
+            warnings.update(response.warnings)
             return batch.refusals(response.refused)
 
         reading = reading_of(delimiter, encoding, verbatim=verbatim)
         table = Table(file, COLUMNS, ("code",), reading, {"member": MEMBER_COLUMNS}, DAY_OPTIONS)
         sent = send_rows(table, "Loading coupons", message_of, send, errors)
     there = f"{done['added']:,} coupons are new, {done['unchanged']:,} were there already"
+    warn(warnings)
     sent.finish(f"{there}, {sent.refused:,} were refused")
 
 
@@ -200,7 +202,10 @@ def _generated(
 ) -> Iterator[list[str]]:
     for begun in range(0, count, CODES_PER_CALL):
         terms.request_id, terms.count = str(uuid4()), min(CODES_PER_CALL, count - begun)
-        yield list(client.call(stub.GenerateCoupons, terms).codes)
+        response = client.call(stub.GenerateCoupons, terms)
+        if not begun:
+            warn(response.warnings)
+        yield list(response.codes)
 
 
 def _lines(coupon: rights_pb2.Coupon) -> Iterator[str]:

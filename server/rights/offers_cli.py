@@ -12,6 +12,7 @@ from rich.table import Table
 from tallypoint.v1 import rights_pb2
 
 from server.backoffice.client import Address, Key, TlsCa
+from server.command import warn
 from server.csv_rows import (
     Batch,
     Delimiter,
@@ -90,19 +91,21 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             row.wrong("promotion", f"stands in line {first[0]} already, with other days: leave one of them out")
         return offer
 
-    done: Counter[str] = Counter()
+    done, warnings = Counter[str](), set[str]()
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):
 
         def send(batch: Batch[rights_pb2.OfferAssignment]) -> Iterable[Refusal]:
             request = rights_pb2.PutOffersRequest(offers=batch.messages, remove=remove)
             response = client.attempt(stub.PutOffers, request)
             done["changed"] += response.changed
+            warnings.update(response.warnings)
             return batch.refusals(response.refused)
 
         options = {**DAY_OPTIONS, "promotion": "--promotion"} if promotion else DAY_OPTIONS
         reading = reading_of(delimiter, encoding, verbatim=verbatim)
         table = FileTable(file, COLUMNS, (), reading, _FIELDS, options)
         sent = send_rows(table, "Loading offers", message_of, send, errors)
+    warn(warnings)
     # A member whose offers stand in two batches counts twice.
     sent.finish(f"{done['changed']:,} times a member's offers changed, {sent.refused:,} rows were refused")
 

@@ -14,7 +14,7 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa
-from server.command import Yes, confirm, errors, fail
+from server.command import Yes, confirm, errors, fail, warn
 from server.csv_rows import Batch, Delimiter, Encoding, Errors, File, Refusal, Verbatim, reading_of, send_rows
 from server.csv_rows import Table as FileTable
 from server.rights.cells import (
@@ -56,7 +56,7 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
     load_id = ""
     if replace:
         action, load_id = rights_pb2.SEGMENT_ACTION_REPLACE, str(uuid4())
-    done: Counter[str] = Counter()
+    done, warnings = Counter[str](), set[str]()
     with rights_service(data_dir, address, key, tls_ca) as (client, stub):
 
         def send(batch: Batch[api.Identifier]) -> Iterable[Refusal]:
@@ -65,12 +65,14 @@ def load(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
             )
             response = client.attempt(stub.PutSegment, request)
             done["changed"] += response.changed
+            warnings.update(response.warnings)
             return batch.refusals(response.refused)
 
         names = {"members": MEMBER_COLUMNS, "kind": MEMBER_COLUMNS}
         reading = reading_of(delimiter, encoding, verbatim=verbatim)
         table = FileTable(file, MEMBER_FILE_COLUMNS, (), reading, names)
         sent = send_rows(table, f"Segment {segment}", present_member_of, send, errors_to)
+        warn(warnings)
         verb = "taken out" if remove else "put in"
         text = f"{done['changed']:,} members were {verb}, {sent.refused:,} rows were refused"
         if replace and not sent.unsent:

@@ -1,37 +1,41 @@
 """Warnings: what a programme file may say, and its author probably did not mean. Pure.
 
-A warning never stops anything. Most are about a promotion that can never apply, or a limit that can never be reached.
+A warning never stops anything. Those made here are about a promotion that can never apply, a limit that can never be
+reached, or a name that nothing else knows; `belief` has those about figures that nobody would believe.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterator
 from datetime import date
 
 from server.promotions import Programme, ProgrammeError
-from server.promotions.criteria import Selector, TimeWindow
+from server.promotions.criteria import TimeWindow
 from server.promotions.kinds import LimitScope, Measure
 from server.promotions.model import Campaign, Limit, Promotion
 from server.promotions.walk import leaves_of
 from server.promotions.yaml_text import Path, read_yaml
-
-_Warning = tuple[Path, str, str]
-"""Where, what, and what to do about it."""
+from server.rules.belief import Doubt, beyond_belief
+from server.rules.names import Names, names_in, unknown_names
 
 _WIDTH = {LimitScope.RECEIPT: 0, LimitScope.MEMBER: 1, LimitScope.STORE: 2, LimitScope.ALL: 3}
-_SHOWN = 5
 
 
 def warnings_of(
-    programme: Programme, text: str | bytes, file: str, today: date, unknown_skus: Collection[str] = ()
+    programme: Programme,
+    text: str | bytes,
+    file: str,
+    today: date,
+    unknown: Collection[tuple[Names, str]] = (),
 ) -> list[ProgrammeError]:
     """Return warnings about a valid programme in file order; `text` is what it was read from.
 
-    `unknown_skus` are those that a catalogue does not have, of `named_skus`.
+    `unknown` are names that nothing else knows, of `names_in`.
     """
     found = [*_about_promotions(programme, today), *_about_groups(programme), *_about_campaigns(programme)]
-    found += _about_goods(programme, frozenset(unknown_skus))
+    found += unknown_names(names_in(programme), unknown)
+    found += beyond_belief(programme, today)
     positions = read_yaml(text).positions if found else {}
     warnings = []
     for path, message, hint in found:
@@ -43,12 +47,7 @@ def warnings_of(
     return sorted(set(warnings), key=lambda one: (one.line, one.column, one.field, one.message))
 
 
-def named_skus(programme: Programme) -> set[str]:
-    """Return all SKUs that promotions name in their scope."""
-    return {sku for one in programme.promotions for sku in _skus(one.scope)}
-
-
-def _about_promotions(programme: Programme, today: date) -> Iterator[_Warning]:
+def _about_promotions(programme: Programme, today: date) -> Iterator[Doubt]:
     campaigns = {campaign.id: campaign for campaign in programme.campaigns}
     for number, promotion in enumerate(programme.promotions):
         path: Path = ("promotions", number)
@@ -71,7 +70,7 @@ def _misses(window: TimeWindow, promotion: Promotion) -> bool:
     return ends_before or begins_after
 
 
-def _about_limits(promotion: Promotion, campaign: Campaign | None, path: Path) -> Iterator[_Warning]:
+def _about_limits(promotion: Promotion, campaign: Campaign | None, path: Path) -> Iterator[Doubt]:
     budgets = [("its campaign's", limit) for limit in (campaign.limits if campaign else ())]
     budgets += [("its", limit) for limit in promotion.limits]
     for number, limit in enumerate(promotion.limits):
@@ -98,7 +97,7 @@ def _words(limit: Limit) -> str:
     return f"{limit.at_most}{unit} for {whom.get(limit.scope, 'all')}{period}"
 
 
-def _about_groups(programme: Programme) -> Iterator[_Warning]:
+def _about_groups(programme: Programme) -> Iterator[Doubt]:
     sizes = Counter(promotion.group for promotion in programme.promotions if promotion.group is not None)
     base_group = programme.earning.base_group
     if base_group is not None:
@@ -109,27 +108,12 @@ def _about_groups(programme: Programme) -> Iterator[_Warning]:
             yield ("promotions", number, "group"), said, "name the group in another promotion too, or remove it"
 
 
-def _about_campaigns(programme: Programme) -> Iterator[_Warning]:
+def _about_campaigns(programme: Programme) -> Iterator[Doubt]:
     used = {promotion.campaign for promotion in programme.promotions}
     for number, campaign in enumerate(programme.campaigns):
         if campaign.id not in used:
             said = f"no promotion names campaign `{campaign.id}`"
             yield ("campaigns", number), said, "write `campaign:` into its promotions, or remove it"
-
-
-def _about_goods(programme: Programme, unknown: Collection[str]) -> Iterator[_Warning]:
-    missing: defaultdict[int, list[str]] = defaultdict(list)
-    for number, promotion in enumerate(programme.promotions):
-        missing[number] += sorted(_skus(promotion.scope).intersection(unknown))
-    for number, skus in missing.items():
-        if skus:
-            more = f" and {len(skus) - _SHOWN} more" if len(skus) > _SHOWN else ""
-            said = f"the catalogue does not have {', '.join(skus[:_SHOWN])}{more}"
-            yield ("promotions", number, "scope"), said, "correct the number, or load the catalogue first"
-
-
-def _skus(goods: Selector | None) -> frozenset[str]:
-    return frozenset() if goods is None else goods.skus
 
 
 def _dotted(path: Path) -> str:

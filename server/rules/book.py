@@ -140,6 +140,13 @@ class RulesBook:
         """Return the rules of a version, in effect or not."""
         return next((self._rules_of(one) for one in self._versions if one.number == version), None)
 
+    def from_now_on(self, at: datetime) -> list[Rules]:
+        """Return the rules that may decide receipts of a time or later, as far as they are published; no shadows."""
+        dated = [Dated(*one.place, one.rollouts) for one in self._versions]
+        needed = needed_since(dated, at)
+        live = [one for one in self._versions if one.number in needed and in_force(one.rollouts, at).mode is Mode.LIVE]
+        return [rules for one in live if (rules := self._rules_of(one)) is not None]
+
     def with_unit(self, code: str, at: datetime) -> Rules | None:
         """Return the rules at a time if they have points of a unit, their own or further ones, else the latest that do.
 

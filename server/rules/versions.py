@@ -25,7 +25,8 @@ from ledger.partners import ensure_partner
 from server.database import connection, transaction
 from server.errors import Refused
 from server.promotions import CURRENT_SEMANTICS, Programme, ProgrammeError, load_programme
-from server.rules.advice import named_skus, warnings_of
+from server.rules.advice import warnings_of
+from server.rules.names import Names, names_in
 from server.rules.rollout import (
     PLAIN,
     Dated,
@@ -78,10 +79,20 @@ VALUES ($1, $2, $3, $4, $5, $6)
 """
 
 
-# Which articles the catalogue does not have, if there is a catalogue.
-READ_UNKNOWN_SKUS: Final = """
-SELECT n.sku FROM unnest($1::text[]) AS n (sku)
-WHERE NOT EXISTS (SELECT 1 FROM server.product p WHERE p.sku = n.sku) AND EXISTS (SELECT 1 FROM server.product)
+# Which names nothing has; articles, stores and groups only where there is a catalogue, and where there are stores.
+READ_UNKNOWN: Final = """
+SELECT n.kind, n.name FROM unnest($1::text[], $2::text[]) AS n (kind, name)
+WHERE CASE n.kind
+    WHEN 'sku' THEN EXISTS (SELECT FROM server.product)
+        AND NOT EXISTS (SELECT FROM server.product p WHERE p.sku = n.name)
+    WHEN 'store' THEN EXISTS (SELECT FROM server.store)
+        AND NOT EXISTS (SELECT FROM server.store s WHERE s.store_id = n.name)
+    WHEN 'group' THEN EXISTS (SELECT FROM server.store)
+        AND NOT EXISTS (SELECT FROM server.store s WHERE n.name = ANY (s.groups))
+    WHEN 'series' THEN NOT EXISTS (SELECT FROM server.coupon c WHERE c.series = n.name)
+    WHEN 'segment' THEN NOT EXISTS (SELECT FROM server.member_audience a WHERE a.segments ? n.name)
+    WHEN 'offer' THEN NOT EXISTS (SELECT FROM server.member_audience a WHERE a.offers ? n.name)
+END
 """
 
 
@@ -179,10 +190,11 @@ class ProgrammeStore:
         return Examined(warnings=warnings, losses=losses)
 
     async def warnings(self, programme: Programme, text: str, file_name: str, now: datetime) -> list[ProgrammeError]:
-        """Return what is probably not meant in a valid file; goods are looked up in the catalogue."""
+        """Return what is probably not meant in a valid file; the names in it are looked up."""
+        named = sorted({(one.kind.value, one.name) for one in names_in(programme)})
         async with connection(self._pool) as conn:
-            records = await conn.fetch(READ_UNKNOWN_SKUS, sorted(named_skus(programme)))
-        unknown = {record["sku"] for record in records}
+            records = await conn.fetch(READ_UNKNOWN, [kind for kind, _ in named], [name for _, name in named])
+        unknown = {(Names(kind), name) for kind, name in records}
         return await asyncio.to_thread(warnings_of, programme, text, file_name, now.date(), unknown)
 
     async def publish(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -77,6 +79,61 @@ def test_from_a_draft_to_the_tills_and_back(tallypoint: RunningServer, tmp_path:
     assert "compared as a shadow" in said("publish", str(second), "--shadow")
     assert f"Version {second} as a shadow" in said("shadow", str(second))
     assert "counts for nobody" in said("publish", str(first), "--share", "0%")  # other tests' programme is live again
+
+
+ASKING = """\
+  - {id: spring, name: Spring, when: {coupon: {series: [spring-2031]}}, line_discount: {percent: 5}}
+  - {id: sleepers, name: Sleepers, when: {segments: [sleeping-2031]}, line_discount: {percent: 5}}
+  - {id: mine-2031, name: Mine, when: {offer: true}, line_discount: {percent: 5}}
+  - {id: there, name: There, when: {stores: [nowhere-2031]}, line_discount: {percent: 5}}
+  - {id: big, name: Big, when: {store_groups: [giants-2031]}, line_discount: {percent: 95}}
+"""
+
+
+def test_names_that_nothing_knows_are_told_of_at_publishing_and_at_loading(
+    tallypoint: RunningServer, tmp_path: Path
+) -> None:
+    file, offers, members = tmp_path / "programme.yaml", tmp_path / "offers.csv", tmp_path / "members.csv"
+    file.write_text(PROGRAMME + ASKING)
+    members.write_text("phone\n+380671230012\n")
+    offers.write_text("promotion,phone\ncakes,+380671230012\nmine-203,+380671230012\nmine-2031,+380671230012\n")
+    published = run(tallypoint, "publish", str(file), "--yes")
+    assert published.exit_code == 0, published.output
+    for words in (
+        "no coupon of series `spring-2031` was loaded",
+        "nobody is in segment `sleeping-2031`",
+        "nobody was made the offer `mine-2031`",
+        "there is no store `nowhere-2031`",
+        "no store is in group `giants-2031`",
+        "takes 95 % off the price",
+    ):
+        assert words in published.stdout, published.stdout
+
+    def said(group: str, *arguments: str) -> str:
+        done = run(tallypoint, *arguments, group=group)
+        assert done.exit_code == 0, done.output
+        return done.stderr
+
+    said("members", "import", str(members))
+    generate = ("generate", "--count=1", "--series")
+    eventually(lambda: "did you mean `spring-2031`?" in said("coupons", *generate, "sprin-2031"))
+    assert "warning" not in said("coupons", *generate, "spring-2031")
+    load = said("segments", "load", str(members), "--segment=sleepin-2031")
+    assert "no promotion in effect or to come asks for segment `sleepin-2031`; did you mean `sleeping-2031`?" in load
+    assert "warning" not in said("segments", "load", str(members), "--segment=sleeping-2031")
+    load = said("offers", "load", str(offers))
+    assert "promotion `cakes` asks for no offer" in load
+    assert "is called `mine-203`; did you mean `mine-2031`?" in load
+    again = run(tallypoint, "publish", str(file), "--yes").stdout
+    assert ("2031` was loaded" in again, "sleeping" in again, "the offer" in again) == (False, False, False)
+    assert run(tallypoint, "publish", str(_version(published.stdout)), "--share", "0%").exit_code == 0
+
+
+def eventually(check: Callable[[], bool]) -> None:
+    """Wait until the back office has read what was published."""
+    until = time.monotonic() + 20
+    while not check():
+        assert time.monotonic() < until
 
 
 def test_stranded_points_are_told_of_and_have_to_be_named(tallypoint: RunningServer, tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def _back_office(
         adjustments, TransferDesk(pool, rules, BOOKS, ("family",)), Merger(registry, HASHES, BOOKS), pool, clock
     )
     rights = rights_servicer.RightsServicer(
-        CouponDesk(pool, finder, HASHES), AudienceDesk(pool, finder), RightsViewer(pool, finder, BOOKS), clock
+        CouponDesk(pool, finder, HASHES), AudienceDesk(pool, finder), RightsViewer(pool, finder, BOOKS), rules, clock
     )
     profiles = ProfileDesk(registry, HASHES, BOOKS)
     members = member_servicer.MemberServicer(registry, profiles, pool, BOOKS, clock)

@@ -7,7 +7,8 @@ from datetime import date
 import pytest
 
 from server.promotions import Programme, load_programme
-from server.rules.advice import named_skus, warnings_of
+from server.rules.advice import warnings_of
+from server.rules.names import Names, names_in
 
 TODAY = date(2026, 11, 22)
 HEAD = """\
@@ -25,7 +26,7 @@ def warnings(body: str, unknown: tuple[str, ...] = ()) -> list[str]:
     text = HEAD + body
     programme = load_programme(text, "p.yaml")
     assert isinstance(programme, Programme), programme
-    return [str(one) for one in warnings_of(programme, text, "p.yaml", TODAY, unknown)]
+    return [str(one) for one in warnings_of(programme, text, "p.yaml", TODAY, {(Names.SKU, sku) for sku in unknown})]
 
 
 def promotion(fields: str, name: str = "a") -> str:
@@ -90,4 +91,4 @@ def test_goods_that_the_catalogue_does_not_have() -> None:
     assert "the catalogue does not have 2 (" in warning
     programme = load_programme(HEAD + body)
     assert isinstance(programme, Programme)
-    assert named_skus(programme) == {"1", "2", "3"}
+    assert [(one.kind, one.name) for one in names_in(programme)] == [(Names.SKU, sku) for sku in "123"]
