@@ -140,6 +140,8 @@ def _code(value: str) -> Cell:
 
 
 def _article(value: str) -> Cell:
+    if " " in value and stdnum.ean.is_valid(number := value.replace(" ", "")):
+        return Cell(number)
     return Cell(value, CHANGED) if _GROUPED.fullmatch(value) else _code(value)
 
 
