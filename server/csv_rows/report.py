@@ -85,8 +85,9 @@ class Report:
             hint = f"{self._path} has them all" if self._path else "--errors FILE writes them all"
             console.print(f"... and {self.refused - len(self._first):,} more; {hint}", markup=False)
         if self._lines:
-            text = f"{self._table.path}: lines {self._lines[0]:,} to {self._lines[-1]:,} were not loaded"
-            console.print(text, markup=False, soft_wrap=True)
+            first, last = self._lines[0], self._lines[-1]
+            lines = f"line {first:,} was" if first == last else f"lines {first:,} to {last:,} were"
+            console.print(f"{self._table.path}: {lines} not loaded", markup=False, soft_wrap=True)
 
     def _write(self, one: Refusal) -> None:
         if self._file is not None:
