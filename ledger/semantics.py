@@ -70,6 +70,12 @@ FLOOR_REST_SPREAD: Final = Mended(
 CHANGE_IS_NOT_PAID: Final = Mended(
     "change-is-not-paid", 1, Area.PRICES, "cash beyond what is due is change, and counts as paid in no condition"
 )
+NO_VISIT: Final = Mended(
+    "no-visit",
+    1,
+    Area.PRICES,
+    "a receipt on which nothing has a price is no visit, and promotions for all goods give nothing for it",
+)
 SPENDING_AT_THE_FENCE: Final = Mended(
     "spending-at-the-fence",
     1,
@@ -95,6 +101,7 @@ MENDED: Final = (
     CAPS_AS_A_WHOLE,
     FLOOR_REST_SPREAD,
     CHANGE_IS_NOT_PAID,
+    NO_VISIT,
     SPENDING_AT_THE_FENCE,
     REAL_PAYMENT_EARNS,
     WHOLE_RETURNS,

@@ -61,6 +61,12 @@ def _payment(event: journal_pb2.Event) -> Judgement:
 
 
 def _likely(purchase: journal_pb2.Purchase, effects: Effects, programme: Programme) -> Iterator[Mended]:
+    if not (effects.payable_minor or effects.discount_minor):
+        yield semantics.NO_VISIT
+    if _points(purchase.effects) != _computed_points(effects.lines) and any(
+        map(_asks_for_tenders, programme.promotions)
+    ):
+        yield semantics.CHANGE_IS_NOT_PAID
     stored, computed = _discounts(purchase.effects), _computed_discounts(effects.lines)
     differing = {key[1] for key in stored.keys() | computed.keys() if stored[key] != computed[key]}
     for promotion in programme.promotions:
@@ -73,7 +79,7 @@ def _kinds_of(promotion: Promotion, programme: Programme, lines: Iterable[common
     campaigns = {one.id: one.limits for one in programme.campaigns}
     measures = {limit.measure for limit in (*promotion.limits, *campaigns.get(promotion.campaign or "", ()))}
     pieces = [line.quantity_milli for line in lines if not line.weighed]
-    if any(isinstance(leaf, PaidBy) for leaf in leaves_of(promotion.when)):
+    if _asks_for_tenders(promotion):
         yield semantics.CHANGE_IS_NOT_PAID
     if isinstance(promotion.deal, Gift):
         yield semantics.GIFT_OWN_THRESHOLD
@@ -87,6 +93,19 @@ def _kinds_of(promotion: Promotion, programme: Programme, lines: Iterable[common
         yield semantics.LIMITS_BY_UNIT
     elif (promotion.deal or promotion.line_discount) and any(quantity > UNIT_MILLI for quantity in pieces):
         yield semantics.UNITS_APART
+
+
+def _asks_for_tenders(promotion: Promotion) -> bool:
+    return any(isinstance(leaf, PaidBy) for leaf in leaves_of(promotion.when))
+
+
+def _points(lines: Iterable[common_pb2.LineEffects]) -> set[tuple[int, str, int]]:
+    """Return what each promotion grants on each line, as stored."""
+    return {(line.line_number, part.promotion_id, part.points_minor) for line in lines for part in line.accruals}
+
+
+def _computed_points(lines: Iterable[LineEffects]) -> set[tuple[int, str, int]]:
+    return {(line.line_number, part.promotion_id, part.points_minor) for line in lines for part in line.accruals}
 
 
 def _discounts(lines: Iterable[common_pb2.LineEffects]) -> Counter[tuple[int, str]]:

@@ -118,6 +118,22 @@ def test_what_points_paid_is_judged_by_the_settlement() -> None:
     assert [one.kind for one in judged(event, by).kinds] == ["spending-at-the-fence"]
 
 
+def test_points_for_a_tender_may_have_counted_change() -> None:
+    by = rules(ONE_PERCENT + promotions("id: p, name: P, when: {paid_by: {tenders: [cash]}}, points: {fixed: 7}"))
+    event = booked(by, ONE, semantics.FIRST)
+    event.purchase.effects[0].accruals.add(promotion_id="p", base_minor=5000, points_minor=700)
+    assert [one.kind for one in judged(event, by).kinds] == ["change-is-not-paid"]
+
+
+def test_a_receipt_without_prices_was_a_visit_once() -> None:
+    by = rules(promotions("id: p, name: P, draw: {name: car, entries: 1}"))
+    event = booked(by, {"quantity_milli": 1000}, semantics.FIRST)
+    event.purchase.draws.add(promotion_id="p", draw="car", entries=1)
+    assert [one.kind for one in judged(event, by).kinds] == ["no-visit"]
+    event.semantics = semantics.CURRENT
+    assert judged(event, by).kinds == ()
+
+
 def test_as_booked_has_what_the_entry_stores() -> None:
     by = rules(ONE_PERCENT + promotions(CASES["a capped basket"].promotion))
     event = differing(by, ONE)
