@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from google.protobuf.message import Message
 from tallypoint.v1 import reconciliation_pb2 as pb
 
+from server.checkout.clocks import DAYS_AHEAD
 from server.csv_rows import ANYHOW, FileError, Kind, Reading, Row, Table, find_layout
 from server.csv_rows import Column as FileColumn
 from server.edge import check
@@ -24,8 +25,6 @@ from server.errors import Refused
 from server.reconciliation.files import receipt_faults, report_faults
 from server.reconciliation.receipt_numbers import parse
 
-DAYS_AHEAD: Final = timedelta(days=2)
-"""A day is over in the time zones furthest behind when the next one is half over, and stores work past midnight."""
 _MAX_DIGITS: Final = 15
 _NUMBER: Final = re.compile(r"(?P<whole>\d+)(?:[.,](?P<part>\d+))?")
 _KINDS: Final[Mapping[str, pb.RegisterReceiptKind]] = {
@@ -167,7 +166,7 @@ class RegisterFile(NamedTuple):
             if row.faults and not row.meant:
                 yield [RowFault(row.line, fault.column, fault.text) for fault in row.faults]
                 continue
-            message, faults = self._read(row, decimals, str(today + DAYS_AHEAD))
+            message, faults = self._read(row, decimals, str(today + timedelta(days=DAYS_AHEAD)))
             if self.has_reports and not faults:
                 place = tuple(row.text(name) for name in _PLACE)
                 if place in places:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import reconciliation_pb2 as pb
 
+from server.checkout.clocks import DAYS_AHEAD, FIRST_BUSINESS_DATE
 from server.edge import no_day
 from server.errors import Refused
 from server.reconciliation.model import Amounts, ReceiptKind, RegisterReceipt, TerminalDay, ZReport
@@ -186,6 +187,14 @@ def _day_faults(text: str) -> Iterator[Fault]:
         yield "business_date", no_day(text, optional=False)
 
 
+def _far_off(text: str, today: date) -> Iterator[Fault]:
+    """Yield why a day cannot be that of a report: it would stand for another one, which then seemed to have none."""
+    if text < FIRST_BUSINESS_DATE:
+        yield "business_date", f"is {text}, before {FIRST_BUSINESS_DATE}"
+    elif text > (today + timedelta(days=DAYS_AHEAD)).isoformat():
+        yield "business_date", f"is {text}, more than {DAYS_AHEAD} days ahead of today, {today}"
+
+
 # --- loading -----------------------------------------------------------------------------------------------
 
 
@@ -198,7 +207,7 @@ async def load_reports(
         Refused: INVALID_REQUEST, naming the line: a report contradicts itself, stands twice in its file, or names a
             store that there is not; or the file is being loaded in another number of parts.
     """
-    await _check_rows(conn, "reports", reports, report_faults)
+    await _check_rows(conn, "reports", reports, report_faults, now)
     file_id = _file_id(file)
     if (known := await _begin(conn, file, Content.Z_REPORTS, by, now)) is not None:
         return known
@@ -224,7 +233,7 @@ async def load_receipts(
     conn: Connection, file: pb.SourceFile, receipts: Sequence[pb.RegisterReceipt], by: str, now: datetime
 ) -> Loaded:
     """Store a part of a file of single receipts, inside the caller's transaction; Refused as `load_reports`."""
-    await _check_rows(conn, "receipts", receipts, receipt_faults)
+    await _check_rows(conn, "receipts", receipts, receipt_faults, now)
     file_id = _file_id(file)
     if (known := await _begin(conn, file, Content.RECEIPTS, by, now)) is not None:
         return known
@@ -276,8 +285,12 @@ async def _end(conn: Connection, file: pb.SourceFile, rows: int, now: datetime) 
     return await conn.fetchval(COMPLETE_FILE, _file_id(file), now) is not None
 
 
-async def _check_rows(conn: Connection, name: str, rows: Sequence[Any], faults_of: Any) -> None:  # noqa: ANN401 - rows of two types
-    faults = [(index, row.line, *fault) for index, row in enumerate(rows) for fault in faults_of(row)]
+async def _check_rows(conn: Connection, name: str, rows: Sequence[Any], faults_of: Any, now: datetime) -> None:  # noqa: ANN401 - rows of two types
+    faults = [
+        (index, row.line, *fault)
+        for index, row in enumerate(rows)
+        for fault in (*faults_of(row), *_far_off(row.business_date, now.date()))
+    ]
     if not faults:
         stores = {row.store_id for row in rows}
         known = {record["store_id"] for record in await conn.fetch(KNOWN_STORES, list(stores))}

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final
@@ -46,6 +47,8 @@ def main(
         with progress("fuzz", calls, "calls", console) as advance:
             report = asyncio.run(run_campaign(server, seed, calls, advance))
         tell(report, time.monotonic() - began)
+        said = Counter(f"{event.get('level')} {event.get('event')}" for event in list(server.log))
+        console.print("the service said: " + ", ".join(f"{what} {count:,}" for what, count in said.most_common(12)))
         problems = asyncio.run(problems_of(server))
     for problem in problems:
         console.print(f"PROBLEM {problem}", markup=False)
