@@ -41,7 +41,7 @@ from server.backoffice.finance_messages import (
 from server.backoffice.finance_reports import ReportDesk
 from server.clock import Clock, utc_now
 from server.database import connection, transaction
-from server.edge import Caller, Role, read_day
+from server.edge import Caller, Role, invalid_request, read_day
 from server.errors import Refused
 from server.finance.general_ledger import Terms
 from server.finance.open_matters import Matter, OpenMatter, read_open_matters
@@ -146,7 +146,7 @@ class FinanceServicer:
             value = await record_point_value(
                 conn,
                 programme.unit.number,
-                from_month=date.fromisoformat(f"{request.from_month}-01"),
+                from_month=_first_day_of_month(request.from_month, "from_month"),
                 value_money_minor=request.value_money_minor,
                 value_points_minor=request.value_points_minor,
                 breakage_ppm=request.breakage_ppm,
@@ -240,6 +240,14 @@ class FinanceServicer:
 def _last_day(request: finance_pb2.CloseBooksRequest | finance_pb2.CheckCloseRequest) -> date:
     day = read_day(request.day, "day")
     return last_day_of_month(day) if request.period == MONTH else day
+
+
+def _first_day_of_month(month: str, field: str) -> date:
+    """Return the first day of a month in its form; Refused INVALID_REQUEST for that of a year 0."""
+    try:
+        return date.fromisoformat(f"{month}-01")
+    except ValueError:
+        raise invalid_request([(field, f"is {month}, which is no month of the calendar, such as 2026-05")]) from None
 
 
 @contextmanager

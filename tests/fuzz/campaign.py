@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -39,6 +39,8 @@ IN_A_STREAM: Final = 400
 UNDER_WAY: Final = 16
 TIMEOUT_SECONDS: Final = 60
 SHARE_ON_STREAMS: Final = 0.6
+REPEATED: Final = 300
+ATTEMPTS: Final = 5
 WEIGHTS: Final = {
     "Reconcile": 0.1,
     "PublishProgramme": 0.1,
@@ -59,8 +61,6 @@ WEIGHTS: Final = {
     "CommitBatch": 2,
 }
 """How often a method is called, where not once: those that take long, or take away what others need, less."""
-_IN_TIME: Final = "could not be reached in time"
-"""A busy machine may keep the books longer than a call waits: that is no mistake."""
 _ERROR: Final = re.compile(r"('error_type'.*?\])")
 _INCIDENT: Final = re.compile(r"incident ([0-9a-f]+)")
 _OFFICE: Final = (
@@ -128,6 +128,7 @@ class Campaign:
         self._weights = [method.weight for method in METHODS]
         self._left = calls
         self.report = Report(seed)
+        self._unavailable: list[tuple[str, bytes]] = []
         self._advance: Callable[[int], None] = lambda _: None
 
     async def run(self, advance: Callable[[int], None]) -> Report:
@@ -141,7 +142,30 @@ class Campaign:
             lanes = [self._stream_lane(pos) for _ in range(streaming)]
             lanes += [self._unary_lane(pos, office) for _ in range(LANES - streaming)]
             await asyncio.gather(*lanes)
+            await self._repeat(pos, office)
         return self.report
+
+    async def _repeat(self, pos: grpc.aio.Channel, office: grpc.aio.Channel) -> None:
+        """Make calls again that found the database away: a busy machine may be, and a mistake is away for ever."""
+        by_name = {method.name: method for method in METHODS}
+        for name, raw in self._dice.sample(self._unavailable, min(REPEATED, len(self._unavailable))):
+            method, request = _unary(by_name, name, raw)
+            call: Any = (pos if method.on_pos else office).unary_unary(method.path)
+            key = self._key(method)
+            for attempt in range(ATTEMPTS):
+                try:
+                    await call(request, metadata=key, timeout=TIMEOUT_SECONDS)
+                except grpc.aio.AioRpcError as error:
+                    if error.code() == grpc.StatusCode.UNAVAILABLE and attempt + 1 < ATTEMPTS:
+                        await asyncio.sleep(1)
+                        continue
+                    if error.code() in FAULTS:
+                        self._fault(name, error.code(), error.details() or "", raw)
+                break
+
+    def _key(self, method: Method) -> tuple[tuple[str, str], ...]:
+        role = self._dice.choice(method.keys)
+        return self._terminal if method.on_pos else (("authorization", f"Bearer {self._server.keys[role]}"),)
 
     def _take(self) -> bool:
         self._left -= 1
@@ -154,10 +178,8 @@ class Campaign:
             method = self._dice.choices(METHODS, self._weights)[0]
             raw = self._generator.raw(method.request)
             call: Any = (pos if method.on_pos else office).unary_unary(method.path)
-            role = self._dice.choice(method.keys)
-            key = self._terminal if method.on_pos else (("authorization", f"Bearer {self._server.keys[role]}"),)
             try:
-                answer = await call(raw, metadata=key, timeout=TIMEOUT_SECONDS)
+                answer = await call(raw, metadata=self._key(method), timeout=TIMEOUT_SECONDS)
             except grpc.aio.AioRpcError as error:
                 self._judge(method.name, error.code(), error.details() or "", raw)
             else:
@@ -206,6 +228,8 @@ class Campaign:
             code = _CODES[refusal.code]
             if method == "Session":
                 self._judge(method, code, refusal.message, raw)
+            elif code == grpc.StatusCode.UNAVAILABLE:
+                self._unavailable.append((method, raw))
             elif code in FAULTS:
                 self._fault(f"{method} item", code, refusal.message, raw)
         if not refusals:
@@ -216,7 +240,9 @@ class Campaign:
     def _judge(self, method: str, code: grpc.StatusCode, text: str, raw: bytes) -> None:
         self.report.count(method, code.name)
         self._advance(1)
-        if code in FAULTS and not (code == grpc.StatusCode.UNAVAILABLE and _IN_TIME in text):
+        if code == grpc.StatusCode.UNAVAILABLE:
+            self._unavailable.append((method, raw))
+        elif code in FAULTS:
             self._fault(method, code, text, raw)
 
     def _fault(self, method: str, code: grpc.StatusCode, text: str, raw: bytes) -> None:
@@ -260,6 +286,15 @@ def _methods() -> Iterator[Method]:
 
 
 METHODS: Final = list(_methods())
+
+
+def _unary(by_name: Mapping[str, Method], name: str, raw: bytes) -> tuple[Method, bytes]:
+    """Return the method and the request of a call, also of one on a stream."""
+    if name != "Session":
+        return by_name[name], raw
+    request = checkout_pb2.SessionRequest.FromString(raw)
+    call = request.WhichOneof("call") or "identify"
+    return by_name[call.capitalize()], getattr(request, call).SerializeToString()
 
 
 def _refusals(answer: Message) -> Iterator[common_pb2.Refusal]:

@@ -256,6 +256,10 @@ async def test_file_counts_when_all_its_parts_are_there(office: Office) -> None:
             id="day",
         ),
         pytest.param(
+            [z(0, business_date="2099-01-05", line=4)], "reports[0].business_date", "line 4: is 2099-01-05", id="ahead"
+        ),
+        pytest.param([z(0, business_date="0001-01-01")], "reports[0].business_date", "before 2000", id="empty date"),
+        pytest.param(
             [z(1, 1, 5, void_numbers=[pb.ReceiptNumbers(first=5, last=6)])],
             "reports[0].void_numbers",
             "must be within 1 to 5",

@@ -195,6 +195,24 @@ def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: tuple[str, ...]
     assert (done.exit_code, words in " ".join(done.stderr.split())) == (code, True), done.output
 
 
+@pytest.mark.parametrize(
+    ("known", "instead", "words"),
+    [
+        pytest.param("1990-05-17", "0001-01-01", "member.birthday: lies before 1905-01-01", id="empty date"),
+        pytest.param("1990-05-17", "2026-03-13", "member.birthday: lies in the future", id="born later"),
+        pytest.param("sku: cake", 'sku: "cake\\0"', "receipt.lines[0].sku: has the character NUL", id="NUL"),
+    ],
+)
+def test_a_receipt_that_the_service_would_refuse_is_not_tried(
+    tmp_path: Path, known: str, instead: str, words: str
+) -> None:
+    draft, receipt = tmp_path / "draft.yaml", tmp_path / "receipt.yaml"
+    draft.write_text(DRAFT)
+    receipt.write_text(RECEIPT.replace(known, instead))
+    done = run(None, "preview", str(draft), "--receipt", str(receipt))
+    assert (done.exit_code, words in " ".join(done.stderr.split())) == (2, True), done.output
+
+
 def test_a_draft_is_tried_on_a_receipt_without_a_server(tmp_path: Path) -> None:
     draft, receipt = tmp_path / "draft.yaml", tmp_path / "receipt.yaml"
     draft.write_text(DRAFT)

@@ -10,7 +10,7 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
-from server.backoffice import explanations, ledger_servicer, reconciliation_servicer
+from server.backoffice import explanations, finance_servicer, ledger_servicer, reconciliation_servicer
 from server.backoffice.finance_messages import query_of
 from server.checkout.submitting import receipt_key_bytes
 from server.edge import read_day, read_optional_day
@@ -50,6 +50,11 @@ PROGRAMME: Final[Any] = None
             lambda: explanations._keys(KEY), {"receipt_key.business_date": NO_DAY}, id="receipt to be explained"
         ),
         pytest.param(lambda: query_of(QUERY, PROGRAMME), {"query.from_day": OR_EMPTY}, id="report of a period"),
+        pytest.param(
+            lambda: finance_servicer._first_day_of_month("0000-01", "from_month"),
+            {"from_month": "is 0000-01, which is no month of the calendar, such as 2026-05"},
+            id="month of no year",
+        ),
         pytest.param(
             lambda: reconciliation_servicer._place("2026-02-30/3f9a04c1d2e5b678"),
             {"page_token": "is not the next_page_token of the answer before, unchanged"},
