@@ -68,8 +68,8 @@ class PointBooks(Protocol):
     def unit_named(self, code: str) -> Unit:
         """Return a unit by its code."""
 
-    def partner_account(self, code: str) -> int:
-        """Return a partner's settlement account."""
+    def partner_account(self, code: str, own: int) -> int:
+        """Return a partner's settlement account; ``own`` for one that the programme does not know."""
 
 
 def decimal_text(points_minor: int, precision: int) -> str:
@@ -234,7 +234,7 @@ def grants_of(lots: Iterable[LotGrant], zone: ZoneInfo, books: PointBooks | None
             None if lot.active_from is None else _midnight(lot.active_from, zone),
             None if lot.expires_on is None else end_of_day(lot.expires_on, zone),
             unit=books.unit_named(lot.unit) if books and lot.unit else None,
-            account=books.partner_account(lot.partner) if books and lot.partner else ISSUED,
+            account=books.partner_account(lot.partner, ISSUED) if books and lot.partner else ISSUED,
         )
         for lot in lots
         if lot.points_minor > 0

@@ -104,9 +104,14 @@ class RulesBook:
         """Return a point unit by its code in balances and settlements."""
         return self._units[code]
 
-    def partner_account(self, code: str) -> int:
-        """Return the settlement account of a coalition partner of the programme."""
-        return partner_account(self._partners[code])
+    def partner_account(self, code: str, own: int) -> int:
+        """Return the settlement account of a coalition partner.
+
+        One that no version of the programme has named yet, as a store may have a mistyped one, has none: then ``own``,
+        the programme's account for the same.
+        """
+        number = self._partners.get(code)
+        return own if number is None else partner_account(number)
 
     def at(self, event_at: datetime, *, store_id: str = "", shopper: str = "") -> Rules | None:
         """Return the rules for a receipt of this (aware) time, or None before the first version is in effect.

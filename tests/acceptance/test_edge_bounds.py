@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
-from tallypoint.v1 import checkout_pb2, common_pb2
+from tallypoint.v1 import checkout_pb2, common_pb2, store_pb2, store_pb2_grpc
 
-from tests.support.till import Till, card, new_card
+from tests.support.server_process import RunningServer
+from tests.support.till import Till, card, new_card, open_till, set_up_store, until_all_have_read_it
 
 Spoil = Callable[[common_pb2.Receipt], object]
 
@@ -150,3 +152,20 @@ async def test_what_nobody_sees_in_the_middle_finds_the_same_member(till: Till) 
         shown = card(number[:4] + unseen + number[4:])
         seen = await till.pos.Identify(checkout_pb2.IdentifyRequest(identifier=shown), metadata=till.auth)
         assert seen.member.member_id == member.member_id, repr(unseen)
+
+
+async def test_a_store_of_a_partner_that_no_programme_names_sells_on(tallypoint: RunningServer) -> None:
+    """A mistyped partner costs nobody a receipt: points do not pay there, and nothing else is different."""
+    store_id = f"s{uuid.uuid4().hex[:8]}"
+    key = await set_up_store(tallypoint, store_id)
+    async with grpc.aio.insecure_channel(tallypoint.backoffice_address) as office:
+        store = store_pb2.Store(store_id=store_id, name=store_id, time_zone="Europe/Kyiv", partner="feul")
+        admin = (("authorization", f"Bearer {tallypoint.keys['admin']}"),)
+        await store_pb2_grpc.StoreServiceStub(office).PutStore(store_pb2.PutStoreRequest(store=store), metadata=admin)
+    await until_all_have_read_it(tallypoint)
+    async with open_till(tallypoint, store_id, key) as till:
+        member = await till.enrol()
+        shopper = card(member.cards[0].card_number)
+        booked = await till.commit(till.commit_request([("milk", 1000)], shopper, spend=10))
+        assert booked.member_id == member.member_id
+        assert booked.settlement.spent_points_minor == 0

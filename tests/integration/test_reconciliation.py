@@ -335,6 +335,7 @@ async def test_single_receipts_name_what_totals_count(office: Office) -> None:
 
 async def test_list_is_filtered_and_paged(office: Office) -> None:
     days = [f"2026-01-{day:02}" for day in range(5, 10)]
+    office.history.at(days[-1])
     reports = [z(1, 1, 1, business_date=day, store_id=store) for day in days for store in ("S1", "S2")]
     await office.load(*reports)
     run = await office.run(days[0], days[-1])

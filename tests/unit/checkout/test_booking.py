@@ -67,7 +67,7 @@ class Books:
     def unit_named(self, code: str) -> Unit:
         return Unit(2, code, 0)
 
-    def partner_account(self, code: str) -> int:
+    def partner_account(self, code: str, own: int) -> int:
         return 1000 + len(code)
 
 
