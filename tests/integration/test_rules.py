@@ -295,7 +295,8 @@ async def test_further_units_and_partners_get_their_numbers_in_the_books(chain: 
     units = [chain.rules.unit_named(code) for code in ("bonus", "gift", "deposit")]
     assert [(unit.code, unit.precision) for unit in units] == [("bonus", 2), ("gift", 0), ("deposit", 2)]
     assert len({unit.number for unit in units}) == 3
-    assert chain.rules.partner_account("fuel") == 1001
+    assert chain.rules.partner_account("fuel", own=11) == 1001
+    assert chain.rules.partner_account("nobody", own=11) == 11
     finer = SHOWCASE.replace(
         "unit: gift, name: Gift points, precision: 0", "unit: gift, name: Gift points, precision: 1"
     )
