@@ -301,7 +301,13 @@ def test_old_versions_keep_their_defaults_and_a_file_published_today_has_new_one
 
 
 MENDED = {
+    "one unit of five": {"limits-by-unit"},
+    "third free and a card price": {"units-apart"},
+    "two deals": {"units-apart"},
+    "own threshold": {"gift-own-threshold"},
+    "capped basket": {"caps-as-a-whole"},
     "floor cuts an amount": set(),  # its version keeps the default of its time
+    "part of a piece": {"parts-of-a-piece", "units-apart"},
     "asks more than there is": {"real-payment-earns"},
     "overspent": {"spending-at-the-fence"},
     "cheese": set(),
