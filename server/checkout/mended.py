@@ -38,21 +38,30 @@ def judged(event: journal_pb2.Event, rules: Rules) -> Judgement:
     since = semantics.mended_since(event.semantics, Area.PRICES, Area.POINTS)
     if not since:
         return Judgement(difference)
-    paid, likely = _payment(event), set(_likely(event.purchase, effects, rules.programme)) if difference else set()
+    paid, likely = (
+        _payment(event, effects),
+        set(_likely(event.purchase, effects, rules.programme)) if difference else set(),
+    )
     kinds = tuple(kind for kind in since if kind in likely)
     if difference and not kinds and not paid.kinds:
         kinds = since
     return Judgement(difference or paid.difference, (*kinds, *paid.kinds))
 
 
-def _payment(event: journal_pb2.Event) -> Judgement:
-    """Say whether points paid something else than the entry's lines say, or more than its goods allowed."""
-    told_minor = sum(line.points_money_minor for line in event.purchase.effects)
-    paid_minor, over_minor = points_money_of(event.settlement), overspent_minor(event)
+def _payment(event: journal_pb2.Event, effects: Effects) -> Judgement:
+    """Say whether points paid something else than the entry's lines say, or more than its goods and rules allowed."""
+    purchase, settlement = event.purchase, event.settlement
+    told_minor = sum(line.points_money_minor for line in purchase.effects)
+    paid_minor, over_minor = points_money_of(settlement), overspent_minor(event)
     if over_minor:
         difference = (
             f"points paid {paid_minor} where the goods allowed {paid_minor - over_minor} (minor units of money)"
         )
+        return Judgement(difference, (semantics.SPENDING_AT_THE_FENCE,))
+    most, spent = effects.max_spend_points_minor, settlement.spent_points_minor
+    # What a hold has promised by another version is not judged by this one.
+    if spent > most and purchase.quoted_programme_version in {0, purchase.programme_version}:
+        difference = f"{spent} points were spent where the programme allowed {most} (minor units of points)"
         return Judgement(difference, (semantics.SPENDING_AT_THE_FENCE,))
     if paid_minor < told_minor:
         difference = f"points paid {paid_minor}, and it earns as if they had paid {told_minor} (minor units of money)"

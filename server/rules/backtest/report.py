@@ -79,7 +79,8 @@ def summary_lines(tally: Tally, seconds: float) -> list[str]:
         f"Affected: {tally.affected:,} receipts ({share}), {whom}.",
     ]
     lines += [
-        f"Mended since: {number:,} receipts were booked otherwise than today ({kinds}); they count as booked."
+        f"Mended since: {number:,} {'receipt counts' if number == 1 else 'receipts count'} as booked, otherwise than "
+        f"today ({kinds})."
         for kinds, number in sorted(tally.mended.items())
     ]
     lines += [f"Left out: {number:,} receipts: {why}." for why, number in sorted(tally.left_out.items())]
