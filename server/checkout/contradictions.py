@@ -87,7 +87,7 @@ def of_commit(
     if request.receipt.tenders:
         due = due_of(request, sale)
         told += of_tenders(request.receipt.tenders, due, sale.rules.programme)
-    told += _far_dates(request.receipt_key.business_date, sale.facts.local_at)
+    told += far_dates(request.receipt_key.business_date, sale.facts.local_at)
     if not is_member and (request.spend_points_minor or request.spend_units or request.deposits):
         told.append(_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
     return told
@@ -148,7 +148,8 @@ def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, terms: Progra
         yield TENDERS_OVER, f"{tendered} is tendered without cash for {text_of(due.at_most_minor)}. Check the payment."
 
 
-def _far_dates(business_date: str, local_at: datetime) -> list[common_pb2.Notice]:
+def far_dates(business_date: str, local_at: datetime) -> list[common_pb2.Notice]:
+    """Return the notice about a business date far from the register's clock, which is given in the store's zone."""
     try:
         day = date.fromisoformat(business_date)
     except ValueError:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.accounts import is_taking
 from ledger.model import AVAILABLE, EXPIRED
-from server.checkout.convert import decimal_text
+from server.checkout.contradictions import far_dates
+from server.checkout.convert import decimal_text, moment_of
 
 MONEY_DECIMALS: Final = 2
 """Money is shown with the decimals of a currency that has a hundredth."""
@@ -23,6 +25,9 @@ def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
         money = decimal_text(goods.kept_back_money_minor, MONEY_DECIMALS)
         text = f"{money} is kept back: points that came with these goods are spent and cannot come back."
         yield _notice("MONEY_KEPT_BACK", text)
+    if event.semantics:  # returns of earlier releases were not told
+        local_at = moment_of(goods.event_at).astimezone(ZoneInfo(goods.time_zone))
+        yield from far_dates(goods.receipt_key.business_date, local_at)
 
 
 def _notice(code: str, text: str) -> common_pb2.Notice:

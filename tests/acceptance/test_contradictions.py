@@ -45,6 +45,19 @@ async def test_a_week_between_clock_and_business_date_is_told(till: Till) -> Non
     assert [notice.code for notice in (await till.commit(request)).notices] == ["BUSINESS_DATE_FAR"]
 
 
+async def test_a_return_tells_of_its_business_date_too(till: Till) -> None:
+    bought = till.commit_request([("bread", 100)])
+    await till.commit(bought)
+    near = till.return_request(bought.receipt_key)
+    near.receipt_key.business_date = "2026-03-14"
+    assert [notice.code for notice in (await till.give_back(near)).notices] == []
+    other = till.commit_request([("bread", 100)])
+    await till.commit(other)
+    far = till.return_request(other.receipt_key)
+    far.receipt_key.business_date = "2026-03-07"
+    assert [notice.code for notice in (await till.give_back(far)).notices] == ["BUSINESS_DATE_FAR"]
+
+
 async def test_a_coupon_presented_twice_is_told_and_has_one_outcome(till: Till) -> None:
     request = till.commit_request([("bread", 10_000)])
     request.coupon_codes.extend(["no-such-coupon", "NO-SUCH-coupon "])
