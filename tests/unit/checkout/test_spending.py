@@ -26,10 +26,9 @@ line = st.tuples(amounts, amounts).map(lambda pair: (max(pair), min(pair)))
 
 @given(points=st.integers(0, 200), room=st.integers(0, 300), rate=st.fractions(Fraction(1, 20), 20, max_denominator=20))
 def test_the_fewest_points_that_pay_what_can_be_paid(points: int, room: int, rate: Fraction) -> None:
-    """Compared with trying every number of points."""
-    pays = [int(each * rate) for each in range(points + 1)]
-    most = max(money for money in pays if money <= room)
-    assert units_that_pay(points, rate, room) == (pays.index(most), most)
+    """Compared with trying every number of points whose worth has room."""
+    pays = [int(each * rate) for each in range(points + 1) if each * rate <= room]
+    assert units_that_pay(points, rate, room) == (pays.index(max(pays)), max(pays))
 
 
 @given(
