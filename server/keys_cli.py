@@ -7,6 +7,7 @@ service's secret, and so has more already than any key gives.
 from __future__ import annotations
 
 import asyncio
+import difflib
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Annotated, Final, TypeVar
@@ -14,7 +15,7 @@ from typing import Annotated, Final, TypeVar
 import typer
 
 from server.clock import utc_now
-from server.command import DataDir, Embedded, load_settings, readable_errors
+from server.command import DataDir, Embedded, Yes, confirm, fail, load_settings, readable_errors
 from server.development import with_development_secret
 from server.edge import Role
 from server.opening import open_hashes
@@ -57,9 +58,15 @@ def issue(
 
 
 @app.command()
-def revoke(name: Name, data_dir: DataDir = None, embedded: Embedded = None) -> None:
-    """Take all keys of a caller away. They stop working within a second."""
+def revoke(name: Name, yes: Yes = False, data_dir: DataDir = None, embedded: Embedded = None) -> None:
+    """Take all keys of a caller away. They stop working within a second; the command asks first."""
     settings = load_settings(data_dir=data_dir, embedded=embedded)
+    keys = _with_registry(settings, lambda registry: registry.count_backoffice_keys())
+    if name not in keys:
+        near = difflib.get_close_matches(name, keys, n=1)
+        raise fail(f"nobody called {name} has a key" + (f"; did you mean {near[0]}?" if near else ""))
+    what = "the key" if keys[name] == 1 else f"all {keys[name]} keys"
+    confirm(f"Take {what} of {name} away, so that nothing with it can call any more?", yes=yes)
     _with_registry(settings, lambda registry: registry.revoke_backoffice_keys(name, utc_now()))
     typer.echo(f"{name} has no key now.")
 

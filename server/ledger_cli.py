@@ -32,7 +32,7 @@ from ledger.seal import (
 from ledger.verify import BookReport, Problem, record_checkpoints, verify_since
 from ledger.verify import verify as verify_books
 from server.clock import utc_now
-from server.command import DataDir, Embedded, fail, load_settings, readable_errors
+from server.command import DataDir, Embedded, Yes, confirm, fail, load_settings, readable_errors
 from server.progress import progress
 from server.seals import keep_seal, not_kept, read_crm_seals, read_seal_file
 from server.settings import Settings
@@ -268,8 +268,12 @@ async def _seal(ledger_dsn: str, crm_dsn: str | None, key: Path, output: Path, p
 
 
 @app.command()
-def rebuild(dsn: DsnOption = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
-    """Write balances, lots, totals and keys anew from the journal. Each book waits while its own caches are written."""
+def rebuild(dsn: DsnOption = None, yes: Yes = False, data_dir: DataDir = None, embedded: Embedded = None) -> None:
+    """Write balances, lots, totals and keys anew from the journal. Each book waits while its own caches are written.
+
+    Tills wait with it, so the command asks first.
+    """
+    confirm("Write the caches of all books anew? Each book waits meanwhile, and the tills with it.", yes=yes)
     try:
         entries = _with_ledger(_settings(dsn, data_dir, embedded), "tallypoint_owner", _rebuild)
     except JournalError as error:

@@ -56,6 +56,14 @@ PUT_TERMINAL: Final = "INSERT INTO server.terminal (store_id, terminal_id) VALUE
 # Whether there is a terminal.
 HAS_TERMINAL: Final = "SELECT 1 FROM server.terminal WHERE store_id = $1 AND terminal_id = $2"
 
+# Whether a terminal has a key that works.
+HAS_KEY: Final = "SELECT 1 FROM server.api_key WHERE store_id = $1 AND terminal_id = $2 AND revoked_at IS NULL LIMIT 1"
+
+# Names of back-office callers with how many keys each has.
+COUNT_KEYS: Final = """
+SELECT name, count(*) FROM server.api_key WHERE store_id IS NULL AND revoked_at IS NULL GROUP BY name
+"""
+
 # Take away the key of a terminal.
 REVOKE_TERMINAL_KEY: Final = """
 UPDATE server.api_key SET revoked_at = $3 WHERE store_id = $1 AND terminal_id = $2 AND revoked_at IS NULL
@@ -125,17 +133,25 @@ class StoreRegistry:
         async with connection(self._pool) as conn:
             return await read_stores(conn)
 
-    async def issue_terminal_key(self, store_id: str, terminal_id: str, now: datetime) -> str:
+    async def issue_terminal_key(
+        self, store_id: str, terminal_id: str, now: datetime, *, only_without_key: bool = False
+    ) -> str:
         """Return a new key of a terminal, which is made if it is new; its key before stops working.
 
         Raises:
-            Refused: NOT_FOUND if there is no such store.
+            Refused: NOT_FOUND if there is no such store; ALREADY_EXISTS, if ``only_without_key``, for one with a key.
         """
         key = new_key()
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
             if not await conn.fetchval(HAS_STORE, store_id):
                 raise _no_store(store_id)
+            if only_without_key and await conn.fetchval(HAS_KEY, store_id, terminal_id):
+                raise Refused(
+                    api.REFUSAL_REASON_ALREADY_EXISTS,
+                    f"terminal {terminal_id} of store {store_id} has a key, which would stop working",
+                    violations=[("terminal_id", "has a key that works")],
+                )
             await conn.execute(PUT_TERMINAL, store_id, terminal_id)
             await conn.execute(REVOKE_TERMINAL_KEY, store_id, terminal_id, now)
             name = f"{store_id}/{terminal_id}"
@@ -161,6 +177,11 @@ class StoreRegistry:
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
             await conn.execute(PUT_KEY, self._hash(key), role.value, name, None, None, now)
+
+    async def count_backoffice_keys(self) -> dict[str, int]:
+        """Return how many keys each back-office caller has."""
+        async with connection(self._pool) as conn:
+            return {name: count for name, count in await conn.fetch(COUNT_KEYS)}
 
     async def revoke_backoffice_keys(self, name: str, now: datetime) -> None:
         """Take all keys of a back-office caller away."""

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import grpc
 import typer
 from rich.console import Console
 from rich.table import Table
 from tallypoint.v1 import store_pb2, store_pb2_grpc
 
-from server.backoffice.client import Address, BackOfficeClient, Key, TlsCa, back_office
-from server.command import load_settings
+from server.backoffice.client import Address, BackOfficeClient, CallFailed, Key, TlsCa, back_office
+from server.command import Yes, confirm, fail, load_settings
 
 app = typer.Typer(no_args_is_help=True, help="Stores and terminals.")
 
@@ -60,11 +61,22 @@ def issue_key(
     key: Key = None,
     tls_ca: TlsCa = None,
     data_dir: DataDir = None,
+    yes: Yes = False,
 ) -> None:
-    """Give a terminal a new key, print it once; the terminal's key before stops working within a second."""
-    request = store_pb2.IssueTerminalKeyRequest(store_id=store_id, terminal_id=terminal_id)
+    """Give a terminal a new key, print it once; the terminal's key before stops working within a second.
+
+    If it has one, the command asks first: a till may be using it.
+    """
+    request = store_pb2.IssueTerminalKeyRequest(store_id=store_id, terminal_id=terminal_id, only_without_key=not yes)
     with _stores(data_dir, address, key, tls_ca) as (client, stub):
-        response = client.call(stub.IssueTerminalKey, request)
+        try:
+            response = client.attempt(stub.IssueTerminalKey, request)
+        except CallFailed as failure:
+            if failure.code is not grpc.StatusCode.ALREADY_EXISTS:
+                raise fail(str(failure)) from None
+            confirm(f"{failure.message}. Give it a new one?", yes=yes)
+            request.only_without_key = False
+            response = client.call(stub.IssueTerminalKey, request)
     typer.echo(f"The key of terminal {terminal_id} of store {store_id}; it cannot be shown again:", err=True)
     typer.echo(response.key)
 
@@ -77,8 +89,10 @@ def revoke_key(
     key: Key = None,
     tls_ca: TlsCa = None,
     data_dir: DataDir = None,
+    yes: Yes = False,
 ) -> None:
-    """Take a terminal's key away; it stops working within a second."""
+    """Take a terminal's key away; it stops working within a second. The command asks first."""
+    confirm(f"Take the key of terminal {terminal_id} of store {store_id} away, so that it stops working?", yes=yes)
     request = store_pb2.RevokeTerminalKeyRequest(store_id=store_id, terminal_id=terminal_id)
     with _stores(data_dir, address, key, tls_ca) as (client, stub):
         client.call(stub.RevokeTerminalKey, request)

@@ -20,6 +20,7 @@ from benchmarks.replay.people import CardShape
 from benchmarks.replay.report import show
 from benchmarks.replay.run import PROGRAMME, Options, replay
 from benchmarks.replay.seed import SeedFailed
+from server.command import Yes, confirm
 
 DEMO_MONTH: Final = "2017-03"
 DATA_DIR: Final = Path(".data")
@@ -63,6 +64,7 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
     ] = False,
     card_scheme: Annotated[str, typer.Option(help="Cards to make: check and digits, colon, prefix.")] = "ean13:2",
     prove: Annotated[bool, typer.Option(help="Compare data set, ledger and CRM afterwards.")] = True,
+    yes: Yes = False,
 ) -> None:
     """Replay a real grocer's receipts through the API and prove what came of them.
 
@@ -71,6 +73,12 @@ def replay_command(  # noqa: PLR0913, PLR0917 - one parameter is one option of t
     """
     with _readable_errors():
         server = _server(pos, backoffice, admin_key, data_dir)
+        if pos is not None:
+            confirm(
+                f"Publish {programme.name} on the server at {backoffice}, and book receipts of made-up members in its "
+                "ledger, for good?",
+                yes=yes,
+            )
         options = Options(
             month=None if whole_year else month,
             limit=limit,

@@ -58,7 +58,9 @@ class StoreServicer:
         self, request: store_pb2.IssueTerminalKeyRequest, caller: Caller
     ) -> store_pb2.IssueTerminalKeyResponse:
         """Give a terminal a new key."""
-        key = await self._stores.issue_terminal_key(request.store_id, request.terminal_id, self._clock())
+        key = await self._stores.issue_terminal_key(
+            request.store_id, request.terminal_id, self._clock(), only_without_key=request.only_without_key
+        )
         return store_pb2.IssueTerminalKeyResponse(key=key)
 
     async def revoke_terminal_key(

@@ -11,7 +11,7 @@ from ledger.books import read_units
 from ledger.finance.proof import verify_closes, verify_summary
 from ledger.finance.summary import rebuild_summary
 from ledger.journal import read_heads
-from server.command import DataDir, Embedded, load_settings
+from server.command import DataDir, Embedded, Yes, confirm, load_settings
 from server.finance.desk import READER, connected, on_ledger
 from server.progress import progress
 
@@ -45,8 +45,12 @@ def verify_command(dsn: Dsn = None, data_dir: DataDir = None, embedded: Embedded
 
 
 @app.command("rebuild")
-def rebuild_command(dsn: Dsn = None, data_dir: DataDir = None, embedded: Embedded = None) -> None:
-    """Write the summaries anew from the journal. Reports wait or see them grow meanwhile; closes stay as they are."""
+def rebuild_command(dsn: Dsn = None, yes: Yes = False, data_dir: DataDir = None, embedded: Embedded = None) -> None:
+    """Write the summaries anew from the journal. Reports wait or see them grow meanwhile; closes stay as they are.
+
+    The command asks first.
+    """
+    confirm("Write the summaries of all entries anew? Reports wait meanwhile, or see them grow.", yes=yes)
 
     async def work(dsn: str) -> int:
         async with connected(dsn, OWNER) as conn:

@@ -196,7 +196,7 @@ def test_what_cannot_be_replayed_is_said_in_words(arguments: list[str], words: s
 
 def test_a_month_without_receipts_is_said_in_words(target: Target, tmp_path: Path) -> None:
     addresses = ["--pos", target.pos_address, "--backoffice", target.backoffice_address]
-    arguments = [*addresses, "--admin-key", target.admin_key, f"--data-dir={tmp_path}", "--month=2016-01"]
+    arguments = [*addresses, "--admin-key", target.admin_key, f"--data-dir={tmp_path}", "--month=2016-01", "--yes"]
     result = CliRunner().invoke(app, ["replay", *arguments])
     assert result.exit_code == 2
     assert "no baskets in 2016-01" in result.output

@@ -195,10 +195,10 @@ def test_store_its_terminal_and_its_goods(admin: Client) -> None:
     store = store_pb2.Store(store_id=f"s-{uuid4().hex[:8]}", name="Podil", time_zone="Europe/Kyiv")
     assert admin.call(admin.stores.PutStore, store_pb2.PutStoreRequest(store=store)).store == store
     assert store in admin.call(admin.stores.ListStores, store_pb2.ListStoresRequest()).stores
-    terminal = {"store_id": store.store_id, "terminal_id": "1"}
-    key = admin.call(admin.stores.IssueTerminalKey, store_pb2.IssueTerminalKeyRequest(**terminal)).key
-    assert key.startswith("tp_")
-    admin.call(admin.stores.RevokeTerminalKey, store_pb2.RevokeTerminalKeyRequest(**terminal))
+    issue = store_pb2.IssueTerminalKeyRequest(store_id=store.store_id, terminal_id="1")
+    assert admin.call(admin.stores.IssueTerminalKey, issue).key.startswith("tp_")
+    revoke = store_pb2.RevokeTerminalKeyRequest(store_id=store.store_id, terminal_id="1")
+    admin.call(admin.stores.RevokeTerminalKey, revoke)
     elsewhere = store_pb2.IssueTerminalKeyRequest(store_id="nowhere", terminal_id="1")
     assert admin.refusal(admin.stores.IssueTerminalKey, elsewhere) == ("NOT_FOUND", "NOT_FOUND", ["store_id"])
     product = store_pb2.Product(sku=uuid4().hex, category="dairy", tags=["fresh"])
@@ -376,6 +376,19 @@ point: {unit: bonus, precision: 2, pays: 1}
 earning: {base_percent: 1}
 spending: {max_share_percent: 50}
 """
+
+
+def test_a_terminal_that_has_a_key_gets_another_one_only_when_that_is_meant(tallypoint: RunningServer) -> None:
+    assert run(tallypoint, "stores", "put", "asked-1", "--time-zone=Europe/Kyiv").returncode == 0
+    first = run(tallypoint, "stores", "issue-key", "asked-1", "1")
+    assert first.stdout.startswith("tp_"), first.stderr
+    again = run(tallypoint, "stores", "issue-key", "asked-1", "1")
+    words = "terminal 1 of store asked-1 has a key, which would stop working. Give it a new one?"
+    assert (again.returncode, words in " ".join(again.stderr.split())) == (2, True), again.stderr
+    meant = run(tallypoint, "stores", "issue-key", "asked-1", "1", "--yes")
+    assert (meant.stdout.startswith("tp_"), meant.stdout != first.stdout) == (True, True), meant.stderr
+    assert run(tallypoint, "stores", "revoke-key", "asked-1", "1", "--yes").returncode == 0
+    assert run(tallypoint, "stores", "issue-key", "asked-1", "1").stdout.startswith("tp_"), "it has none now"
 
 
 def test_programme_commands(tallypoint: RunningServer, tmp_path: Path) -> None:

@@ -108,9 +108,9 @@ def test_a_real_deployment_step_by_step(folder: Path) -> None:
         printed = run(prove, server, folder, secret)
         assert "Verified: 1 entries" in printed
         assert "CRM equal to ledger" in printed
-        run("tallypoint stores revoke-key kyiv-1 till-1; tallypoint keys revoke head-office", server, folder, {
-            **secret, "TALLYPOINT_ADMIN_KEY": (folder / "admin.key").read_text().strip()
-        })  # fmt: skip
+        admin = {**secret, "TALLYPOINT_ADMIN_KEY": (folder / "admin.key").read_text().strip()}
+        run("tallypoint stores revoke-key kyiv-1 till-1 --yes", server, folder, admin)
+        run("tallypoint keys revoke head-office --yes", server, folder, admin)
 
 
 CALLS = re.findall(r"-d '([^']*)' \\?\s*\S+ (tallypoint\.v1\.\w+)/(\w+)", "".join(blocks("proto/README.md", "sh")))

@@ -444,6 +444,6 @@ def test_commands_verify_and_rebuild(databases: DatabaseFactory) -> None:
         asyncio.run(tamper(dsn))
         broken = CliRunner().invoke(app, ["verify", "--dsn", dsn])
         assert (broken.exit_code, "BAD: book" in broken.stdout) == (1, True), broken.output
-        rebuilt = CliRunner().invoke(app, ["rebuild", "--dsn", dsn])
+        rebuilt = CliRunner().invoke(app, ["rebuild", "--yes", "--dsn", dsn])
         assert (rebuilt.exit_code, "anew" in rebuilt.stdout) == (0, True), rebuilt.output
         assert CliRunner().invoke(app, ["verify", "--dsn", dsn]).exit_code == 0

@@ -139,7 +139,7 @@ async def test_caches_made_anew_are_those_that_were_kept(opened: Opened) -> None
         }
 
     before = await contents()
-    code, said = opened.run("ledger", "rebuild")
+    code, said = opened.run("ledger", "rebuild", "--yes")
     assert code == 0, said
     assert await contents() == before
     await conn.close()

@@ -221,6 +221,6 @@ def test_a_crm_database_without_seals_is_no_obstacle(place: Place) -> None:
 def test_rebuild_says_what_it_did(place: Place) -> None:
     place.change(lambda conn: conn.execute("DELETE FROM ledger.receipt_key"))
     assert place.verify(with_crm=False)[0] == BAD
-    code, output = place.run("rebuild", with_crm=False)
+    code, output = place.run("rebuild", "--yes", with_crm=False)
     assert (code, "Rebuilt the caches of 20 entries" in output) == (SOUND, True), output
     assert place.verify(with_crm=False)[0] == SOUND

@@ -298,7 +298,7 @@ async def test_the_service_and_its_commands_refuse_and_the_right_secret_goes_on(
         assert_refused(start_server(tmp_path / "wrong", environment=environment, development=False), OTHER_SECRET)
     books = {**right, "TALLYPOINT_BOOKS": str(BOOKS)}
     assert_refused(start_server(tmp_path / "wrong", environment=books, development=False), f"is {BOOKS}, but this")
-    for command in (("keys", "issue", "bo", "--role=admin"), ("keys", "revoke", "anna"), ("migrate",)):
+    for command in (("keys", "issue", "bo", "--role=admin"), ("keys", "revoke", "anna", "--yes"), ("migrate",)):
         for environment, words in ((wrong, OTHER_SECRET), (books, f"this ledger has {DEFAULT_BOOKS}")):
             refused = run_command(*command, environment=environment)
             assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
@@ -307,6 +307,12 @@ async def test_the_service_and_its_commands_refuse_and_the_right_secret_goes_on(
         reach = {"TALLYPOINT_ADMIN_ADDRESS": server.backoffice_address, "TALLYPOINT_ADMIN_KEY": issued.stdout.strip()}
         listed = run_command("stores", "list", environment=reach)
         assert listed.returncode == 0, listed.stderr
+    unknown = run_command("keys", "revoke", "ana", "--yes", environment=right)
+    assert (unknown.returncode, "nobody called ana has a key; did you mean anna?" in unknown.stderr) == (2, True)
+    asked = run_command("keys", "revoke", "anna", environment=right)
+    assert (asked.returncode, "Take the key of anna away, so that nothing" in asked.stderr) == (2, True)
+    revoked = [run_command("keys", "revoke", "anna", "--yes", environment=right).returncode for _ in range(2)]
+    assert revoked == [0, 2], "once it is gone, nobody of that name has one"
 
 
 def test_of_two_services_that_start_at_once_on_a_new_database_one_goes_on(
