@@ -41,6 +41,7 @@ OTHER_VARIABLES: Final = frozenset(
         "TALLYPOINT_ADMIN_TLS_CERT",
         "TALLYPOINT_ADMIN_TLS_KEY",
         "TALLYPOINT_LOCUST_PREPARED",
+        "TALLYPOINT_UNIT_EXAMPLES",
     }
 )
 """Variables that commands, tests and load generators read; every other one with the prefix must be a setting."""

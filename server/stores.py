@@ -181,7 +181,7 @@ class StoreRegistry:
     async def count_backoffice_keys(self) -> dict[str, int]:
         """Return how many keys each back-office caller has."""
         async with connection(self._pool) as conn:
-            return {name: count for name, count in await conn.fetch(COUNT_KEYS)}
+            return {row["name"]: row["count"] for row in await conn.fetch(COUNT_KEYS)}
 
     async def revoke_backoffice_keys(self, name: str, now: datetime) -> None:
         """Take all keys of a back-office caller away."""
