@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -117,9 +119,11 @@ class Method(NamedTuple):
 
 
 class Campaign:
-    """Calls until enough calls were made."""
+    """Calls until enough calls were made, or the time is over."""
 
-    def __init__(self, server: RunningServer, known: Known, terminal_key: str, seed: int, calls: int) -> None:
+    def __init__(
+        self, server: RunningServer, known: Known, terminal_key: str, seed: int, calls: int, seconds: float = math.inf
+    ) -> None:
         self._server = server
         self._known = known
         self._dice = random.Random(seed)
@@ -127,6 +131,7 @@ class Campaign:
         self._terminal = (("authorization", f"Bearer {terminal_key}"),)
         self._weights = [method.weight for method in METHODS]
         self._left = calls
+        self._ends_at = time.monotonic() + seconds
         self.report = Report(seed)
         self._unavailable: list[tuple[str, bytes]] = []
         self._advance: Callable[[int], None] = lambda _: None
@@ -168,6 +173,8 @@ class Campaign:
         return self._terminal if method.on_pos else (("authorization", f"Bearer {self._server.keys[role]}"),)
 
     def _take(self) -> bool:
+        if time.monotonic() >= self._ends_at:
+            self._left = 0
         self._left -= 1
         return self._left >= 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import signal
 import sys
@@ -24,6 +25,7 @@ from tests.fuzz.shop import open_shop
 from tests.support.server_process import RunningServer, running_server
 
 ENVIRONMENT: Final = {"TALLYPOINT_CONNECTION_AGE_SECONDS": "0", "TALLYPOINT_SLOW_CALL_MILLISECONDS": "0"}
+SECONDS_A_MINUTE: Final = 60
 FAULTS_SHOWN: Final = 20
 FILE_WIDTH: Final = 160
 
@@ -32,6 +34,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def main(
     calls: Annotated[int, typer.Option(min=1, help="How many calls.")] = 20_000,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Begin no call after this time.")] = None,
     seed: Annotated[int | None, typer.Option(help="Draw as this run did; random if not given.")] = None,
     faults: Annotated[Path | None, typer.Option(help="Write the requests of all faults to this file.")] = None,
 ) -> None:
@@ -45,7 +48,7 @@ def main(
         running_server(Path(folder) / "data", "--workers=1", environment=ENVIRONMENT) as server,
     ):
         with progress("fuzz", calls, "calls", console) as advance:
-            report = asyncio.run(run_campaign(server, seed, calls, advance))
+            report = asyncio.run(run_campaign(server, seed, calls, advance, minutes))
         tell(report, time.monotonic() - began)
         said = Counter(f"{event.get('level')} {event.get('event')}" for event in list(server.log))
         console.print("the service said: " + ", ".join(f"{what} {count:,}" for what, count in said.most_common(12)))
@@ -60,10 +63,13 @@ def main(
     console.print("no answer was INTERNAL, UNKNOWN or UNAVAILABLE; the books are sound, and the CRM database has them")
 
 
-async def run_campaign(server: RunningServer, seed: int, calls: int, advance: Callable[[int], None]) -> Report:
-    """Set up a shop, and make so many calls."""
+async def run_campaign(
+    server: RunningServer, seed: int, calls: int, advance: Callable[[int], None], minutes: float | None = None
+) -> Report:
+    """Set up a shop, and make so many calls, or those for which there is time."""
     known, terminal_key = await open_shop(server, random.Random(seed))
-    return await Campaign(server, known, terminal_key, seed, calls).run(advance)
+    seconds = math.inf if minutes is None else minutes * SECONDS_A_MINUTE
+    return await Campaign(server, known, terminal_key, seed, calls, seconds).run(advance)
 
 
 def tell(report: Report, seconds: float) -> None:
