@@ -17,6 +17,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2, member_pb2
 
 from ledger.balances import read_balances
 from ledger.committer import Committer
+from ledger.keys import business_key
 from ledger.verify import verify
 from server.catalogue import Catalogue
 from server.checkout.budgets import Budgets
@@ -405,3 +406,40 @@ async def test_the_journal_tells_how_a_hold_ended(shop: Shop) -> None:
     await shop.buy(shopper, 100)
     (end,) = await shop.hold_ends(held.entry.book)
     assert (end.how, end.released_points_minor) == (journal_pb2.HOLD_END_KIND_EXPIRED, 300)
+
+
+async def test_a_receipt_that_fails_as_nobody_foresaw_does_not_touch_the_others_of_its_batch(
+    shop: Shop, ledger_dsn: str
+) -> None:
+    """Whatever the database has against it: here a rule that the service does not know."""
+    await shop.publish()
+    shopper = await shop.shopper()
+    batch = [shop.purchase(shopper, 1000) for _ in range(5)]
+    owner = await asyncpg.connect(ledger_dsn)
+    guilty = business_key(batch[2].receipt_key).hex()
+    await owner.execute(f"ALTER TABLE ledger.entry ADD CONSTRAINT unforeseen CHECK (business_key <> '\\x{guilty}')")
+    await owner.close()
+    answer = await shop.servicer.commit_batch(checkout_pb2.CommitBatchRequest(commits=batch), lane())
+    outcomes = [result.WhichOneof("outcome") for result in answer.results]
+    assert outcomes == ["committed", "committed", "refusal", "committed", "committed"]
+    refusal = answer.results[2].refusal
+    assert refusal.reason == common_pb2.REFUSAL_REASON_INTERNAL
+    assert "report incident" in refusal.message
+
+
+async def test_what_was_booked_ahead_of_the_clock_keeps_its_answer(shop: Shop) -> None:
+    """Releases before did not look: a register that sends it again is told the same, and a new one is refused."""
+    await shop.publish()
+    shopper = await shop.shopper()
+    shop.after(days=5)
+    booked = shop.purchase(shopper, 1000)
+    first = await shop.servicer.commit_here(booked, lane())
+    shop.after(days=1)
+    booked.message_id = str(uuid.uuid4())
+    assert await shop.servicer.commit_here(booked, lane()) == first
+    shop.after(days=5)
+    ahead = shop.purchase(shopper, 1000)
+    shop.after(days=1)
+    with pytest.raises(Refused) as refused:
+        await shop.servicer.commit_here(ahead, lane())
+    assert refused.value.reason_name == "CLOCK_AHEAD"
