@@ -10,7 +10,7 @@ the first ones are the dearer ones. Pieces of a quantity that is not whole share
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -147,6 +147,18 @@ class Part(NamedTuple):
             piece, rest = rest.split([(0, units)], [(rest.units - units, rest.units)])
             yield line, piece
         yield rest.spans[0][0], rest
+
+    def left_by_line(self) -> Iterator[tuple[int, int]]:
+        """What is left of the part on each of its lines."""
+        if len(self.spans) == 1:
+            yield self.at, self.left_minor
+            return
+        each, remainder = divmod(self.left_minor, self.units)
+        cheaper, position = self.units - remainder, 0
+        for line, units in self.spans:
+            upto = position + units
+            yield line, units * each + max(0, upto - cheaper) - max(0, position - cheaper)
+            position = upto
 
     def _of_units(self, total: int) -> int:
         if not self.rest_milli:

@@ -253,7 +253,7 @@ class Work:
     def put_together(self) -> None:
         """Bring the columns up to date with the parts; what follows goes by lines."""
         taken: dict[int, dict[tuple[Turn, str], int]] = {}
-        for part in self.parts or self.gathered.values():
+        for part in self.parts or [one for one in self.gathered.values() if one.taken or one.cut_minor]:
             for i, piece in part.by_line():
                 if i in taken:
                     self.left[i] += piece.left_minor
@@ -272,13 +272,16 @@ class Work:
 
     def _amounts(self) -> list[int]:
         """What each line costs."""
-        left = [0] * len(self.lines) if self.parts else list(self.left)
-        for part in self.parts or self.gathered.values():
-            if len(part.spans) == 1:
-                left[part.at] += part.left_minor
-            elif self.parts or part.taken:
-                for i, piece in part.by_line():
-                    left[i] = piece.left_minor + (left[i] if self.parts else 0)
+        if self.parts:
+            left = [0] * len(self.lines)
+            for part in self.parts:
+                for i, amount in part.left_by_line():
+                    left[i] += amount
+            return left
+        left = list(self.left)
+        for part in self.gathered.values():
+            for i, amount in part.left_by_line():
+                left[i] = amount
         return left
 
     # --- steps ---

@@ -28,14 +28,18 @@ from server.promotions import (
     ScopeTotal,
     Usage,
     compile_rules,
+    earn_as_paid,
     quote,
 )
 from tests.unit.promotions.builders import (
     MONDAY,
+    SHOPPER,
     STORE_ZONE,
+    as_quoted,
     by_promotion,
     discounts,
     line,
+    points,
     receipt,
     rules,
 )
@@ -338,6 +342,56 @@ def test_money_is_cut_as_a_whole_and_then_spread(effect: str, at_most: str, take
     effects = quote(rules(listed(f"id: a, name: A, {effect}, {limit}")), receipt(*VOUCHER), None)
     assert discounts(effects) == taken
     assert [cut.granted for cut in effects.capped] == [sum(taken)]
+
+
+TWENTY = [line(number, 49, sku="S") for number in range(1, 21)]
+AT_ONCE = [line(1, 980, sku="S", quantity_milli=20_000)]
+PER_RECEIPT = "earning: {base_percent: 1, rounding_per: receipt}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "head", "granted"),
+    [
+        pytest.param(AT_ONCE, PER_RECEIPT, 10, id="once a receipt, one line"),
+        pytest.param(TWENTY, PER_RECEIPT, 10, id="once a receipt, twenty lines"),
+        pytest.param(AT_ONCE, "earning: {base_percent: 1}\n", 10, id="once a line, one line"),
+        pytest.param(TWENTY, "earning: {base_percent: 1}\n", 0, id="once a line, twenty lines"),
+    ],
+)
+def test_points_are_rounded_once_a_line_or_once_a_receipt(lines: list[ReceiptLine], head: str, granted: int) -> None:
+    effects = quote(rules(head), receipt(*lines), SHOPPER)
+    assert effects.accrual_points_minor == granted
+    assert earn_as_paid(rules(head), receipt(*lines), SHOPPER, as_quoted(effects)) == effects
+
+
+def test_points_rounded_once_are_spread_by_largest_remainder() -> None:
+    effects = quote(rules(PER_RECEIPT), receipt(*TWENTY), SHOPPER)
+    assert points(effects) == [1] * 10 + [0] * 10
+
+
+@pytest.mark.parametrize(
+    ("rounding", "points_of_each"),
+    [("half_up", [1, 1, 1]), ("down", [1, 1, 0]), ("up", [1, 1, 1])],
+)
+def test_each_promotion_is_rounded_by_itself(rounding: str, points_of_each: list[int]) -> None:
+    head = f"earning: {{base_percent: 0, rounding: {rounding}, rounding_per: receipt}}\n"
+    items = ("id: a, name: A, points: {percent: 1}", "id: b, name: B, points: {percent: 1}, tier_points: {percent: 1}")
+    effects = quote(rules(head + listed(*items)), receipt(*[line(n, 85) for n in (1, 2, 3)]), SHOPPER)
+    assert points(effects) == [2 * one for one in points_of_each], "2.55 points of each"
+    assert effects.tier_points_minor == sum(points_of_each)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "granted"),
+    [
+        pytest.param("percent: 10", "at_most: 5, of: points", [92, 177, 231], id="a percent"),
+        pytest.param("fixed: 20, per: receipt", "at_most: 5, of: points", [92, 177, 231], id="once a receipt"),
+        pytest.param("fixed: 3, per: line", "at_most: 5, of: points", [167, 167, 166], id="a line"),
+    ],
+)
+def test_points_are_cut_as_a_whole_and_then_spread(kind: str, limit: str, granted: list[int]) -> None:
+    item = f"id: a, name: A, points: {{{kind}}}, limits: [{{{limit}, for: receipt}}]"
+    assert points(quote(rules(listed(item)), receipt(*VOUCHER), SHOPPER)) == granted
 
 
 # --- however goods are keyed -----------------------------------------------------------------------------
