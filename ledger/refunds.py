@@ -263,10 +263,12 @@ def _earned_purse(refund: _Refund, code: str) -> _Purse:
     """Return the purse of the points that a purchase's goods had earned.
 
     A partner is credited with all that it had granted for the goods, whatever the member still has: what is let go is
-    the programme's loss. So partners' accounts do not depend on the order of returns either.
+    the programme's loss. So partners' accounts do not depend on the order of returns either. What was granted in a
+    store whose partner no programme names was the programme's own.
     """
     command, unit = refund.command, refund.movements[code].key[1]
-    shares = sorted((command.partners[partner], points) for partner, points in refund.points(code).partners.items())
+    granted = refund.points(code).partners.items()
+    shares = sorted((command.partners[partner], points) for partner, points in granted if partner in command.partners)
     shares.append((ISSUED, _due(refund.earned[code]) - sum(points for _, points in shares)))
     own = returns.granted_lots(refund.purchase, command.purchase_number, unit)
     others = [] if command.clawback == OWN_LOT_ONLY else _other_lots(refund, code)
