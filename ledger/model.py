@@ -227,6 +227,18 @@ class CounterChange(NamedTuple):
     until: date | None = None
 
 
+class Relevelled(NamedTuple):
+    """What becomes of a member's level: the changes of its counters, and what the member is told; None if nothing."""
+
+    changes: tuple[CounterChange, ...] = ()
+    change: journal_pb2.TierChange | None = None
+    standing: common_pb2.TierStanding | None = None
+
+
+Relevel = Callable[[Mapping[str, Counter], Mapping[str, Counter]], Relevelled]
+"""Judges a level by a member's counters before something was taken out of them, and after."""
+
+
 class CouponClaim(NamedTuple):
     """A coupon that a command wants to use or keep, and how many uses it has in all."""
 
@@ -385,7 +397,10 @@ class Return(Command):
     every lot from which the purchase spent points. ``clawback`` is a ``journal_pb2.ClawbackMode``. ``units`` and
     ``partners`` have the further units, and the accounts of the partners, that the purchase names by their codes.
     ``rates`` are (money, points) by the unit's code, empty for the programme's own: what is kept back for points that
-    cannot be taken back. Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does not have.
+    cannot be taken back. ``day`` is the store's; ``is_merged`` says that the member was merged into another one, to
+    whom what the member leaves goes on. ``relevel`` is a pure function of the member's counters before and after, which
+    says what becomes of the level. Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does
+    not have.
     """
 
     unit: Unit
@@ -398,6 +413,9 @@ class Return(Command):
     units: Mapping[str, Unit] = field(default_factory=dict)
     partners: Mapping[str, int] = field(default_factory=dict)
     rates: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    day: date | None = None
+    is_merged: bool = False
+    relevel: Relevel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,13 +459,17 @@ class TransferOut(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransferIn(Command):
-    """Receive the points, the debt and the counters that another member's ``TransferOut`` sent."""
+    """Receive the points, the debt and the counters that another member's ``TransferOut`` sent.
+
+    ``relevel`` is that of a `Return`, for what was taken out of the counters of a merged member.
+    """
 
     member_id: uuid.UUID
     unit: Unit
     grants: tuple[Grant, ...]
     debt_minor: int = 0
     counts: tuple[CounterChange, ...] = ()
+    relevel: Relevel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

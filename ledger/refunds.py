@@ -291,6 +291,8 @@ def _purse(
     others: Sequence[_LotPlace],
     shares: Sequence[tuple[int, int]],
 ) -> _Purse:
+    if refund.command.is_merged and mode == OFF_THE_REFUND:
+        mode = DEBT  # what the purchase granted has gone on to the living member, and so does the debt
     in_order = [place for place in _places(refund.movements[code]) if place in own]
     lost = sum(refund.lost.get(place, 0) for place in own)
     return _Purse(mode, in_order, others, lost, shares, refund.command.rates.get(code, (0, 1)))

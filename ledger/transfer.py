@@ -32,6 +32,7 @@ from ledger.model import (
     CounterChange,
     Grant,
     Refused,
+    Relevel,
     Repeat,
     TransferIn,
     TransferOut,
@@ -97,13 +98,14 @@ async def transfer_points(
 
 
 async def transfer_everything(
-    conn: asyncpg.Connection, books: int, order: TransferOrder, now: datetime
+    conn: asyncpg.Connection, books: int, order: TransferOrder, now: datetime, relevel: Relevel | None = None
 ) -> list[Transferred]:
     """Move all that a member has and owes of every unit, pending points too; their holds end.
 
     What is counted for the member goes along with the first unit: visits and uses of promotions add up, of two last
     days the later one counts. Nothing to move is an empty list. Each unit's transfer has an id of its own, made from
-    the order's, which must not have been used for anything else.
+    the order's, which must not have been used for anything else. ``relevel`` says what becomes of the receiver's level
+    if what arrives takes something out of counters, as after a return of goods that a merged member had bought.
     """
     await _lock(conn, books, order)
     book = book_of_member(order.sender, books)
@@ -113,7 +115,8 @@ async def transfer_everything(
         units = [Unit(*row) for row in await conn.fetch(READ_FIRST_UNIT)]
     moved = []
     for index, unit in enumerate(units):
-        step = _Step(conn, books, order, uuid.uuid5(order.transfer_id, unit.code), unit, now, counted and index == 0)
+        transfer_id, counters = uuid.uuid5(order.transfer_id, unit.code), counted and index == 0
+        step = _Step(conn, books, order, transfer_id, unit, now, counters, relevel if counters else None)
         outcome = await step.move(None)
         assert not isinstance(outcome, Refused), f"all that there is can be moved: {outcome.message}"
         moved.append(outcome)
@@ -143,6 +146,7 @@ class _Step:
     unit: Unit
     now: datetime
     counters: bool = False
+    relevel: Relevel | None = None
 
     async def move(self, points_minor: int | None) -> Transferred | Refused:
         """Write both entries, or find them; None moves everything."""
@@ -200,6 +204,7 @@ class _Step:
             ),
             debt_minor=sum(p.points_minor for p in sent if p.credit == DEBT),
             counts=counts,
+            relevel=self.relevel,
         )
         arrived = await self._append(command)
         assert isinstance(arrived, Booked), f"points that have left arrive: {arrived}"

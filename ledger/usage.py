@@ -7,8 +7,9 @@ than that hold's end is booked, even if its time is over: the sweeper books it w
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from datetime import date
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date, timedelta
+from typing import NamedTuple
 
 from tallypoint.v1 import common_pb2, journal_pb2
 
@@ -26,6 +27,7 @@ from ledger.model import (
     LeaseBudget,
     Purchase,
     Refused,
+    Relevelled,
     Return,
     SlotUse,
     Spendable,
@@ -34,16 +36,13 @@ from ledger.model import (
     Usage,
 )
 from ledger.movement import DamagedCaches, Draft, open_hold, trial
+from ledger.reversing import CLUBS, VISITS, Reversed, reversed_of
 from ledger.usage_caches import HELD, RELEASED, REVOKED, USED
 
 _NO_CHANGE = CounterChange("")[1:]
 
 MAX_USES = 32_767
 """The most uses of one coupon that are counted one by one."""
-
-
-VISITS = "visit/"
-"""The counters of receipts, of which a return takes back its part."""
 
 
 class BudgetExceeded(Exception):
@@ -67,6 +66,8 @@ def budgets_concerned(command: Command) -> Sequence[str]:
     """Return the shared budgets of which a command needs its book's part."""
     if isinstance(command, Purchase):
         return command.budget_keys
+    if isinstance(command, Return):
+        return [use.key for use in journal_pb2.Event.FromString(command.purchase).budget_uses]
     return (command.key,) if isinstance(command, LeaseBudget) else ()
 
 
@@ -196,7 +197,8 @@ def settle(state: BookState, decision: Decision, command: Command, draft: Draft,
         BudgetExceeded: if more of a shared budget is to be used than is left of the book's part.
         DamagedCaches: if a coupon's use is not where it must be.
     """
-    _count(state, decision, command, draft, made)
+    back = _comes_back(state, command, made) if isinstance(command, Return) else None
+    _count(state, decision, command, draft, made, back)
     used: set[CouponSlot] = set()
     if isinstance(command, Purchase):
         if not (draft.ended or command.coupons or command.budgets or command.issued):
@@ -213,10 +215,26 @@ def settle(state: BookState, decision: Decision, command: Command, draft: Draft,
     slots.take(used, USED)
     if draft.began is not None:
         slots.take(draft.began.coupons, HELD)
-    if isinstance(command, Return) and made.goods_return.so_far.complete:
-        slots.give_back(command)
-        purchase = journal_pb2.Event.FromString(command.purchase)
-        made.goods_return.coupon_codes.extend(purchase.purchase.coupon_codes)
+    if isinstance(command, Return) and back is not None:
+        _free_budgets(state, decision, back, made)
+        slots.give_back(command, back)
+
+
+class _ComesBack(NamedTuple):
+    """What a purchase used and gave, and what of that had come back before a return and has come back with it."""
+
+    purchase: journal_pb2.Event
+    before: Reversed
+    after: Reversed
+
+
+def _comes_back(state: BookState, command: Return, made: journal_pb2.Event) -> _ComesBack:
+    purchase = journal_pb2.Event.FromString(command.purchase)
+    so_far = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
+    before, after = (
+        {line.line_number: line.quantity_milli for line in each.lines} for each in (so_far, made.goods_return.so_far)
+    )
+    return _ComesBack(purchase, reversed_of(purchase, before), reversed_of(purchase, after))
 
 
 def _used_by(state: BookState, command: Purchase, draft: Draft) -> set[CouponSlot]:
@@ -272,41 +290,70 @@ class _Slots:
         self._decision.slots[slot] = use
         self._made.coupon_changes.add(code=slot.code, slot=slot.slot, action=action)
 
-    def give_back(self, command: Return) -> None:
-        """Give back the coupons of a purchase that came back as a whole, and revoke unused ones that it gave."""
-        purchase = journal_pb2.Event.FromString(command.purchase)
-        for slot in used_slots(purchase):
-            self.check(slot, SlotUse(self._state.book, command.purchase_number, held=False))
-            self.put(slot, None, RELEASED)
-        for code in issued_codes(purchase):
-            slot = CouponSlot(code, 0)
+    def give_back(self, command: Return, back: _ComesBack) -> None:
+        """Give back the coupons that were good for what came back, and revoke those that it would not have given."""
+        body, whole = self._made.goods_return, self._made.goods_return.so_far.complete
+        codes = [code for code in back.after.coupons if code not in back.before.coupons]
+        if whole and not back.purchase.purchase.coupons:  # older than outcomes: all that were presented
+            codes = list(back.purchase.purchase.coupon_codes)
+        body.coupon_codes.extend(codes)
+        bought = SlotUse(self._state.book, command.purchase_number, held=False)
+        for slot in used_slots(back.purchase):
+            if slot.code in codes or (whole and self._state.coupons.get(slot.code, {}).get(slot.slot) == bought):
+                self.check(slot, bought)
+                self.put(slot, None, RELEASED)
+        for code in back.after.revoked:
             if not self._state.coupons.get(code):
-                self.put(slot, SlotUse(self._state.book, self._number, held=False), REVOKED)
+                self.put(CouponSlot(code, 0), SlotUse(self._state.book, self._number, held=False), REVOKED)
+                body.revoked_coupon_codes.append(code)
+            elif code not in back.before.revoked:
+                body.used_coupon_codes.append(code)
 
 
 # --- counters and budgets -----------------------------------------------------------------------------------------
 
 
-def _count(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
-    changes = [change for change in _changes(state, command, draft, made) if change[1:] != _NO_CHANGE]
+def _count(
+    state: BookState,
+    decision: Decision,
+    command: Command,
+    draft: Draft,
+    made: journal_pb2.Event,
+    back: _ComesBack | None,
+) -> None:
+    counters = {} if command.member_id is None else state.counters.get(command.member_id, {})
+    wanted = _changes(command, counters) if back is None else _taken_back(command, counters, back, draft, made)
+    changes = [change for change in wanted if change[1:] != _NO_CHANGE]
     if not changes:
         return
     assert command.member_id is not None, "only members have counters"
-    before = state.counters.get(command.member_id, {})
-    state.counters[command.member_id] = apply_changes(before, changes, min(draft.at, command.event_at))
+    as_of = min(draft.at, command.event_at)
+    after = apply_changes(counters, changes, as_of)
+    if isinstance(command, (Return, TransferIn)) and command.relevel is not None:
+        level = command.relevel(counters, after)
+        lowered = level.changes
+        if isinstance(command, TransferIn):  # both sides of a transfer count the same: a level only ends
+            lowered = tuple(change._replace(times=0) for change in lowered)
+        changes += lowered
+        after = apply_changes(after, lowered, as_of)
+        _tell_level(made, level)
+    state.counters[command.member_id] = after
     decision.counted.add(command.member_id)
     write_changes(made, changes)
 
 
-def _changes(state: BookState, command: Command, draft: Draft, made: journal_pb2.Event) -> Iterable[CounterChange]:
-    """Return what an entry changes in its member's counters."""
+def _tell_level(made: journal_pb2.Event, level: Relevelled) -> None:
+    if made.HasField("goods_return") and level.change is not None and level.standing is not None:
+        made.goods_return.tier_change.CopyFrom(level.change)
+        made.goods_return.standing.CopyFrom(level.standing)
+
+
+def _changes(command: Command, counters: Mapping[str, Counter]) -> Iterable[CounterChange]:
+    """Return what an entry changes in its member's counters; see `_taken_back` for a return."""
     if command.member_id is None:
         return ()
     if isinstance(command, Purchase):
         return command.counts
-    counters = state.counters.get(command.member_id, {})
-    if isinstance(command, Return):
-        return _taken_back(command, draft, made.goods_return)
     if isinstance(command, TransferOut) and command.counters:
         return [
             CounterChange(key, -each.times, -each.money_minor, -each.points_minor, each.until)
@@ -324,24 +371,50 @@ def _later(change: CounterChange, counter: Counter | None) -> date | None:
     return None if counter.until is None else max(change.until, counter.until)
 
 
-def _taken_back(command: Return, draft: Draft, body: journal_pb2.GoodsReturn) -> Iterable[CounterChange]:
-    """Take money and points that come back out of the visit that the purchase was, and the visit with the last goods.
-
-    How often promotions were used, and entries into draws, stay: who brings goods back has had them.
-    """
+def _taken_back(
+    command: Command, counters: Mapping[str, Counter], back: _ComesBack, draft: Draft, made: journal_pb2.Event
+) -> Iterator[CounterChange]:
+    """Take what came back out of counters: of the visit that the purchase was, of limits, draws, tiers and clubs."""
+    assert isinstance(command, Return), "only returns take back"
+    if command.member_id is None:
+        return
+    body = made.goods_return
+    money_minor = body.refund_money_minor + body.kept_back_money_minor
     points_minor = sum(line.clawback_points_minor for line in body.lines)
-    for change in changes_of(journal_pb2.Event.FromString(command.purchase)):
-        if not change.key.startswith(VISITS) or (
-            change.until is not None and change.until < oldest_day(min(draft.at, command.event_at))
-        ):
+    oldest = oldest_day(min(draft.at, command.event_at))
+    for change in changes_of(back.purchase):
+        key = change.key
+        if key.startswith(CLUBS):
+            yield from _membership_back(command, change, counters.get(key), back)
+        elif change.until is not None and change.until < oldest:
             continue
-        yield CounterChange(
-            change.key,
-            -change.times if body.so_far.complete else 0,
-            -body.refund_money_minor - body.kept_back_money_minor,
-            -points_minor,
-            change.until,
-        )
+        elif key.startswith(VISITS):
+            times = change.times if body.so_far.complete else 0
+            yield CounterChange(key, -times, -money_minor, -points_minor, change.until)
+        elif key in back.after.counters:
+            pairs = zip(back.before.counters[key], back.after.counters[key], strict=True)
+            times, money, points = (before - after for before, after in pairs)
+            yield CounterChange(key, times, money, points, change.until)
+
+
+def _membership_back(
+    command: Return, change: CounterChange, counter: Counter | None, back: _ComesBack
+) -> Iterator[CounterChange]:
+    """Shorten a membership by the days that came back, and end it if none are left; one that has run out stays.
+
+    What a merged member leaves is one membership less, to whoever has it now.
+    """
+    before, after = back.before.clubs[change.key], back.after.clubs[change.key]
+    days = after.days - before.days
+    has_run_out = change.until is None or command.day is None or change.until < command.day
+    if days <= 0 or has_run_out or (counter is None and not command.is_merged):
+        return
+    if counter is None or counter.until is None:
+        yield CounterChange(change.key, -1)
+        return
+    until = counter.until - timedelta(days=days)
+    is_over = command.day is not None and until < command.day
+    yield CounterChange(change.key, -counter.times if is_over else -int(after.is_over), until=until)
 
 
 def _use_budgets(state: BookState, decision: Decision, command: Purchase, made: journal_pb2.Event) -> None:
@@ -352,6 +425,16 @@ def _use_budgets(state: BookState, decision: Decision, command: Purchase, made: 
         if amount:
             _put_slice(state, decision, key, part._replace(used=part.used + amount))
             made.budget_uses.add(key=key, amount=amount)
+
+
+def _free_budgets(state: BookState, decision: Decision, back: _ComesBack, made: journal_pb2.Event) -> None:
+    """Give uses of shared budgets back to the part of the book that had used them."""
+    for key, amount in back.after.budgets.items():
+        freed = amount - back.before.budgets.get(key, 0)
+        if freed:
+            part = state.budgets.get(key, BudgetSlice(0, 0))
+            _put_slice(state, decision, key, part._replace(used=part.used - freed))
+            made.budget_uses.add(key=key, amount=-freed)
 
 
 def _put_slice(state: BookState, decision: Decision, key: str, part: BudgetSlice) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from typing import NamedTuple
@@ -13,7 +13,9 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.counters import apply_changes, changes_of
 from ledger.journal import EntryRecord
-from ledger.model import BudgetSlice, Counter, CouponSlot, OpenHold, SlotUse
+from ledger.model import BudgetSlice, Counter, CounterChange, CouponSlot, OpenHold, SlotUse
+from ledger.reversing import CLUBS, STANDINGS
+from ledger.semantics import FIRST
 
 HELD = int(journal_pb2.COUPON_ACTION_HELD)
 USED = int(journal_pb2.COUPON_ACTION_USED)
@@ -59,10 +61,10 @@ class UsageCaches:
             ValueError: if a day is not one of the calendar.
         """
         if event.counter_changes and entry.member_id is not None:
-            before = self.counters.get(entry.member_id, {})
-            self.counters[entry.member_id] = apply_changes(
-                before, changes_of(event), min(entry.booked_at, entry.event_at)
-            )
+            before, changes = self.counters.get(entry.member_id, {}), changes_of(event)
+            if event.HasField("goods_return"):
+                _check_lowers(before, changes)
+            self.counters[entry.member_id] = apply_changes(before, changes, min(entry.booked_at, entry.event_at))
         if event.HasField("purchase"):
             self._issue(entry, event)
         if event.coupon_changes or any(hold.coupons for hold in ended):
@@ -88,7 +90,9 @@ class UsageCaches:
 
     def _follow_coupons(self, entry: EntryRecord, event: journal_pb2.Event, ended: Collection[OpenHold]) -> None:
         let_go = {SlotUse(self.book, hold.number, held=True) for hold in ended}
-        back = event.goods_return.purchase_number if event.goods_return.so_far.complete else 0
+        # The first semantics gave coupons back with the last goods only.
+        may_release = event.goods_return.so_far.complete or event.semantics != FIRST
+        back = event.goods_return.purchase_number if may_release else 0
         bought = SlotUse(self.book, back, held=False)
         for change in event.coupon_changes:
             slot, action = CouponSlot(change.code, change.slot), int(change.action)
@@ -122,8 +126,20 @@ class UsageCaches:
     def _add(self, key: str, granted: int, used: int) -> None:
         before = self.slices.get(key, BudgetSlice(0, 0))
         after = self.slices[key] = BudgetSlice(before.granted + granted, before.used + used)
+        if self.whole and after.used < 0:
+            raise UsageError(f"it gives back more of budget {key!r} than the book has used")
         if self.whole and after.used > after.granted:
             raise UsageError(f"it uses more of budget {key!r} than the book was given: {after.used} of {after.granted}")
+
+
+def _check_lowers(before: Mapping[str, Counter], changes: Iterable[CounterChange]) -> None:
+    """A return ends memberships and levels, or moves their last day back; it gives none."""
+    for change in changes:
+        if not change.key.startswith((CLUBS, STANDINGS)):
+            continue
+        counter = before.get(change.key, Counter())
+        if change.times > 0 or (change.until and counter.until and change.until > counter.until):
+            raise UsageError(f"it takes goods back, and raises {change.key}")
 
 
 def slots_kept(event: journal_pb2.Event) -> tuple[CouponSlot, ...]:

@@ -26,7 +26,7 @@ from ledger.verify.entries import PURCHASE, RETURN, check_settlement, check_unit
 from ledger.verify.goods_returns import ReturnChecks
 from ledger.verify.report import BadEntry
 from ledger.verify.spending import check_spending
-from ledger.verify.usage import check_partners, check_taken_back, check_usage
+from ledger.verify.usage import UsageChecks, check_partners, check_usage
 
 CHUNK_ENTRIES = 2000
 """Entries read at once; a chunk of large receipts takes some tens of megabytes."""
@@ -225,6 +225,7 @@ class Recomputation:
         self._units = units
         self._partners = partners
         self._returns = ReturnChecks()
+        self._uses_back = UsageChecks()
 
     def take(self, checked: Checked) -> None:
         """Take in the next entry.
@@ -237,7 +238,8 @@ class Recomputation:
         check_partners(event, entry.kind, postings, self._partners)
         if entry.kind == RETURN:
             self._returns.check(event, purchase, self._units, lost)
-            check_taken_back(event, purchase or journal_pb2.Event())
+            as_of = min(entry.booked_at, entry.event_at)
+            self._uses_back.check(event, purchase or journal_pb2.Event(), as_of)
         if event.settlement.HasField("balance"):
             check_units(event, entry.kind, postings, self._units)
             for balance in (event.settlement.balance, *(each.balance for each in event.settlement.units)):

@@ -29,6 +29,7 @@ from server.backoffice import (
     store_servicer,
 )
 from server.catalogue import ProductRegistry
+from server.checkout.levels import relevel_of
 from server.child import ChildTask
 from server.clock import utc_now
 from server.corrections.adjustments import AdjustmentDesk
@@ -82,7 +83,7 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         finance = finance_servicer.FinanceServicer(reports, rules)
         reconciliation = reconciliation_servicer.ReconciliationServicer(pool, ProgrammeStore(pool))
         corrections = _corrections(settings, pool, rules, registry, hashes, books)
-        settler = Settler(pool, books, utc_now)
+        settler = Settler(pool, books, utc_now, lambda now: relevel_of(rules.at(now), now.date()))
         stack.push_async_callback(settler.stop)
         settler.start()
         tracing = tracing_of(settings, task.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Final, Protocol
 
-from tallypoint.v1 import checkout_pb2, common_pb2
+from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from server.promotions import Effects, Standing
 from server.promotions.kinds import Measure, TierMeasure
@@ -113,3 +113,36 @@ def standing_message(standing: Standing) -> common_pb2.TierStanding:
         missing=standing.missing,
         measure=_TIER_MEASURES[standing.measure],
     )
+
+
+def given_messages(effects: Effects) -> list[journal_pb2.Given]:
+    """Return which goods a receipt's uses of limits and gifts rest on, as an entry keeps it."""
+    return [
+        journal_pb2.Given(
+            promotion_id=one.promotion_id,
+            owners=one.owners,
+            lines=[
+                journal_pb2.GivenLine(
+                    line_number=line.line_number,
+                    units=line.units,
+                    money_minor=line.money_minor,
+                    points_minor=line.points,
+                    tier_points_minor=line.tier_points,
+                    base_minor=line.base_minor,
+                )
+                for line in one.lines
+            ],
+            once=one.once,
+            least=[
+                journal_pb2.LeastGoods(
+                    at_least=least.at_least,
+                    lines=[journal_pb2.LinePart(line_number=number, amount=amount) for number, amount in least.lines],
+                )
+                for least in one.least
+            ],
+            draw_step_minor=one.draw_step_minor,
+            club=one.club,
+            club_days=one.club_days,
+        )
+        for one in effects.given
+    ]

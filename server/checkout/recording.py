@@ -21,6 +21,7 @@ from server.checkout.promising import (
     capped_messages,
     coupon_notices,
     draw_messages,
+    given_messages,
     issued_messages,
     standing_message,
 )
@@ -147,7 +148,8 @@ def _shown(context: CommitContext, record: Record) -> bytes:
 def _rights(context: CommitContext, record: Record, outcomes: list[common_pb2.CouponOutcome]) -> bytes:
     """Write what came of coupons, limits, draws and levels, and for which partner."""
     effects, change, after, partner = record.effects, record.tier_change, record.standing, context.facts.partner
-    if not (effects.withheld or effects.capped or outcomes or record.issued or effects.draws or after or partner):
+    gifts = record.issued or effects.draws or effects.given
+    if not (effects.withheld or effects.capped or outcomes or gifts or after or partner):
         return b""
     purchase = Purchase(
         withheld=[journal_pb2.Withheld(promotion_id=one.promotion_id, reason=one.reason) for one in effects.withheld],
@@ -155,6 +157,7 @@ def _rights(context: CommitContext, record: Record, outcomes: list[common_pb2.Co
         coupons=outcomes,
         issued_coupons=issued_messages(record.issued),
         draws=draw_messages(effects),
+        given=given_messages(effects),
         partner=partner,
     )
     if change is not None:

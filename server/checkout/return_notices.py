@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC
 from typing import Final
 from zoneinfo import ZoneInfo
 
@@ -10,6 +11,7 @@ from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.accounts import is_taking
 from ledger.model import AVAILABLE, EXPIRED
+from ledger.reversing import CLUBS
 from server.checkout.contradictions import far_dates
 from server.checkout.convert import decimal_text, moment_of
 
@@ -28,6 +30,40 @@ def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
     if event.semantics:  # returns of earlier releases were not told
         local_at = moment_of(goods.event_at).astimezone(ZoneInfo(goods.time_zone))
         yield from far_dates(goods.receipt_key.business_date, local_at)
+    yield from _gifts(goods)
+    yield from _memberships(event)
+    if goods.HasField("tier_change"):
+        now = f"it is {goods.standing.name} now" if goods.standing.name else "there is none now"
+        text = f"Without these goods the member does not come to level {goods.tier_change.before}: {now}."
+        yield _notice("LEVEL_LOWERED", text)
+
+
+def _gifts(goods: journal_pb2.GoodsReturn) -> Iterable[common_pb2.Notice]:
+    """Say what became of coupons that had been given with the goods."""
+    if goods.revoked_coupon_codes:
+        codes = ", ".join(goods.revoked_coupon_codes)
+        yield _notice("COUPONS_REVOKED", f"Given with these goods, and good no more: coupon {codes}.")
+    if goods.used_coupon_codes:
+        codes = ", ".join(goods.used_coupon_codes)
+        yield _notice(
+            "COUPONS_USED", f"Given with these goods, and used or kept by a checkout already: coupon {codes}."
+        )
+
+
+def _memberships(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
+    """Say what became of paid memberships that had been bought with the goods."""
+    zone = ZoneInfo(event.goods_return.time_zone or "UTC")
+    today = event.goods_return.event_at.ToDatetime(tzinfo=UTC).astimezone(zone).date().isoformat()
+    for change in event.counter_changes:
+        if not change.key.startswith(CLUBS):
+            continue
+        club = change.key.removeprefix(CLUBS)
+        if change.until and change.until >= today:
+            yield _notice("CLUB_SHORTENED", f"The membership of the club {club} lasts until {change.until} now.")
+        else:
+            yield _notice(
+                "CLUB_ENDED", f"The membership of the club {club} that was bought with these goods has ended."
+            )
 
 
 def _notice(code: str, text: str) -> common_pb2.Notice:

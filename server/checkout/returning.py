@@ -14,6 +14,7 @@ from ledger.lookups import BookedReceipt
 from ledger.model import Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
 from server.checkout.convert import invalid, moment_of
+from server.checkout.levels import relevel_of
 from server.checkout.return_notices import return_notices
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
 from server.errors import Refused
@@ -36,7 +37,8 @@ _A_RETURN_TEXT: Final = "This is the receipt of a return. Ask for the receipt of
 class ReturnContext(NamedTuple):
     """What a return is judged by: the purchase as booked, and the rules at the return's own time.
 
-    ``key`` is the one under which the return counts once.
+    ``key`` is the one under which the return counts once; ``is_merged`` says that the buyer was merged into another
+    member since.
     """
 
     key: bytes
@@ -44,6 +46,7 @@ class ReturnContext(NamedTuple):
     rules: Rules
     unit: Unit
     zone: ZoneInfo
+    is_merged: bool = False
 
 
 def key_of(request: checkout_pb2.ReturnRequest, under_number: BookedReceipt | None) -> bytes:
@@ -97,6 +100,7 @@ def _is_in_units(line: common_pb2.ReceiptLine) -> bool:
 def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) -> Return:
     """Return what the books are to be told."""
     purchase, settings = context.purchase, context.rules.programme.returns
+    day = moment_of(request.event_at).astimezone(context.zone).date()
     member = purchase.event.purchase.member_id
     record = journal_pb2.GoodsReturn(
         receipt_key=request.receipt_key,
@@ -129,6 +133,9 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
         units=purchase.units,
         partners=purchase.partners,
         rates=_rates(context.rules),
+        day=day,
+        is_merged=context.is_merged,
+        relevel=relevel_of(context.rules, day),
     )
 
 
@@ -181,7 +188,15 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
     return response
 
 
-def merged_notice(living: MemberRecord) -> common_pb2.Notice:
+def name_member(response: checkout_pb2.ReturnResponse, buyer_id: str, living: MemberRecord | None) -> None:
+    """Say whose points a return moved: the buyer's, or those of the member into whom the buyer was merged."""
+    response.member_id = buyer_id
+    if living is not None:
+        response.member_id = str(living.member_id)
+        response.notices.append(_merged_notice(living))
+
+
+def _merged_notice(living: MemberRecord) -> common_pb2.Notice:
     """Return the notice about goods whose buyer was merged into another member since."""
     text = (
         f"The buyer's membership was merged into that of {living.masked_name or living.member_id}:"

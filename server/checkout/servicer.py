@@ -58,7 +58,7 @@ from server.checkout.returning import (
     ReturnContext,
     key_of,
     known_purchase,
-    merged_notice,
+    name_member,
     return_command,
     return_response,
 )
@@ -70,7 +70,7 @@ from server.edge import Caller, Stream, check
 from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
-from server.members.directory import Directory, Found
+from server.members.directory import Directory, Found, MemberRecord
 from server.metrics import CallMeter
 from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
@@ -482,20 +482,19 @@ class CheckoutServicer:
         purchase = known_purchase(request, found)
         unit_code = purchase.event.settlement.balance.unit  # empty for a purchase without a member, which has no points
         unit = self._rules.unit_named(unit_code) if unit_code else self._rules.unit(rules)
-        context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone)
+        buyer_id = purchase.event.purchase.member_id
+        living = await self._merged_into(buyer_id)
+        context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone, bool(living))
         response = return_response(await submit(self._committer, return_command(request, context), caller.deadline))
-        await self._name_living(response, purchase.event.purchase.member_id)
+        name_member(response, buyer_id, living)
         return response
 
-    async def _name_living(self, response: checkout_pb2.ReturnResponse, buyer_id: str) -> None:
-        """Say whose points a return moved: the buyer's, or those of the member into whom the buyer was merged."""
-        response.member_id = buyer_id
-        if not buyer_id:
-            return
-        found, _ = await self._directory.look_up(common_pb2.Identifier(member_id=buyer_id))
-        if found is not None and str(found.member.member_id) != buyer_id:
-            response.member_id = str(found.member.member_id)
-            response.notices.append(merged_notice(found.member))
+    async def _merged_into(self, member_id: str) -> MemberRecord | None:
+        """Return the member into whom somebody was merged, at the end of all merges; None for who was not."""
+        if not member_id:
+            return None
+        found, _ = await self._directory.look_up(common_pb2.Identifier(member_id=member_id))
+        return None if found is None or str(found.member.member_id) == member_id else found.member
 
     async def _bought(self, key: common_pb2.ReceiptKey) -> BookedReceipt | None:
         """Return the sale under a key; if there is none, the return, so that it can be said that it is one."""

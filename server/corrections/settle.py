@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 import structlog
 
+from ledger.model import Relevel
 from ledger.transfer import TransferOrder, transfer_everything
 from server.clock import Clock
 from server.corrections.common import in_transaction
@@ -46,11 +48,16 @@ LIMIT $1
 _log = structlog.get_logger(__name__)
 
 
-async def settle_merged(pool: Pool, books: int, now: datetime) -> int:
+RelevelAt = Callable[[datetime], Relevel | None]
+"""Returns what judges the levels of those from whom something is taken at a moment."""
+
+
+async def settle_merged(pool: Pool, books: int, now: datetime, relevel_at: RelevelAt = lambda _: None) -> int:
     """Move on what merged members have and owe, each member in a transaction; return how many transfers it took.
 
-    Doing it twice at once is safe: who comes second finds nothing. A member whose points cannot be moved is logged and
-    does not keep the others waiting.
+    What returns took out of their counters goes on, too, and ``relevel_at`` judges what becomes of the survivors'
+    levels. Doing it twice at once is safe: who comes second finds nothing. A member whose points cannot be moved is
+    logged and does not keep the others waiting.
 
     Raises:
         Refused: LEDGER_UNAVAILABLE.
@@ -62,14 +69,14 @@ async def settle_merged(pool: Pool, books: int, now: datetime) -> int:
         moved = 0
         for row in leftovers:
             order = TransferOrder(uuid4(), row["member_id"], row["merged_into"], MERGE_REASON, SETTLED_BY)
-            moved += await _settle(pool, books, order, now)
+            moved += await _settle(pool, books, order, now, relevel_at(now))
         transfers += moved
     return transfers
 
 
-async def _settle(pool: Pool, books: int, order: TransferOrder, now: datetime) -> int:
+async def _settle(pool: Pool, books: int, order: TransferOrder, now: datetime, relevel: Relevel | None) -> int:
     async def work(conn: Connection) -> int:
-        return len(await transfer_everything(conn, books, order, now))
+        return len(await transfer_everything(conn, books, order, now, relevel))
 
     try:
         return await in_transaction(pool, work)
@@ -83,11 +90,19 @@ async def _settle(pool: Pool, books: int, order: TransferOrder, now: datetime) -
 class Settler:
     """Settles once a minute until it is stopped. While the database is away it tries on."""
 
-    def __init__(self, pool: Pool, books: int, clock: Clock, interval_seconds: float = INTERVAL_SECONDS) -> None:
-        """Work over a pool whose connections have the writer's role."""
+    def __init__(
+        self,
+        pool: Pool,
+        books: int,
+        clock: Clock,
+        relevel_at: RelevelAt = lambda _: None,
+        interval_seconds: float = INTERVAL_SECONDS,
+    ) -> None:
+        """Work over a pool whose connections have the writer's role; ``relevel_at`` is that of `settle_merged`."""
         self._pool = pool
         self._books = books
         self._clock = clock
+        self._relevel_at = relevel_at
         self._interval_seconds = interval_seconds
         self._task: asyncio.Task[None] | None = None
 
@@ -105,7 +120,7 @@ class Settler:
     async def _run(self) -> None:
         while True:
             try:
-                transfers = await settle_merged(self._pool, self._books, self._clock())
+                transfers = await settle_merged(self._pool, self._books, self._clock(), self._relevel_at)
             except Refused as refused:
                 _log.warning("settling_put_off", reason=refused.reason_name)
             else:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
+from ledger.reversing import DRAWS
 from server.crm.tables import CouponEventRow, DrawEntryRow, TierChangeRow, UnitPointsRow, WithheldRow
 from server.crm.text import stored
 from server.rights.codes import former_code
@@ -33,14 +34,20 @@ def promotion_rows(entry: EntryRecord, event: journal_pb2.Event, kind: str) -> I
     if event.coupon_changes or event.purchase.issued_coupons:
         yield from _coupon_events(entry, event, kind)
     purchase = event.purchase
-    if purchase.HasField("tier_change"):
-        yield _tier_change(entry, purchase.tier_change)
+    for body in (purchase, event.goods_return):
+        if body.HasField("tier_change"):
+            yield _tier_change(entry, body.tier_change)
     moments = (entry.booked_at, entry.event_at, entry.member_id)
     for ordinal, withheld in enumerate(purchase.withheld, start=1):
         yield WithheldRow(entry.number, ordinal, *moments, stored(withheld.promotion_id), stored(withheld.reason))
     for ordinal, drawn in enumerate(purchase.draws, start=1):
         facts = (stored(drawn.draw), drawn.entries, stored(drawn.promotion_id))
         yield DrawEntryRow(entry.number, ordinal, *moments, *facts)
+    if event.HasField("goods_return"):
+        back = [change for change in event.counter_changes if change.key.startswith(DRAWS) and change.times]
+        for ordinal, change in enumerate(back, start=1):
+            draw = stored(change.key.removeprefix(DRAWS))
+            yield DrawEntryRow(entry.number, ordinal, *moments, draw, change.times, "")
 
 
 def _unit_points(entry: EntryRecord, kind: str, told: checkout_pb2.UnitSettlement) -> UnitPointsRow:

@@ -131,7 +131,7 @@ from server.promotions.model import (
 )
 from server.promotions.outcome import has_prices
 from server.promotions.schema import json_schema, json_schema_text
-from server.promotions.tiers import Standing, TierChange, standing, standing_changes
+from server.promotions.tiers import Standing, TierChange, lowered, standing, standing_changes
 
 __all__ = [
     "AS_CHARGED_ID",
@@ -256,6 +256,7 @@ __all__ = [
     "load_programme_struct",
     "lot_terms",
     "lots_to_grant",
+    "lowered",
     "quote",
     "standing",
     "standing_changes",

@@ -250,6 +250,44 @@ class Drawn(NamedTuple):
     entries: int
 
 
+class GivenLine(NamedTuple):
+    """What of a promotion's uses and gifts belongs to one line; points and money as limits count them.
+
+    `base_minor` is what was paid for the line, if the promotion gave something for the goods together.
+    """
+
+    line_number: int
+    units: int = 0
+    money_minor: int = 0
+    points: int = 0
+    tier_points: int = 0
+    base_minor: int = 0
+
+
+class LeastGoods(NamedTuple):
+    """A condition that goods come to `at_least` so much, and what the lines come to: (line number, amount)."""
+
+    at_least: int
+    lines: tuple[tuple[int, int], ...]
+
+
+class Given(NamedTuple):
+    """What a promotion used or gave beside discounts and points on goods, and which goods that rests on.
+
+    It is what a return needs to take it back without running rules again. `owners` are those for whose limits the uses
+    count, `once` are uses that belong to no line, `draw_step_minor` is the money of an entry each (0: one a receipt).
+    """
+
+    promotion_id: str
+    owners: tuple[str, ...]
+    lines: tuple[GivenLine, ...]
+    once: int = 0
+    least: tuple[LeastGoods, ...] = ()
+    draw_step_minor: int = 0
+    club: str = ""
+    club_days: int = 0
+
+
 class Effects(NamedTuple):
     """What the rules make of a receipt; lines in the order of their numbers.
 
@@ -257,7 +295,7 @@ class Effects(NamedTuple):
     be lower. `settings` are the named settings that shaped the result. `accrual_points_minor` counts the programme's
     own points only. `counts` are what the receipt adds to the member's counters, `shared` what it uses of limits that
     members share; `consulted` names the counters and shared limits that were looked at: with other values of
-    theirs the result may differ, with equal ones it cannot.
+    theirs the result may differ, with equal ones it cannot. `given` says which goods uses and gifts rest on.
     """
 
     programme_version: int
@@ -281,6 +319,7 @@ class Effects(NamedTuple):
     draws: tuple[Drawn, ...] = ()
     tier_points_minor: int = 0
     consulted: frozenset[str] = frozenset()
+    given: tuple[Given, ...] = ()
 
 
 class LotDates(NamedTuple):

@@ -87,6 +87,15 @@ class _Uses:
         return _Uses(self.units, self.once, self.money_minor, self.points)
 
 
+class Used(NamedTuple):
+    """What one promotion used on a receipt beside units and money of its lines, and for whose limits."""
+
+    promotion_id: str
+    owners: tuple[str, ...]
+    once: int
+    points: int
+
+
 class Meter:
     """What the limits of the promotions on one receipt leave, and what was used of them.
 
@@ -176,6 +185,14 @@ class Meter:
         self._take(self._limits[promotion_id], -units - once, -money_minor, 0)
 
     # --- what comes of it ---
+
+    def used(self) -> Iterator[Used]:
+        """What each promotion used that counts for a limit of a member, a store or all."""
+        for promotion_id, uses in self._uses.items():
+            bounds = [b for b in self._limits[promotion_id] if b.limit.scope is not LimitScope.RECEIPT]
+            if bounds and (uses.times or uses.money_minor or uses.points):
+                owners = tuple(dict.fromkeys(bound.owner for bound in bounds))
+                yield Used(promotion_id, owners, uses.once, uses.points)
 
     def counts(self) -> Iterator[Count]:
         """What the receipt adds to the member's counters of uses, one for each owner and period of its limits."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days
+from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, spread_largest_remainder
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
 from server.promotions.earning import points_on
@@ -24,6 +24,7 @@ from server.promotions.facts import (
     Withheld,
 )
 from server.promotions.formulas import MONEY_PAID, CompiledPromotion, PointsRule
+from server.promotions.given import Gift, given
 from server.promotions.hints import near_misses
 from server.promotions.kinds import Period, RoundingPer
 from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
@@ -38,7 +39,7 @@ _new = tuple.__new__  # builds a named tuple in half the time of calling its cla
 class More:
     """What promotions give beside discounts and points on goods."""
 
-    __slots__ = ("clubs", "draws", "given_by", "issued", "tier_points")
+    __slots__ = ("clubs", "draws", "gifts", "given_by", "issued", "tier_points")
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -47,6 +48,7 @@ class More:
         self.clubs: list[Count] = []
         self.tier_points = 0
         self.given_by: list[CompiledPromotion] = []
+        self.gifts: list[Gift] = []
 
 
 NOTHING_MORE = More()
@@ -85,13 +87,13 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
     """Give what one promotion gives; whether it was anything."""
     promotion, day = owner.promotion, work.facts.day
     positions = work.goods(owner)
-    given = False
+    gave = False
     if promotion.coupon is not None:
         coupon = promotion.coupon
         first = add_days(day, coupon.starts_after_days)
         last = None if coupon.valid_days is None else add_days(first, coupon.valid_days - 1)
         more.issued.append(IssuedCoupon(owner.id, coupon.series, coupon.quantity, first, last))
-        given = True
+        gave = True
     if promotion.draw is not None:
         draw = promotion.draw
         paid = sum(bases[i] for i in positions)
@@ -99,30 +101,36 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
         entries = min(entries, MOST_ENTRIES)
         if entries > 0:
             more.draws.append(Drawn(owner.id, draw.draw, entries))
-            given = True
+            gave = True
     if promotion.club is not None:
         club = promotion.club
         until = work.facts.get(club_key(club.club)).until
         day_before = add_days(day, -1) if until is None or until < day else until
         more.clubs.append(Count(club_key(club.club), times=1, until=add_days(day_before, club.days)))
-        given = True
+        gave = True
     tier_points = _tier_points(work, owner, bases)
-    more.tier_points = min(more.tier_points + tier_points, MOST_POINTS_MINOR)
-    return given or tier_points > 0
+    total = sum(tier_points.values())
+    more.tier_points = min(more.tier_points + total, MOST_POINTS_MINOR)
+    if not gave and total <= 0:
+        return False
+    more.gifts.append(Gift(owner, {i: bases[i] for i in positions}, tier_points))
+    return True
 
 
-def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> int:
+def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> dict[int, int]:
+    """The tier points of a promotion by the places of its lines; those of a receipt are spread by what was paid."""
     rule = owner.tier_points
-    if rule is None:
-        return 0
-    positions = [i for i in work.earning(owner) if bases[i] > 0]
-    if not positions:
-        return 0
+    positions = [] if rule is None else [i for i in work.earning(owner) if bases[i] > 0]
+    if rule is None or not positions:
+        return {}
+    paid = [bases[i] for i in positions]
     if not isinstance(rule, PointsRule):
-        return rule.grant(sum(bases[i] for i in positions))
-    if work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT and rule.formula[1] == MONEY_PAID:
-        return points_on(rule.formula, sum(bases[i] for i in positions), work.lines[positions[0]])
-    return sum(points_on(rule.formula, bases[i], work.lines[i]) for i in positions)
+        total = rule.grant(sum(paid))
+    elif work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT and rule.formula[1] == MONEY_PAID:
+        total = points_on(rule.formula, sum(paid), work.lines[positions[0]])
+    else:
+        return {i: points_on(rule.formula, bases[i], work.lines[i]) for i in positions}
+    return dict(zip(positions, spread_largest_remainder(total, paid), strict=True))
 
 
 # --- the answer -------------------------------------------------------------------------------------------
@@ -191,6 +199,7 @@ def effects_of(
         draws=tuple(more.draws),
         tier_points_minor=more.tier_points,
         consulted=work.consulted,
+        given=given(work, lines, more.gifts) if work.is_metered or more.gifts else (),
     )
 
 

@@ -27,9 +27,11 @@ from server.promotions.arithmetic import add_months, end_of_period
 from server.promotions.facts import Count, Counter
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
-from server.promotions.usage import MONTHS, first_day, standing_key, tier_key, visit_key
+from server.promotions.usage import MONTHS, counted, first_day, standing_key, tier_key, visit_key
 
 ONE_DAY = timedelta(days=1)
+_PERIODS_LOOKED_BACK = 13
+"""So many periods back counters are kept at the most: a year of months, and the one that runs."""
 _NOTHING = Counter()
 
 
@@ -118,6 +120,58 @@ def standing_changes(
     if top is None or (before and codes.index(before) >= codes.index(top.code)):
         return tuple(changes), None
     return tuple(changes), TierChange(before, top.code, top.name, top_until)
+
+
+def lowered(
+    tiers: Tiers, before: Mapping[str, Counter], after: Mapping[str, Counter], day: date
+) -> tuple[tuple[Count, ...], TierChange | None]:
+    """What becomes of levels when a return has taken something out of the window.
+
+    `before` and `after` are the counters without and with what the return takes, `day` its store-local day. A level
+    that the window had brought, and would not have brought without what came back, is certain only as long as the
+    newest period makes it in which the window still came to the threshold; without one it is gone. Levels that the
+    window had not brought stay as they are. The counts that are returned move `until` of `standing/<tier>` back, or
+    drop it.
+    """
+    changes = []
+    for level in tiers.levels:
+        key = standing_key(level.code)
+        record = before.get(key, _NOTHING)
+        if level.threshold <= 0 or record.until is None or record.until < day:
+            continue
+        kept = _brought_until(tiers, after, level, record.until, day)
+        if kept == record.until or _brought_until(tiers, before, level, record.until, day) != record.until:
+            continue
+        changes.append(Count(key, -record.times, until=day - ONE_DAY) if kept is None else Count(key, until=kept))
+    if not changes:
+        return (), None
+    was, now = standing(tiers, before, day), standing(tiers, counted(after, changes), day)
+    if was.tier == now.tier:
+        return tuple(changes), None
+    return tuple(changes), TierChange(was.tier, now.tier, now.name, now.good_until or day)
+
+
+def _brought_until(tiers: Tiers, counters: Mapping[str, Counter], level: Tier, most: date, today: date) -> date | None:
+    """The last certain day, up to `most`, that windows up to today make of a level by counters; None for none."""
+    period = _kept_period(tiers)
+    last = most
+    for _ in range(tiers.kept_periods):
+        last = first_day(last, period) - ONE_DAY
+    for _ in range(_PERIODS_LOOKED_BACK):
+        days = _windows(tiers, first_day(last, period), min(last, today))
+        if any(window_amount(tiers, counters, day) >= level.threshold for day in days):
+            return _kept_from(tiers, last)
+        last = first_day(last, period) - ONE_DAY
+    return None
+
+
+def _windows(tiers: Tiers, first: date, last: date) -> Iterator[date]:
+    """Days between two, newest first, one for each window that there was: of months, or of the window's own period."""
+    step = tiers.period if tiers.period in (Period.DAY, Period.WEEK) else Period.MONTH
+    day = last
+    while day >= first:
+        yield day
+        day = first_day(day, step) - ONE_DAY
 
 
 def window_keys(tiers: Tiers, day: date) -> Iterator[str]:

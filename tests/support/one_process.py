@@ -36,6 +36,7 @@ from ledger.committer import Committer
 from server.backoffice import correction_servicer, finance_servicer, member_servicer, rights_servicer
 from server.catalogue import Catalogue
 from server.checkout.budgets import Budgets
+from server.checkout.levels import relevel_of
 from server.checkout.reading import LedgerReader
 from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.corrections.adjustments import AdjustmentDesk
@@ -115,7 +116,7 @@ class Service:
     async def sweep(self) -> None:
         """Book what time has done, and move on what came to members that were merged, as the processes do."""
         await Sweeper(lambda: _writer(self.dsn), asyncio.Event(), self.clock).sweep()
-        await settle_merged(self.pool, BOOKS, self.clock())
+        await settle_merged(self.pool, BOOKS, self.clock(), lambda now: relevel_of(self.rules.at(now), now.date()))
 
     async def enrol(self) -> str:
         """Make a member; return their id."""

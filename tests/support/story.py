@@ -112,7 +112,8 @@ class Story:
         earned = purchase(7, self.cyril, books=count, earn=[100], lines=[Line(earned_minor=100)])
         counts = [CounterChange("visit/ever", 1, 1000, 100), CounterChange("draw/car", 2)]
         await self._book("earned", promoted(earned, counts=counts))
-        await self._book("spent", purchase(8, self.cyril, books=count, spend=100))
+        spent = promoted(purchase(8, self.cyril, books=count, spend=100), counts=[CounterChange("draw/bike", 1)])
+        await self._book("spent", spent)
         await self._return("owed", 9, "earned", [])
 
     async def _return(self, name: str, receipt_number: int, bought: str, asked: list[tuple[int, int]]) -> None:

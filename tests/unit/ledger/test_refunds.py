@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -180,6 +181,16 @@ def test_what_a_gift_card_was_worth_more_than_it_cost_stays_owed() -> None:
     (told,) = event.settlement.units
     assert (event.goods_return.refund_money_minor, told.clawback_kept_back_points_minor) == (0, 450)
     assert book.account("Anna", GIFT).debt_minor == told.clawback_debt_points_minor == 50
+
+
+def test_what_a_merged_member_had_bought_is_owed() -> None:
+    """The points have gone on to the living member, and so does the debt."""
+    book = MemoryBook()
+    sold = book.book(selling(purchase(1, ANNA, lines=[Line(1000, 500)]), [(1, 500)]))
+    book.book(purchase(2, ANNA, amount_minor=500, further_spends=[(GIFT, 500)]))
+    event = book.settlement(book.book(replace(goods_return(3, sold, terms=book.terms), is_merged=True)))
+    assert (event.goods_return.refund_money_minor, event.goods_return.kept_back_money_minor) == (500, 0)
+    assert book.account("Anna", GIFT).debt_minor == 500
 
 
 def test_a_sale_beside_which_nothing_was_charged_leaves_what_was_earned_alone() -> None:

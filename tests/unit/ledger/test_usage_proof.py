@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import pytest
 from tallypoint.v1 import journal_pb2
 
+from ledger import semantics
 from ledger.journal import EntryRecord
 from ledger.model import CouponSlot, OpenHold, PostingRow
 from ledger.usage_caches import UsageCaches, UsageError
 from ledger.verify.across import AcrossBooks
 from ledger.verify.entries import ADJUSTMENT, BUDGET, CANCEL, HOLD, MEMBER_CHANGE, PURCHASE, RETURN, TRANSFER
 from ledger.verify.report import BadEntry
-from ledger.verify.usage import check_partners, check_taken_back, check_usage
+from ledger.verify.usage import UsageChecks, check_partners, check_usage
 from tests.support.commands import NOON, PARTNERS, PHARMACY, member
 
 ANNA = member("Anna")
@@ -121,7 +122,7 @@ def test_a_hold_that_ends_keeps_no_coupon() -> None:
             "counts for a member",
             id="a stranger's receipt counts",
         ),
-        pytest.param(RETURN, spring(used=1), "without being a purchase", id="a return uses a budget"),
+        pytest.param(RETURN, spring(used=1), "gives nothing back", id="a return uses a budget"),
         pytest.param(PURCHASE, spring(used=-1), "or less", id="a receipt fills a budget"),
         pytest.param(
             BUDGET,
@@ -171,10 +172,64 @@ def counting(*changes: tuple[str, int, int, int], complete: bool = False, refund
 )
 def test_a_return_takes_back_what_the_receipt_counted(said: Event) -> None:
     bought = counting(("visit/ever", 1, 900, 9), ("use/cake/ever", 1, 50, 0))
-    check_taken_back(counting(("visit/ever", 0, -300, -5), refund=300), bought)
-    check_taken_back(counting(("visit/ever", -1, -300, -5), refund=300, complete=True), bought)
+    checks = UsageChecks()
+    checks.check(counting(("visit/ever", 0, -300, -5), refund=300), bought, NOON)
+    UsageChecks().check(counting(("visit/ever", -1, -300, -5), refund=300, complete=True), bought, NOON)
     with pytest.raises(BadEntry, match="did not put there"):
-        check_taken_back(said, bought)
+        checks.check(said, bought, NOON)
+
+
+def newer(*changes: tuple[str, int, int, int], complete: bool = False, budget: int = 0) -> Event:
+    """A return of 300 of money by today's semantics, by which uses come back."""
+    made = counting(("visit/ever", -int(complete), -300, -5), *changes, refund=300, complete=complete)
+    made.semantics = made.goods_return.so_far.semantics = semantics.CURRENT
+    if budget:
+        made.budget_uses.add(key="spring", amount=-budget)
+    return made
+
+
+CAKES, SPRING = ("use/cake/ever", -2, -50, 0), 30
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        pytest.param([newer(("use/cake/ever", -3, 0, 0))], "did not put there", id="more uses than there were"),
+        pytest.param([newer(("use/cake/ever", 0, -51, 0))], "did not put there", id="more of their money"),
+        pytest.param([newer(("use/cake/ever", 1, 0, 0))], "did not put there", id="a use more"),
+        pytest.param([newer(("use/tea/ever", -1, 0, 0))], "did not put there", id="a use of something else"),
+        pytest.param([newer(("club/green", -1, 0, 0))], "did not put there", id="a club that it did not give"),
+        pytest.param([newer(CAKES), newer(CAKES)], "did not put there", id="the same uses twice"),
+        pytest.param([newer(budget=SPRING + 1)], "gives back more of budget", id="more of a budget than was used"),
+        pytest.param([newer(budget=20), newer(budget=20)], "gives back more of budget", id="a budget's use twice"),
+        pytest.param([newer(complete=True, budget=SPRING)], "stays in counter use/cake/ever", id="uses stay"),
+        pytest.param([newer(CAKES, complete=True)], "30 of budget spring stay used", id="a budget stays used"),
+    ],
+)
+def test_a_return_takes_back_what_the_receipt_used(said: list[Event], words: str) -> None:
+    bought = counting(("visit/ever", 1, 900, 9), ("use/cake/ever", 2, 50, 0))
+    bought.budget_uses.add(key="spring", amount=SPRING)
+    sound = UsageChecks()
+    sound.check(newer(("use/cake/ever", -1, -20, 0), budget=10), bought, NOON)
+    sound.check(newer(("use/cake/ever", -1, -30, 0), budget=20, complete=True), bought, NOON)
+    checks = UsageChecks()
+    with pytest.raises(BadEntry, match=words):  # noqa: PT012 - the last of them
+        for one in said:
+            checks.check(one, bought, NOON)
+
+
+@pytest.mark.parametrize(
+    ("times", "until"), [pytest.param(1, "", id="one more"), pytest.param(0, "2027-01-01", id="a later day")]
+)
+def test_a_return_raises_no_membership(times: int, until: str) -> None:
+    caches = UsageCaches(0)
+    bought = event()
+    bought.counter_changes.add(key="club/green", times=1, until="2026-12-31")
+    caches.apply(entry(1), bought, ())
+    back = returned(of=1)
+    back.counter_changes.add(key="club/green", times=times, until=until)
+    with pytest.raises(UsageError, match="raises club/green"):
+        caches.apply(entry(2, kind=RETURN), back, ())
 
 
 # --- over all books -----------------------------------------------------------------------------------------------
