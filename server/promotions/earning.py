@@ -46,7 +46,8 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[AccrualRow]]:
     per_receipt = work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT
     chosen: list[Iterable[PointsFormula]] = []
     ready: dict[tuple[int, int], _ReadyPoints] = {}  # by ids of what many lines share
-    for i, (line, candidates, base) in enumerate(zip(work.lines, work.candidates, bases, strict=True)):
+    lines = work.earning_lines()
+    for i, (line, candidates, base) in enumerate(zip(lines, work.candidates, bases, strict=True)):
         if base <= 0 or (is_plain and not candidates.points_rules):
             chosen.append(())
             continue
@@ -63,7 +64,7 @@ def earn(work: Work, bases: Sequence[int]) -> list[list[AccrualRow]]:
     if per_receipt:
         accruals = _points_per_receipt(work, chosen, bases)
     else:
-        accruals = [stack_points(*found) for found in zip(chosen, bases, work.lines, strict=True)]
+        accruals = [stack_points(*found) for found in zip(chosen, bases, lines, strict=True)]
     if any(found.is_metered for found in ready.values()):
         _cut_to_limits(work, accruals)
     if work.live.has_receipt_points:
@@ -149,7 +150,7 @@ def _points_per_receipt(
     rounding = work.rules.programme.earning.rounding
     parts = {promotion_id: _spread_exactly(of_all, rounding) for promotion_id, of_all in shares.items()}
     accruals: list[list[AccrualRow]] = []
-    for i, (formulas, base, line) in enumerate(zip(chosen, bases, work.lines, strict=True)):
+    for i, (formulas, base, line) in enumerate(zip(chosen, bases, work.earning_lines(), strict=True)):
         rows: list[AccrualRow] = []
         for formula in formulas:
             promotion_id, measure, _, _, _, unit, partner = formula
@@ -197,7 +198,7 @@ def stack_points(formulas: Iterable[PointsFormula], base_minor: int, line: Recei
         elif measure == ONCE:
             points = numerator
         elif measure == UNITS:
-            points = numerator * counted_units(line.quantity_milli, line.is_weighed)
+            points = numerator * min(counted_units(line.quantity_milli, line.is_weighed), base_minor)
         else:
             points = base_minor // denominator * numerator
         if points:

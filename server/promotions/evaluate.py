@@ -147,4 +147,5 @@ def _charge_line(work: Work, i: int, charged_minor: int) -> None:
             work.meter.forget(promotion_id, work.units_used.get((i, promotion_id), 0), amount)
     work.discounts[i] = as_charged(charged_minor)
     work.cuts[i] = 0
+    work.free_units.pop(i, None)
     work.left[i] = work.lines[i].list_amount_minor - charged_minor

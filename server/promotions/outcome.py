@@ -129,7 +129,8 @@ def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> 
     elif work.rules.programme.earning.rounding_per is RoundingPer.RECEIPT and rule.formula[1] == MONEY_PAID:
         total = points_on(rule.formula, sum(paid), work.lines[positions[0]])
     else:
-        return {i: points_on(rule.formula, bases[i], work.lines[i]) for i in positions}
+        lines = work.earning_lines()
+        return {i: points_on(rule.formula, bases[i], lines[i]) for i in positions}
     return dict(zip(positions, spread_largest_remainder(total, paid), strict=True))
 
 

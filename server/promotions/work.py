@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
+from server.promotions.arithmetic import UNIT_MILLI
 from server.promotions.compile import Candidates, LiveSet, Rules
 from server.promotions.conditions import Facts, Moment, check, coupons_behind
 from server.promotions.facts import DiscountRow, MemberFacts, ReceiptError, ReceiptFacts, ReceiptLine, Usage
@@ -59,7 +60,8 @@ class Work:
 
     While discounts are applied, equal pieces on several lines are `gathered` into a part that stands at the first of
     them; the others are `followers`. Once a deal or a limit may treat units differently, `parts` take the place of all
-    lines. `put_together` brings the columns up to date. `units_used` are the units of limits that
+    lines. `put_together` brings the columns up to date. `free_units` are those of a line that cost nothing,
+    if some do; `units_used` are the units of limits that
     a promotion used on a line, `givable_units` how many units a gift may give (by rank; missing: any number).
 
     `gated` are promotions for all goods that the receipt may satisfy, `rights` those that its coupons and offers may
@@ -78,6 +80,7 @@ class Work:
         "cuts",
         "discounts",
         "followers",
+        "free_units",
         "gated",
         "gathered",
         "givable_units",
@@ -120,6 +123,7 @@ class Work:
         self.gathered: dict[int, Part] = {}
         self.followers: set[int] = set()
         self.units_used: dict[tuple[int, str], int] = {}
+        self.free_units: dict[int, int] = {}
         self.givable_units: dict[int, int] = {}
         self._by_rank: dict[int, list[int]] | None = None
         self._meter: Meter | None = None
@@ -260,6 +264,8 @@ class Work:
                     self.cuts[i] += piece.cut_minor
                 else:
                     self.left[i], self.cuts[i], taken[i] = piece.left_minor, piece.cut_minor, {}
+                if piece.left_minor < piece.units:
+                    self.free_units[i] = self.free_units.get(i, 0) + piece.units - piece.left_minor
                 rows = taken[i]
                 for turn, promotion_id, amount, uses in piece.taken:
                     rows[turn, promotion_id] = rows.get((turn, promotion_id), 0) + amount
@@ -269,6 +275,15 @@ class Work:
         for i, rows in taken.items():
             self.discounts[i] = [(row[1], rows[row]) for row in sorted(rows) if rows[row]]
         self.parts, self.gathered = [], {}
+
+    def earning_lines(self) -> Sequence[ReceiptLine]:
+        """The lines without units that cost nothing, which earn nothing."""
+        if not self.free_units:
+            return self.lines
+        return [
+            line if line.is_weighed else line._replace(quantity_milli=line.quantity_milli - UNIT_MILLI * free)
+            for line, free in ((line, self.free_units.get(i, 0)) for i, line in enumerate(self.lines))
+        ]
 
     def _amounts(self) -> list[int]:
         """What each line costs."""

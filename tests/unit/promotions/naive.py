@@ -266,6 +266,14 @@ class Naive:
                 left[i] += price
         return left
 
+    def paid_units(self, i: int) -> int:
+        """The pieces of a line that cost something."""
+        found = 0
+        for heap in self.heaps:
+            prices = heap.prices() if len(set(heap.lines)) == 1 else sorted(heap.prices())
+            found += sum(line == i and price > 0 for line, price in zip(heap.lines, prices, strict=True))
+        return found
+
     def heaps_in(self, scope: list[int]) -> list[Heap]:
         goods = {self.lines[i][1:6] for i in scope}
         return [heap for heap in self.heaps if heap.first[1:6] in goods]
@@ -674,7 +682,7 @@ class Naive:
                 case PointsMultiplier(factor):
                     points = half_up(left * self.share_of_base() * (factor - 1) * rate)
                 case PointsFixed(points_minor, per) if per != "receipt":
-                    points = points_minor * (1 if per == "line" else units_of(self.lines[i]))
+                    points = points_minor * (1 if per == "line" else self.paid_units(i))
                 case PointsPerAmount(points_minor, step_minor, per="line"):
                     points = left // step_minor * points_minor
                 case _:

@@ -394,6 +394,13 @@ def test_points_are_cut_as_a_whole_and_then_spread(kind: str, limit: str, grante
     assert points(quote(rules(listed(item)), receipt(*VOUCHER), SHOPPER)) == granted
 
 
+def test_a_free_piece_earns_nothing_for_itself() -> None:
+    compiled = rules(listed(f"id: a, {THIRD_FREE}", "id: b, name: B, points: {fixed: 5, per: unit}"))
+    three = pieces(1, 3, 1000)
+    for lines in ([three], one_by_one(three)):
+        assert quote(compiled, receipt(*lines), SHOPPER).accrual_points_minor == 10_00
+
+
 # --- however goods are keyed -----------------------------------------------------------------------------
 
 EXAMPLES = int(os.environ.get("TALLYPOINT_UNIT_EXAMPLES", "200"))
