@@ -29,7 +29,7 @@ import grpc
 import typer
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from rich.console import Console
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2, finance_pb2, journal_pb2, member_pb2, rights_pb2
 
@@ -273,7 +273,11 @@ class Bench:
 
 
 class Shop(RuleBasedStateMachine):
-    """One history of a shop with a few members and one lane; `bench` is set by a subclass."""
+    """One history of a shop with a few members and one lane; `bench` is set by a subclass.
+
+    No rule has a precondition: what may be drawn next must not depend on how the service answered, since ledgers differ
+    and hypothesis takes another set of choices after the same draws for a fault of the test.
+    """
 
     bench: Bench
 
@@ -421,16 +425,16 @@ class Shop(RuleBasedStateMachine):
         if self.sold:
             self.bring_back(len(self.sold) - 1, [])
 
-    @precondition(lambda self: self.has_held)
     @rule(checkout=st.sampled_from(["a", "b"]))
     def cancel(self, checkout: str) -> None:
         """Let go of a checkout."""
+        if not self.has_held:
+            return
         self.has_held = False
         self._call(
             "Cancel", checkout_pb2.CancelRequest(message_id=str(uuid.uuid4()), checkout_key=self._checkout(checkout))
         )
 
-    @precondition(lambda self: self.sold)
     @rule(
         which=st.integers(0, 99),
         parts=st.lists(
@@ -441,6 +445,8 @@ class Shop(RuleBasedStateMachine):
     )
     def bring_back(self, which: int, parts: list[tuple[int, int]]) -> None:
         """Bring back goods of a purchase: some, or all that is left."""
+        if not self.sold:
+            return
         request = checkout_pb2.ReturnRequest(
             message_id=str(uuid.uuid4()),
             receipt_key=self._key(),
@@ -450,10 +456,11 @@ class Shop(RuleBasedStateMachine):
         request.event_at.FromDatetime(self.service.clock())
         self._call("Return", request)
 
-    @precondition(lambda self: self.sent)
     @rule(which=st.integers(0, 99))
     def send_again(self, which: int) -> None:
         """Send a message again that was answered: the answer is the same."""
+        if not self.sent:
+            return
         method, request, answer = self.sent[which % len(self.sent)]
         again = self.bench.run(self.service.call(method, request))
         assert _as_stored(again) == answer, self._told(f"{method} {request}sent again is answered {again}")
