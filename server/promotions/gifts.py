@@ -1,6 +1,6 @@
 """A gift never counts towards the threshold that gives it: what a promotion gives, and the receipt without that.
 
-Gifts are what the `gift` of a promotion gives, and goods of its scope that its line discount makes free. What has to be
+Gifts are what the `gift` of a promotion gives, and goods of its scope that its discount makes free. What has to be
 reached (`at_least`) is measured without them, what must not be reached (`below`) with them.
 """
 
@@ -13,7 +13,7 @@ from server.promotions.arithmetic import UNIT_MILLI
 from server.promotions.conditions import Moment, bounds, check
 from server.promotions.criteria import BasketCount, ReceiptTotal, ScopeTotal
 from server.promotions.deals import LineUnits, gift_units, most_gift_units, unit_prices
-from server.promotions.model import FixedPrice, Gift, PercentOff, Promotion
+from server.promotions.model import FixedPrice, Gift, PercentOff, PriceList, Promotion
 from server.promotions.parts import part_of
 from server.promotions.walk import leaves_of
 
@@ -33,15 +33,17 @@ def gives_for_threshold(promotion: Promotion) -> bool:
     return any((limits := bounds(leaf)) is not None and limits.at_least is not None for leaf in leaves)
 
 
-def _makes_free(promotion: Promotion) -> bool:
-    """Whether a line discount gives the goods of a scope away; of all goods, it is a discount like others."""
-    effect = promotion.line_discount
-    if effect is None or promotion.scope is None:
+def _makes_free(promotion: Promotion, sku: str | None = None) -> bool:
+    """Whether a discount gives goods of its scope away (this article of it); on all goods, it is one like others."""
+    effect = promotion.line_discount or promotion.basket_discount
+    if effect is None:
         return False
     kind = effect.kind
-    return (isinstance(kind, PercentOff) and kind.share == 1) or (
-        isinstance(kind, FixedPrice) and not kind.unit_price_minor
-    )
+    if isinstance(kind, PriceList):
+        prices = kind.unit_prices_minor
+        return 0 in prices.values() if sku is None else prices.get(sku) == 0
+    is_free = kind == FixedPrice(0) or (isinstance(kind, PercentOff) and kind.share == 1)
+    return is_free and promotion.scope is not None
 
 
 def reach(
@@ -58,9 +60,11 @@ def reach(
         runs = gift_units(deal, _units(moment, gifts))
         most = most_gift_units(deal, _units(moment, gifts), bought)
     else:
-        runs = unit_prices(bought)
+        lines = moment.facts.lines
+        runs = [run for run in unit_prices(bought) if _makes_free(promotion, lines[run[0]].sku)]
         most = sum(units for _, _, units in runs)
-        most = most if most_units is None else min(most, max(0, most_units))
+        if promotion.line_discount is not None and most_units is not None:
+            most = min(most, max(0, most_units))
     if not most:
         return Reach(moment, None)
 

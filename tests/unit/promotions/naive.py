@@ -624,7 +624,7 @@ class Naive:
 
     def pieces_given(self, promotion: Promotion, scope: list[int], start: list[int]) -> list[tuple[int, int]]:
         """The pieces that a promotion gives, with their prices, in the order in which it does."""
-        deal, effect = promotion.deal, promotion.line_discount
+        deal = promotion.deal
         if not has_threshold(promotion.when):
             return []
 
@@ -642,11 +642,19 @@ class Naive:
             most = sum(count for _, _, count in given)
             pieces = [one for one in priced(gifts) if one[1] > deal.unit_price_minor]
             return sorted(pieces, key=lambda one: (one[1], -one[0]))[:most]
-        free = effect is not None and effect.kind in (PercentOff(Fraction(1)), FixedPrice(0))
-        if not free or promotion.scope is None:
-            return []
-        pieces = [one for one in priced(units(scope)) if one[1]]
-        return pieces[: self.cut(promotion, Measure.COUNT, len(pieces))]
+        pieces = [one for one in priced(units([i for i in scope if self.is_free(promotion, i)])) if one[1]]
+        return pieces[: self.cut(promotion, Measure.COUNT, len(pieces)) if promotion.line_discount else None]
+
+    def is_free(self, promotion: Promotion, i: int) -> bool:
+        effect = promotion.line_discount or promotion.basket_discount
+        match effect and effect.kind:
+            case PriceList(prices):
+                return prices.get(self.lines[i].sku) == 0
+            case PercentOff(share):
+                return share == 1 and promotion.scope is not None
+            case FixedPrice(price):
+                return price == 0 and promotion.scope is not None
+        return False
 
     def sizes(self, i: int, left: int) -> tuple[Fraction, tuple[int, int, int]]:
         return Fraction(self.lines[i].quantity_milli, 1000), (left, left, left)

@@ -17,9 +17,13 @@ from server.promotions import (
     BasketCount,
     CouponFact,
     CouponShown,
+    Effects,
     FloorRest,
     MemberFacts,
     OfferMade,
+    PaidLine,
+    Points,
+    PointsFixed,
     Programme,
     Promotion,
     ReceiptFacts,
@@ -178,6 +182,53 @@ def test_one_line_or_a_line_for_each_piece(items: list[str], goods: ReceiptLine,
     assert by_promotion(at_once) == by_promotion(apart)
 
 
+EACH = "name: A point for each, points: {fixed: 1, per: unit}"
+
+
+@pytest.mark.parametrize(
+    ("items", "goods", "points_minor"),
+    [
+        pytest.param([f"id: p, {EACH}"], pieces(1, 5, 1000), 500, id="every piece earns"),
+        pytest.param([f"id: p, {EACH}", f"id: a, {THIRD_FREE}"], pieces(1, 3, 1000), 200, id="a free one does not"),
+        pytest.param(
+            [f"id: p, {EACH}", "id: g, name: G, gift: {skus: [S], for_every: 2}"], pieces(1, 6, 1000), 400, id="gifts"
+        ),
+        pytest.param(
+            [f"id: p, {EACH}", f"id: b, name: B, line_discount: {{percent: 100}}, {ONCE}"],
+            pieces(1, 5, 1000),
+            400,
+            id="nor one that a limited discount makes free",
+        ),
+        pytest.param([f"id: p, {EACH}", f"id: b, {HALF_SECOND}"], pieces(1, 4, 1000), 400, id="a cheaper one does"),
+        pytest.param(
+            [f"id: p, {EACH}, limits: [{{at_most: 1.50, of: points, for: receipt}}]", f"id: a, {THIRD_FREE}"],
+            pieces(1, 3, 1000),
+            150,
+            id="limits cut what is left",
+        ),
+    ],
+)
+def test_pieces_that_cost_nothing_earn_nothing_on_any_line(
+    items: list[str], goods: ReceiptLine, points_minor: int
+) -> None:
+    compiled = rules(listed(*items))
+    for lines in ([goods], one_by_one(goods)):
+        assert quote(compiled, receipt(*lines), None).accrual_points_minor == points_minor
+
+
+def test_a_piece_that_the_register_charged_earns_though_it_was_to_be_free() -> None:
+    compiled = rules(listed(f"id: p, {EACH}", f"id: a, {THIRD_FREE}"))
+    effects = earn_as_paid(compiled, receipt(pieces(1, 3, 1000)), None, [PaidLine(1, 0)])
+    assert effects.accrual_points_minor == 300
+
+
+def test_tier_points_of_pieces_count_those_that_cost_something() -> None:
+    compiled = rules(listed("id: p, name: P, tier_points: {fixed: 1, per: unit}", f"id: a, {THIRD_FREE}"))
+    goods = pieces(1, 3, 1000)
+    for lines in ([goods], one_by_one(goods)):
+        assert quote(compiled, receipt(*lines), MemberFacts("m")).tier_points_minor == 200
+
+
 LOAF = line(1, 35000, sku="LOAF", quantity_milli=3500)
 LOAVES = line(2, 20000, sku="LOAF", quantity_milli=2000)
 
@@ -305,17 +356,32 @@ def test_a_gift_does_not_count_towards_the_threshold_that_gives_it(
     assert quote(compiled, receipt(*goods, channel="shop"), None).discount_minor == taken
 
 
-def test_goods_that_a_line_discount_gives_away_are_a_gift_too() -> None:
-    compiled = rules(
-        listed(
-            "id: a, name: A, scope: {skus: [CHOC]}, when: {receipt_total: {at_least: 500.00}},"
-            " line_discount: {percent: 100}"
-        )
-    )
+@pytest.mark.parametrize(
+    "effect",
+    [
+        "scope: {skus: [CHOC]}, line_discount: {percent: 100}",
+        "scope: {skus: [CHOC]}, line_discount: {fixed_price: 0}",
+        "line_discount: {prices: {CHOC: 0, TEA: 1.00}}",
+        "scope: {skus: [CHOC]}, basket_discount: {percent: 100}",
+        "scope: {skus: [CHOC]}, basket_discount: {percent: 100}, limits: [{at_most: 1, for: receipt}]",
+    ],
+)
+def test_goods_that_a_discount_gives_away_are_a_gift_too(effect: str) -> None:
+    compiled = rules(listed(f"id: a, name: A, when: {{receipt_total: {{at_least: 500.00}}}}, {effect}"))
     goods = [pieces(1, 1, 450_00, "A"), pieces(2, 1, 50_00, "CHOC")]
     assert quote(compiled, receipt(*goods), None).discount_minor == 0
     goods.append(pieces(3, 1, 50_00, "B"))
     assert quote(compiled, receipt(*goods), None).discount_minor == 50_00
+
+
+def test_goods_of_a_price_list_that_still_cost_something_count_towards_its_threshold() -> None:
+    compiled = rules(
+        listed(
+            "id: a, name: A, when: {receipt_total: {at_least: 500.00}}, line_discount: {prices: {CHOC: 0, TEA: 1.00}}"
+        )
+    )
+    goods = [pieces(1, 1, 450_00, "A"), pieces(2, 1, 50_00, "TEA"), pieces(3, 1, 50_00, "CHOC")]
+    assert quote(compiled, receipt(*goods), None).discount_minor == 99_00
 
 
 VOUCHER = [line(1, 12000), line(2, 23000), line(3, 30000)]
@@ -488,8 +554,9 @@ promotions = st.builds(
     st.integers(1, 2),
     st.sampled_from([None, None, *FloorRest]),
 )
+FOR_EACH = Promotion("z", "z", points=Points(PointsFixed(100, "unit")))
 programmes = st.builds(
-    lambda programme, found: replace(programme, promotions=tuple(found), control_share=Fraction(0)),
+    lambda programme, found: replace(programme, promotions=(*found, FOR_EACH), control_share=Fraction(0)),
     st.sampled_from(PROGRAMMES),
     st.lists(promotions, min_size=2, max_size=4, unique_by=lambda one: one.id),
 )
@@ -509,3 +576,9 @@ def test_one_line_of_five_and_five_lines_of_one_cost_the_same(
     assert by_promotion(apart) == by_promotion(at_once)
     assert apart.shared == at_once.shared
     assert apart.capped == at_once.capped
+    assert _for_each(apart) == _for_each(at_once)
+
+
+def _for_each(effects: Effects) -> int:
+    """The points that every piece that costs something earns."""
+    return sum(row[2] for line in effects.lines for row in line.accruals if row[0] == FOR_EACH.id)
