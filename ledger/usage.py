@@ -44,6 +44,9 @@ _NO_CHANGE = CounterChange("")[1:]
 MAX_USES = 32_767
 """The most uses of one coupon that are counted one by one."""
 
+_USES_OF_ISSUED = 1
+"""How often a coupon that a receipt gave may be used. Revoked while that use is taken, it has one use more taken."""
+
 
 class BudgetExceeded(Exception):
     """A receipt was to use more of a shared budget than its book has of it: a mistake in whoever planned it."""
@@ -174,9 +177,9 @@ def _slot_for(
         if use is not None and use.held and use.book == state.book and use.number in ending:
             return CouponSlot(claim.code, number)
     free = [number for number in numbers if number not in uses]
-    if free:
+    if free and len(uses) < claim.uses:
         return CouponSlot(claim.code, free[int.from_bytes(command.content_hash[:4], "big") % len(free)])
-    if any(uses[number].held for number in numbers):
+    if any(use.held for use in uses.values()):
         return common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE
     return common_pb2.REFUSAL_REASON_COUPON_USED
 
@@ -293,7 +296,7 @@ class _Slots:
     def give_back(self, command: Return, back: _ComesBack) -> None:
         """Give back the coupons that were good for what came back, and revoke those that it would not have given."""
         body, whole = self._made.goods_return, self._made.goods_return.so_far.complete
-        codes = [code for code in back.after.coupons if code not in back.before.coupons]
+        codes = [code for code in back.after.coupons if code not in back.before.coupons and not self._is_revoked(code)]
         if whole and not back.purchase.purchase.coupons:  # older than outcomes: all that were presented
             codes = list(back.purchase.purchase.coupon_codes)
         body.coupon_codes.extend(codes)
@@ -302,12 +305,20 @@ class _Slots:
             if slot.code in codes or (whole and self._state.coupons.get(slot.code, {}).get(slot.slot) == bought):
                 self.check(slot, bought)
                 self.put(slot, None, RELEASED)
+        revoked = SlotUse(self._state.book, self._number, held=False)
         for code in back.after.revoked:
             if not self._state.coupons.get(code):
-                self.put(CouponSlot(code, 0), SlotUse(self._state.book, self._number, held=False), REVOKED)
+                self.put(CouponSlot(code, 0), revoked, REVOKED)
                 body.revoked_coupon_codes.append(code)
             elif code not in back.before.revoked:
+                # Whoever brings back what it was used for does not get it back.
+                self.put(
+                    CouponSlot(code, _USES_OF_ISSUED), SlotUse(self._state.book, self._number, held=False), REVOKED
+                )
                 body.used_coupon_codes.append(code)
+
+    def _is_revoked(self, code: str) -> bool:
+        return _USES_OF_ISSUED in self._state.coupons.get(code, {})
 
 
 # --- counters and budgets -----------------------------------------------------------------------------------------

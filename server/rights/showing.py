@@ -126,7 +126,7 @@ def _coupon(row: asyncpg.Record, owner: UUID | None) -> rights_pb2.Coupon:
         valid_from=text_of(row["valid_from"]),
         valid_until=text_of(row["valid_until"]),
         state=_state(row),
-        taken_count=row["taken"],
+        taken_count=min(row["taken"], row["uses"]),
         issued=row["issued"],
     )
 

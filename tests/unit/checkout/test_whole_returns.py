@@ -153,6 +153,22 @@ def test_a_coupon_that_was_used_since_is_told_once() -> None:
     assert codes(second) == []
 
 
+@pytest.mark.parametrize("given_first", [True, False])
+def test_a_coupon_goes_with_the_goods_that_gave_it_whichever_come_back_first(*, given_first: bool) -> None:
+    use = "id: u, name: U, when: {coupon: {series: [thanks]}}, basket_discount: {amount: 1.00}"
+    shop = Counter(promotions(f"id: g, name: G, scope: {{skus: [tea]}}, {THANKS}", use))
+    giving = shop.sell(TEA)
+    code = journal_pb2.Event.FromString(giving.event).purchase.issued_coupons[0].code
+    using = shop.sell(Sold("jam", PIECE, 500), coupons=[code])
+    answers = [shop.bring_back(bought) for bought in ((giving, using) if given_first else (using, giving))]
+    assert [list(answer.coupon_codes) for answer in answers] == ([[], []] if given_first else [[code], []])
+    assert [codes(answer) for answer in answers][not given_first] == (
+        ["COUPONS_USED"] if given_first else ["COUPONS_REVOKED"]
+    )
+    again = journal_pb2.Event.FromString(shop.sell(Sold("jam", PIECE, 500), coupons=[code]).event)
+    assert [outcome.used for outcome in again.purchase.coupons] == [False]
+
+
 def test_a_coupon_comes_back_with_the_last_of_what_it_was_good_for() -> None:
     text = "id: t, name: T, scope: {skus: [tea]}, when: {coupon: {series: [single]}}, line_discount: {percent: 50}"
     shop = Counter(promotions(text))
