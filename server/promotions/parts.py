@@ -237,25 +237,29 @@ def part_of(
 
 def have_equal_pieces(lines: Sequence[ReceiptLine]) -> bool:
     """Whether equal pieces stand on several lines."""
-    return len(set(map(_sku, lines))) < len(lines) and bool(gathered(lines))
+    return len(set(map(_sku, lines))) < len(lines) and any(_equal_lines(lines))
 
 
 def gathered(lines: Sequence[ReceiptLine]) -> dict[int, Part]:
     """The equal pieces that stand on several lines, each as one part, by the position of the first line."""
+    return {
+        positions[0]: _joined([part_of(i, lines[i], lines[i].list_amount_minor) for i in positions])
+        for positions in _equal_lines(lines)
+    }
+
+
+def _equal_lines(lines: Sequence[ReceiptLine]) -> Iterator[list[int]]:
+    """The positions of lines with equal pieces, two at least."""
     by_sku: dict[str, list[int]] = {}
     for i, line in enumerate(lines):
         by_sku.setdefault(line[1], []).append(i)
-    parts: dict[int, Part] = {}
     for positions in by_sku.values():
         if len(positions) == 1:
             continue
         alike: dict[object, list[int]] = {}
         for i in positions:
             alike.setdefault(_equal_pieces(i, lines[i]), []).append(i)
-        for first, *others in alike.values():
-            if others:
-                parts[first] = _joined([part_of(i, lines[i], lines[i].list_amount_minor) for i in (first, *others)])
-    return parts
+        yield from (found for found in alike.values() if len(found) > 1)
 
 
 def _equal_pieces(i: int, line: ReceiptLine) -> object:

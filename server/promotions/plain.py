@@ -101,7 +101,7 @@ def _plain_goods(query: Query) -> list[PlainGoods] | None:
     if None in goods:
         return None
     plain = cast("list[PlainGoods]", goods)
-    if have_equal_pieces(receipt.lines) and any(map(_discounts, plain)):
+    if any(map(_discounts, plain)) and have_equal_pieces(receipt.lines):
         return None  # they are rounded together
     if rules.programme.tiers is not None and any(map(_speakers, plain)):
         return None  # the texts may name a level
