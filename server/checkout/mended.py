@@ -72,9 +72,7 @@ def _payment(event: journal_pb2.Event, effects: Effects) -> Judgement:
 def _likely(purchase: journal_pb2.Purchase, effects: Effects, programme: Programme) -> Iterator[Mended]:
     if not (effects.payable_minor or effects.discount_minor):
         yield semantics.NO_VISIT
-    if _points(purchase.effects) != _computed_points(effects.lines) and any(
-        map(_asks_for_tenders, programme.promotions)
-    ):
+    if _points(purchase.effects) != _points(effects.lines) and any(map(_asks_for_tenders, programme.promotions)):
         yield semantics.CHANGE_IS_NOT_PAID
     stored, computed = _discounts(purchase.effects), _computed_discounts(effects.lines)
     differing = {key[1] for key in stored.keys() | computed.keys() if stored[key] != computed[key]}
@@ -108,12 +106,8 @@ def _asks_for_tenders(promotion: Promotion) -> bool:
     return any(isinstance(leaf, PaidBy) for leaf in leaves_of(promotion.when))
 
 
-def _points(lines: Iterable[common_pb2.LineEffects]) -> set[tuple[int, str, int]]:
-    """Return what each promotion grants on each line, as stored."""
-    return {(line.line_number, part.promotion_id, part.points_minor) for line in lines for part in line.accruals}
-
-
-def _computed_points(lines: Iterable[LineEffects]) -> set[tuple[int, str, int]]:
+def _points(lines: Iterable[common_pb2.LineEffects | LineEffects]) -> set[tuple[int, str, int]]:
+    """Return what each promotion grants on each line, as stored or as computed."""
     return {(line.line_number, part.promotion_id, part.points_minor) for line in lines for part in line.accruals}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from typing import Final, NamedTuple, Protocol
@@ -41,6 +41,7 @@ from server.checkout.holding import (
     release_command,
     spending_refusal,
 )
+from server.checkout.offline import offline_action
 from server.checkout.presenting import CouponLookups, Presented, present
 from server.checkout.promising import standing_message
 from server.checkout.quoting import (
@@ -81,19 +82,6 @@ _BATCH: Final = CallMeter("CheckoutService/CommitBatch")
 """Counts the refusals of its items; the calls themselves are counted at the edge."""
 
 BalanceReader = Gatherer[tuple[int, uuid.UUID], list[BalanceAt]]
-
-_OFFLINE_CASES: Mapping[common_pb2.RefusalReason, str] = {
-    common_pb2.REFUSAL_REASON_IDENTIFIER_UNKNOWN: "unknown_identifier",
-    common_pb2.REFUSAL_REASON_CARD_FOREIGN: "unknown_identifier",
-    common_pb2.REFUSAL_REASON_CARD_CHECK_DIGIT_WRONG: "unknown_identifier",
-    common_pb2.REFUSAL_REASON_PHONE_INVALID: "unknown_identifier",
-    common_pb2.REFUSAL_REASON_MEMBER_BLOCKED: "blocked_member",
-    common_pb2.REFUSAL_REASON_CARD_BLOCKED: "blocked_member",
-    common_pb2.REFUSAL_REASON_CARD_REPLACED: "replaced_card",
-    common_pb2.REFUSAL_REASON_MEMBER_MERGED: "merged_member",
-}
-"""Which setting of the programme decides about a receipt taken offline whose identifier is refused today. A misread
-one cannot be scanned again, so it is as good as unknown."""
 
 
 class Owners(Protocol):
@@ -560,12 +548,11 @@ class CheckoutServicer:
 
     def _shopper_offline(self, request: checkout_pb2.CommitRequest, found: Found | None, refusal: Refused) -> Shopper:
         """Let the programme say what becomes of a receipt taken offline whose identifier is refused."""
-        case = _OFFLINE_CASES.get(refusal.reason)
         zone = self._judge.zone(request.receipt_key.store_id)
         rules = self._rules.at(moment_of(request.receipt.event_at).astimezone(zone))
-        if case is None or rules is None:
+        action = None if rules is None else offline_action(refusal.reason, rules.programme)
+        if action is None:
             raise refusal
-        action: OfflineAction = getattr(rules.programme.offline, case)
         if action is OfflineAction.BOOK_WITHOUT_MEMBER:
             return Shopper(None, found, refusal, booked_without=True)
         if found is None:
