@@ -32,9 +32,6 @@ MEMBER_ACCOUNTS = frozenset({AVAILABLE, PENDING, HELD, DEBT})
 MAX_OPEN_HOLDS = 16
 """The most checkouts that may hold points of one member at once: a family at the tills, not a loop in a register."""
 
-MAX_POINTS_MINOR = 10**15
-"""The most points one grant or one balance may have; far below 2^63, so that sums never overflow."""
-
 
 # --- what a batch reads -------------------------------------------------------------------------------------------
 

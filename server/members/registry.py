@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID, uuid4
@@ -22,11 +22,10 @@ from tallypoint.v1 import member_pb2
 from ledger.append import MemberChange, append_member_changes
 from ledger.books import book_of_member
 from server.database import connection, transaction
-from server.edge import no_day
 from server.edge.parts import do_in_parts
 from server.edge.status import refused_of
 from server.errors import Refused
-from server.members.days import FIRST_REGISTRATION, birthday_fault
+from server.members.days import read_birthday, read_registration, unfit
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, living_id, lock_present, merged_refusal, read_members
 from server.scanned_text import visible_text
@@ -310,8 +309,8 @@ class Registry:
         Raises:
             Refused: what is wrong with the first identifier at fault, or all that is wrong with the rest.
         """
-        registered_at = _registered_at(person, now, path)
-        birthday = _birthday(person.profile.birthday, now, f"{path}profile.birthday")
+        registered_at = read_registration(person, now, path)
+        birthday = read_birthday(person.profile.birthday, now, f"{path}profile.birthday")
         language = _language(person.profile.language, f"{path}profile.language")
         phone = self._reader.phone(person.phone, f"{path}phone") if person.phone else None
         token_field, card_field = f"{path}digital_token", f"{path}card_numbers"
@@ -560,41 +559,10 @@ def _with_status(
     return list(kept.values())
 
 
-def _registered_at(person: member_pb2.NewMember, now: datetime, path: str) -> datetime:
-    if not person.HasField("registered_at"):
-        return now
-    try:
-        registered_at = person.registered_at.ToDatetime(tzinfo=UTC)
-    except ValueError:
-        raise _invalid(f"{path}registered_at", "is not a time between the years 1 and 9999") from None
-    if registered_at < FIRST_REGISTRATION:
-        raise _invalid(f"{path}registered_at", f"lies before {FIRST_REGISTRATION:%Y-%m-%d}; leave it out for now")
-    if registered_at > now:
-        raise _invalid(f"{path}registered_at", "lies in the future; leave it out for now")
-    return registered_at
-
-
-def _birthday(text: str, now: datetime, field: str) -> date | None:
-    if not text:
-        return None
-    try:
-        birthday = date.fromisoformat(text)
-    except ValueError:
-        raise _invalid(field, no_day(optional=True)) from None
-    fault = birthday_fault(birthday, now.date())
-    if fault is not None:
-        raise _invalid(field, fault)
-    return birthday
-
-
 def _language(text: str, field: str) -> str:
     if text and not _LANGUAGE_TAG.fullmatch(text):
-        raise _invalid(field, 'is not a language tag such as "uk" or "kk-KZ"')
+        raise unfit(field, 'is not a language tag such as "uk" or "kk-KZ"')
     return text
-
-
-def _invalid(field: str, description: str) -> Refused:
-    return Refused(api.REFUSAL_REASON_INVALID_REQUEST, f"{field} {description}", violations=[(field, description)])
 
 
 def identifier_taken(field: str) -> Refused:

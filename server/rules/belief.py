@@ -27,7 +27,7 @@ from server.promotions.model import (
     UnitDeal,
 )
 from server.promotions.yaml_text import Path
-from server.rules.meeting import Given, together
+from server.rules.meeting import Giver, together
 
 Doubt = tuple[Path, str, str]
 """Where, what, and what to do about it."""
@@ -202,11 +202,11 @@ def _more_times(promotion: Promotion) -> Fraction:
     return points.kind.factor - 1 if points is not None and isinstance(points.kind, PointsMultiplier) else Fraction(0)
 
 
-def _sum(found: Sequence[Given]) -> Fraction:
+def _sum(found: Sequence[Giver]) -> Fraction:
     return sum((one.share for one in found), Fraction(0))
 
 
-def _others(found: Sequence[Given]) -> str:
+def _others(found: Sequence[Giver]) -> str:
     names = [f"`{one.promotion.id}`" for one in found[:-1]]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -34,7 +34,7 @@ _Goods = tuple[str, str]
 """One entry of a scope: what it names goods by, and the name."""
 
 
-class Given(NamedTuple):
+class Giver(NamedTuple):
     """A promotion's place in the file, and the share that it gives."""
 
     number: int
@@ -44,9 +44,9 @@ class Given(NamedTuple):
 
 def together(
     promotions: Sequence[Promotion], share_of: Callable[[Promotion], Fraction], at_least: Fraction
-) -> list[tuple[Given, ...]]:
+) -> list[tuple[Giver, ...]]:
     """Return sets of two promotions and more that may meet and give so much together, in the order of the file."""
-    given = {n: Given(n, one, share) for n, one in enumerate(promotions) if (share := share_of(one)) > 0}
+    given = {n: Giver(n, one, share) for n, one in enumerate(promotions) if (share := share_of(one)) > 0}
     # By numbers in their order from here on: promotions and fractions are slow to compare by the hundred thousand.
     order = {one.number: place for place, one in enumerate(sorted(given.values(), key=lambda one: -one.share))}
     known: dict[tuple[int, int], bool] = {}
@@ -89,7 +89,7 @@ def may_meet(first: Promotion, second: Promotion) -> bool:
     return not any(_contradict(one, two) or _contradict(two, one) for one in wanted for two in other)
 
 
-def _of_same_goods(given: Iterable[Given], order: Mapping[int, int]) -> Iterator[tuple[list[int], list[int]]]:
+def _of_same_goods(given: Iterable[Giver], order: Mapping[int, int]) -> Iterator[tuple[list[int], list[int]]]:
     """Yield the numbers of promotions for some goods and of those for wider goods, each with the greatest first."""
     buckets: defaultdict[_Goods, list[int]] = defaultdict(list)
     for one in given:

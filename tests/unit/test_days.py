@@ -15,7 +15,7 @@ from server.backoffice.finance_messages import query_of
 from server.checkout.submitting import receipt_key_bytes
 from server.edge import read_day, read_optional_day
 from server.errors import Refused
-from server.members import registry
+from server.members.days import read_birthday
 from server.rights.rows import read_days
 
 NOW: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -61,7 +61,7 @@ PROGRAMME: Final[Any] = None
             id="page that nobody gave",
         ),
         pytest.param(
-            lambda: registry._birthday("1990-02-30", NOW, "profile.birthday"),
+            lambda: read_birthday("1990-02-30", NOW, "profile.birthday"),
             {"profile.birthday": NO_BIRTHDAY},
             id="birthday, which is not told",
         ),
