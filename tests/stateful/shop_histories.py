@@ -11,20 +11,16 @@ from the journal and found equal.
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import itertools
 import tempfile
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-import asyncpg
 import grpc
 import typer
 from hypothesis import HealthCheck, Phase, settings
@@ -33,243 +29,37 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from rich.console import Console
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2, finance_pb2, journal_pb2, member_pb2, rights_pb2
 
-from ledger.cache_tables import CACHE_TABLES
-from ledger.rebuild import rebuild
-from ledger.verify import record_checkpoints, verify, verify_since
 from server.postgres import EmbeddedPostgres
 from server.progress import progress
-from server.storage import LEDGER_MIGRATIONS
+from tests.stateful.shop_ledgers import Bench
+from tests.stateful.shop_terms import (
+    ARTICLES,
+    MEMBERS,
+    STATUSES,
+    Sold,
+    checkouts,
+    coupon_choices,
+    discounts,
+    lines,
+    office_actions,
+    points,
+    shoppers,
+    unit_codes,
+    unit_points,
+    who,
+)
 from tests.support.database import DatabaseFactory
-from tests.support.one_process import BOOKS, LANE, STORE, Service, running_service
+from tests.support.one_process import LANE, STORE
 from tests.support.till import answer_of
 
 T = TypeVar("T")
 
-START: Final = datetime(2026, 1, 30, 21, 50, tzinfo=UTC)
-"""Ten minutes before a day, and a day before a month, begins in Kyiv."""
-HISTORIES_A_LEDGER: Final = 20
 SECONDS_A_MINUTE: Final = 60
-MEMBERS: Final = 3
 STEPS: Final = 20
 OUR_FAULTS: Final = frozenset(
     {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 )
 """Statuses that no request may ever get in these histories."""
-
-PROGRAMME: Final = """
-programme: shop
-name: Shop
-effective_from: 2026-01-01
-currency: UAH
-point: {{unit: bonus, precision: 2, pays: {pays}}}
-earning: {{base_percent: 10, pending_days: {pending}, expiry: {{after_days: 3}}, rounding_per: {rounding}}}
-spending: {{{spending}}}
-returns: {{{returns}}}
-exclusions:
-  no_earning: {{tags: [tobacco], categories: [gift-cards]}}
-  no_discount: {{tags: [tobacco], categories: [gift-cards]}}
-  no_points_payment: {{tags: [tobacco], categories: [gift-cards]}}
-units:
-  - {{unit: gift, name: Gift points, precision: 0, pays: 0.10}}
-  - {{unit: card, name: Gift card, precision: 2, pays: 1.00, sold: true, expiry: {{after_days: 5}}}}
-tiers: {{by: {tiers}, window: {{months: 1}}, levels: [{{code: silver, name: Silver, at_least: {silver}}}]}}
-promotions:
-  - {{id: third, name: Every third free, scope: {{skus: [milk]}}, units: {{every: 3, percent: 100}}}}
-  - {{id: half, name: Bread at half price, when: {{coupon: {{series: [sorry]}}}}, scope: {{skus: [bread]}},
-     line_discount: {{percent: 50}}}}
-  - {{id: twice, name: Cheese twice a month, scope: {{skus: [cheese]}}, line_discount: {{amount: 1.00}},
-     limits: [{{at_most: 2, of: count, for: member, each: month}}]}}
-  - {{id: few, name: Points while they last, scope: {{skus: [milk]}}, points: {{fixed: 3.00}},
-     limits: [{{at_most: 60.00, of: points, for: all}}]}}
-  - {{id: later, name: A coupon for later, when: {{receipt_total: {{at_least: 20.00}}}},
-     issue_coupon: {{series: sorry, valid_days: 5}}}}
-  - {{id: presents, name: Gift points, scope: {{skus: [bread]}}, points: {{fixed: 2, unit: gift}}}}
-  - {{id: silver, name: Silver earns more, when: {{tiers: [silver]}}, points: {{percent: 5}}}}
-  - {{id: club, name: The club, scope: {{skus: [club]}}, club: {{name: friends, days: 4}}}}
-  - {{id: friends, name: Friends pay less, when: {{club: friends}}, scope: {{skus: [bread, cheese]}},
-     line_discount: {{percent: 10}}}}
-  - {{id: car, name: A car, scope: {{skus: [cheese]}}, draw: {{name: car, entries: 2}}}}
-"""
-
-
-class Terms(NamedTuple):
-    """What differs between the ledgers of these histories."""
-
-    pays: str = "1.00"
-    pending: int = 0
-    spending: str = ""
-    returns: str = "clawback: debt"
-    rounding: str = "line"
-    tiers: str = "points"
-    silver: str = "5.00"
-
-    @property
-    def programme(self) -> str:
-        """The programme file."""
-        return PROGRAMME.format(**self._asdict())
-
-
-TERMS: Final = (
-    Terms(),
-    Terms(pending=1, spending="max_share_percent: 40, step_points: 0.50", returns="clawback: within_balance"),
-    Terms(
-        pays="0.50",
-        spending="keep_one_minor_unit: false, respect_price_floor: false",
-        returns="clawback: own_lot_only, expired_lots: {grace_days: 2}",
-        tiers="spend",
-        silver="30.00",
-    ),
-    Terms(
-        pays="2.00",
-        spending="max_share_percent: 70",
-        returns="clawback: off_the_refund",
-        rounding="receipt",
-        tiers="visits",
-        silver="2",
-    ),
-)
-
-
-class Sold(NamedTuple):
-    """A line that a lane sells: the article, how many thousandths, its price, and its lowest price."""
-
-    sku: str
-    quantity_milli: int
-    price_minor: int
-    floor_minor: int
-
-
-ARTICLES: Final = {
-    "bread": "bakery",
-    "club": "clubs",
-    "milk": "dairy",
-    "cheese": "dairy",
-    "tobacco": "tobacco",
-    "gc": "gift-cards",
-}
-lines = st.lists(
-    st.builds(
-        Sold,
-        st.sampled_from(sorted(ARTICLES)),
-        st.sampled_from([1000, 1000, 2000, 3000, 7000, 333, 1500]),
-        st.integers(0, 3000),
-        st.sampled_from([0, 0, 0, 150]),
-    ),
-    min_size=1,
-    max_size=4,
-)
-points = st.sampled_from([0, 0, 1, 50, 99, 333, 1000, 5000, 10**12])
-who = st.integers(0, MEMBERS - 1)
-shoppers = st.sampled_from([*range(MEMBERS)] * 4 + [MEMBERS, None])
-"""A member, the one who was merged last, or nobody."""
-unit_points = st.lists(
-    st.tuples(st.sampled_from(["gift", "card"]), st.sampled_from([1, 7, 100, 2500, 10**12])), max_size=2
-)
-discounts = st.sampled_from(["quoted", "quoted", "quoted", "none", "a tenth", "all"])
-office_actions = st.sampled_from(
-    ["grant"] * 5 + ["take"] + ["transfer"] * 3 + ["merge"] + ["close"] + ["free"] * 2 + ["earn only", "block"]
-)
-unit_codes = st.sampled_from(["", "", "gift", "card"])
-STATUSES: Final = {
-    "free": common_pb2.MEMBER_STATUS_ACTIVE,
-    "earn only": common_pb2.MEMBER_STATUS_EARN_ONLY,
-    "block": common_pb2.MEMBER_STATUS_BLOCKED,
-}
-checkouts = st.sampled_from(["", "", "a", "b"])
-coupon_choices = st.sets(st.integers(0, 5), max_size=2)
-
-
-@dataclasses.dataclass
-class Ledger:
-    """A ledger that serves some histories, one after the other, and a connection that verifies it."""
-
-    service: Service
-    owner: asyncpg.Connection[asyncpg.Record]
-    histories: int = 0
-
-    async def prove_step(self) -> list[str]:
-        """Verify what is new, and note how far."""
-        reports = await verify_since(self.owner)
-        found = [str(report.problem) for report in reports if report.problem]
-        if not found:
-            await record_checkpoints(self.owner, reports, self.service.clock(), full=False)
-        return found
-
-    async def prove(self) -> list[str]:
-        """Verify everything."""
-        return [str(report.problem) for report in await verify(self.owner) if report.problem]
-
-    async def rebuilt(self) -> list[str]:
-        """Write the caches anew; return those that differ from what the service kept."""
-        before = [await _rows(self.owner, table) for table in CACHE_TABLES]
-        await rebuild(self.owner)
-        after = [await _rows(self.owner, table) for table in CACHE_TABLES]
-        return [t.name for t, old, new in zip(CACHE_TABLES, before, after, strict=True) if old != new]
-
-
-async def _rows(conn: asyncpg.Connection[asyncpg.Record], table: Any) -> list[list[str]]:
-    return [sorted(map(repr, await table.read(conn, book))) for book in range(BOOKS)]
-
-
-class Bench:
-    """Opens ledgers on one PostgreSQL, and runs what the histories do in one event loop."""
-
-    def __init__(self, databases: DatabaseFactory, tell: Callable[[int], None]) -> None:
-        self._databases = databases
-        self._tell = tell
-        self._runner = asyncio.Runner()
-        self._stack: AsyncExitStack | None = None
-        self._ledger: Ledger | None = None
-        self._terms = itertools.cycle(TERMS)
-        self.histories = self.steps = 0
-        self.answers: Counter[str] = Counter()
-        """How often each call was answered, or refused by which name."""
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Do something in the event loop of the service."""
-        return self._runner.run(work)
-
-    def ledger(self) -> Ledger:
-        """Return the ledger for the next history: a new one after every so many."""
-        if self._ledger is None or self._ledger.histories >= HISTORIES_A_LEDGER:
-            self.end_ledger()
-            self._ledger = self.run(self._open())
-        self._ledger.histories += 1
-        self.histories += 1
-        self._tell(1)
-        return self._ledger
-
-    async def _open(self) -> Ledger:
-        self._stack = AsyncExitStack()
-        dsn = self._stack.enter_context(self._databases.fresh(LEDGER_MIGRATIONS))
-        service = await self._stack.enter_async_context(running_service(dsn, next(self._terms).programme, START))
-        owner = await asyncpg.connect(dsn)
-        self._stack.push_async_callback(owner.close)
-        await record_checkpoints(owner, await verify(owner), service.clock(), full=True)
-        return Ledger(service, owner)
-
-    def end_ledger(self) -> None:
-        """Prove the ledger that was used so far, and rebuild it, then drop it."""
-        if self._ledger is None or self._stack is None:
-            return
-        ledger, self._ledger = self._ledger, None
-        try:
-            assert self.run(ledger.prove()) == []
-            assert self.run(ledger.rebuilt()) == [], "rebuilt caches differ"
-            assert self.run(ledger.prove()) == []
-        finally:
-            self.run(self._stack.aclose())
-
-    def forget_ledger(self) -> None:
-        """Drop a ledger in which something went wrong."""
-        if self._stack is not None and self._ledger is not None:
-            self._ledger = None
-            self.run(self._stack.aclose())
-
-    def close(self) -> None:
-        """End the last ledger."""
-        self.end_ledger()
-        self._runner.close()
 
 
 class Shop(RuleBasedStateMachine):
