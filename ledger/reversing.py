@@ -115,7 +115,6 @@ class _State:
                 for given in self._given.values()
                 for line in given.lines
             )
-            points = min(points, change.points_minor)  # of very many the counter has fewer than its lines
             return change.times if points == change.points_minor else 0, 0, points
         elif change.key.startswith(DRAWS) and self._given:
             return self._entries(change.key.removeprefix(DRAWS)), 0, 0

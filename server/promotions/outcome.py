@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -108,9 +108,9 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
         day_before = add_days(day, -1) if until is None or until < day else until
         more.clubs.append(Count(club_key(club.club), times=1, until=add_days(day_before, club.days)))
         gave = True
-    tier_points = _tier_points(work, owner, bases)
+    tier_points = _cut_to_books(_tier_points(work, owner, bases), MOST_POINTS_MINOR - more.tier_points)
     total = sum(tier_points.values())
-    more.tier_points = min(more.tier_points + total, MOST_POINTS_MINOR)
+    more.tier_points += total
     if not gave and total <= 0:
         return False
     more.gifts.append(Gift(owner, {i: bases[i] for i in positions}, tier_points))
@@ -132,6 +132,15 @@ def _tier_points(work: Work, owner: CompiledPromotion, bases: Sequence[int]) -> 
         lines = work.earning_lines()
         return {i: points_on(rule.formula, bases[i], lines[i]) for i in positions}
     return dict(zip(positions, spread_largest_remainder(total, paid), strict=True))
+
+
+def _cut_to_books(tier_points: Mapping[int, int], room: int) -> dict[int, int]:
+    """The tier points as far as the books can hold them, in the order of lines, so that they sum to what counts."""
+    kept: dict[int, int] = {}
+    for i, points in tier_points.items():
+        kept[i] = min(points, room)
+        room -= kept[i]
+    return kept
 
 
 # --- the answer -------------------------------------------------------------------------------------------

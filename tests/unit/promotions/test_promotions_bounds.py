@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from server.promotions import Effects, ReceiptLine, earn_as_paid, quote
@@ -61,9 +61,11 @@ def assert_holdable(effects: Effects) -> None:
     assert given.get("", 0) == effects.accrual_points_minor
     assert effects.max_spend_points_minor <= MOST_POINTS_MINOR
     assert effects.tier_points_minor <= MOST_POINTS_MINOR
+    assert sum(part.tier_points for one in effects.given for part in one.lines) == effects.tier_points_minor
     assert all(drawn.entries <= MOST_ENTRIES for drawn in effects.draws)
 
 
+@example({"towards the level"}, [line(1, MOST_MONEY), line(2, MOST_MONEY)])
 @given(st.sets(st.sampled_from(sorted(BIG))), st.lists(LINES, min_size=1, max_size=10))
 def test_effects_fit_the_books(chosen: set[str], lines: list[ReceiptLine]) -> None:
     body = "earning: {base_percent: 1000}\n" + GIFT + TIERS
