@@ -26,6 +26,9 @@ from server.promotions.plain import as_charged, evaluate_plainly
 from server.promotions.tenders import with_points_paid
 from server.promotions.work import Query, Work, query_of
 
+_MOST_TRIES = 4
+"""How often a quote looks for points and discounts that agree; of some programmes none do."""
+
 
 def quote(
     rules: Rules,
@@ -41,9 +44,10 @@ def quote(
     the caller's to check. `usage` is what was used before (None: nothing). Raises ReceiptError for a receipt that
     makes no sense.
     """
-    query = query_of(rules, _paid_with(receipt, rules, spend_points_minor), member, usage)
-    plainly = None if spend_points_minor else evaluate_plainly(query)
-    return plainly or _rehearse(query, spend_points_minor)[1]
+    if spend_points_minor:
+        return rehearse(rules, receipt, member, spend_points_minor, usage)[1]
+    query = query_of(rules, with_points_paid(receipt, 0), member, usage)
+    return evaluate_plainly(query) or _rehearse(query, None)[1]
 
 
 def rehearse(
@@ -53,16 +57,22 @@ def rehearse(
     spend_points_minor: int | None = None,
     usage: Usage | None = None,
 ) -> tuple[Work, Effects]:
-    """The same as `quote`, step by step, with the state that it went through, for those who ask why."""
-    query = query_of(rules, _paid_with(receipt, rules, spend_points_minor), member, usage)
-    return _rehearse(query, spend_points_minor)
+    """The same as `quote`, step by step, with the state that it went through, for those who ask why.
 
-
-def _paid_with(receipt: ReceiptFacts, rules: Rules, spend_points_minor: int | None) -> ReceiptFacts:
-    """The receipt as if all points asked for paid: what they can pay at most is known only after the discounts."""
+    What points can pay is known only after the discounts, and discounts may ask for tenders: so at first all points
+    asked for pay, then what they could pay at most, until both agree.
+    """
     spending = rules.programme.spending
-    steps = max(spend_points_minor or 0, 0) // spending.step_points_minor
-    return with_points_paid(receipt, steps * spending.step_money_minor) if receipt.tenders else receipt
+    money_minor = max(spend_points_minor or 0, 0) // spending.step_points_minor * spending.step_money_minor
+    tries_left = _MOST_TRIES
+    while True:
+        query = query_of(rules, with_points_paid(receipt, money_minor), member, usage)
+        work, effects = _rehearse(query, spend_points_minor)
+        paid_minor = sum([line.points_money_minor for line in effects.lines])
+        tries_left -= 1
+        if paid_minor == money_minor or not receipt.tenders or not tries_left:
+            return work, effects
+        money_minor = paid_minor
 
 
 def _rehearse(query: Query, spend_points_minor: int | None) -> tuple[Work, Effects]:

@@ -59,7 +59,9 @@ from tests.unit.promotions.builders import (
     as_quoted,
     line,
     promo,
+    promotions,
     receipt,
+    rules,
     rules_of,
     skus,
 )
@@ -359,11 +361,33 @@ def test_tenders_count_for_what_they_pay_of_the_receipt(
     for kind in TenderKind:
         reached = counted.get(kind, 0)
         for at_least in {max(1, reached), reached + 1}:
-            rules = rules_of(promo(when=PaidBy(frozenset({kind}), at_least_minor=at_least), **A_HUNDRED_POINTS))
+            asking = rules_of(promo(when=PaidBy(frozenset({kind}), at_least_minor=at_least), **A_HUNDRED_POINTS))
             paid = [PaidLine(1, 0, spent)]
-            effects = earn_as_paid(rules, receipt(due, tenders=tendered), SHOPPER, paid)
+            effects = earn_as_paid(asking, receipt(due, tenders=tendered), SHOPPER, paid)
             # points are earned on money, of which something has to be left
             assert bool(effects.accrual_points_minor) is (at_least <= reached and spent < due), (kind, at_least)
+
+
+@pytest.mark.parametrize("effect", ["line_discount: {amount: 10.00}", "points: {fixed: 7}"])
+@pytest.mark.parametrize(
+    ("asked_minor", "tenders"),
+    [
+        pytest.param(100_00, {CASH: 100_00}, id="all points, and cash for all"),
+        pytest.param(100_00, {CASH: 80_00, POINTS: 20_00}, id="all points, and cash for what they leave"),
+        pytest.param(20_00, {CASH: 80_00}, id="as many as may pay"),
+    ],
+)
+def test_a_quote_sees_cash_beside_the_points_that_may_really_pay(
+    effect: str, asked_minor: int, tenders: dict[TenderKind, int]
+) -> None:
+    compiled = rules(
+        "spending: {max_share_percent: 20}\n"
+        + promotions(f"id: c, name: C, when: {{paid_by: {{tenders: [cash], at_least: 50.00}}}}, {effect}")
+    )
+    bought = receipt(100_00, tenders=tuple(TenderFact(kind, amount) for kind, amount in tenders.items()))
+    quoted = quote(compiled, bought, SHOPPER, asked_minor)
+    assert quoted.discount_minor + quoted.accrual_points_minor > 0
+    assert earn_as_paid(compiled, bought, SHOPPER, as_quoted(quoted)) == quoted
 
 
 def test_a_quote_and_its_receipt_count_a_note_alike() -> None:
