@@ -91,9 +91,10 @@ async def test_what_takes_nothing_from_members_is_published_as_ever(chain: Chain
     await chain.publish(after)
 
 
-async def test_nobody_has_points_yet(chain: Chain) -> None:
-    await chain.publish(PLAIN)
-    await chain.publish(text("spring", "star"))
+async def test_another_unit_strands_nothing_while_nobody_has_points(chain: Chain) -> None:
+    first = await chain.publish(PLAIN)
+    second = await chain.publish(text("spring", "star"))
+    assert second.version == first.version + 1
 
 
 async def test_a_version_that_counts_for_nobody_strands_nothing_until_it_counts(chain: Chain) -> None:
