@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from server.checkout.context import money_of_points, unit_money
-from server.checkout.convert import decimal_text
+from server.checkout.convert import cashier_notice, decimal_text
 from server.checkout.presenting import Presented
 from server.checkout.sale import Sale
 from server.metrics import CONTRADICTIONS
@@ -89,14 +89,14 @@ def of_commit(
         told += of_tenders(request.receipt.tenders, due, sale.rules.programme)
     told += far_dates(request.receipt_key.business_date, sale.facts.local_at)
     if not is_member and (request.spend_points_minor or request.spend_units or request.deposits):
-        told.append(_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
+        told.append(cashier_notice(POINTS_WITHOUT_MEMBER, _WITHOUT_MEMBER_TEXT))
     return told
 
 
 def _of_goods_and_coupons(sale: Sale, presented: Presented) -> list[common_pb2.Notice]:
-    told = [] if has_prices(sale.facts.lines) else [_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
+    told = [] if has_prices(sale.facts.lines) else [cashier_notice(EMPTY_RECEIPT, _EMPTY_TEXT)]
     if presented.repeated:
-        told.append(_notice(COUPON_TWICE, f"Presented twice, counted once: {', '.join(presented.repeated)}."))
+        told.append(cashier_notice(COUPON_TWICE, f"Presented twice, counted once: {', '.join(presented.repeated)}."))
     return told
 
 
@@ -106,7 +106,7 @@ def hold_not_used(checkout_id: str) -> common_pb2.Notice:
         f"Checkout {checkout_id} held nothing for this card: its hold lapsed, was cancelled, or was made for another"
         " card, which has its points back."
     )
-    return _notice(HOLD_NOT_USED, text)
+    return cashier_notice(HOLD_NOT_USED, text)
 
 
 def count(notices: Iterable[common_pb2.Notice]) -> None:
@@ -118,7 +118,7 @@ def count(notices: Iterable[common_pb2.Notice]) -> None:
 
 def of_tenders(tenders: Iterable[common_pb2.Tender], due: Due, terms: Programme) -> list[common_pb2.Notice]:
     """Return the notices about tenders that do not add up. More cash than is due is no contradiction, but change."""
-    return [_notice(code, text) for code, text in _contradicting(tenders, due, terms)]
+    return [cashier_notice(code, text) for code, text in _contradicting(tenders, due, terms)]
 
 
 def _contradicting(tenders: Iterable[common_pb2.Tender], due: Due, terms: Programme) -> Iterator[tuple[str, str]]:
@@ -160,8 +160,4 @@ def far_dates(business_date: str, local_at: datetime) -> list[common_pb2.Notice]
         f"The receipt's time is {local_at:%Y-%m-%d %H:%M}, its business date {business_date}."
         " Check the register's clock and date."
     )
-    return [_notice(BUSINESS_DATE_FAR, text)]
-
-
-def _notice(code: str, text: str) -> common_pb2.Notice:
-    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text)
+    return [cashier_notice(BUSINESS_DATE_FAR, text)]

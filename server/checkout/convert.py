@@ -155,7 +155,12 @@ def unknown_sku_notice(unknown: Sequence[str]) -> list[common_pb2.Notice]:
         return []
     more = f" and {len(unknown) - _SHOWN_SKUS} more" if len(unknown) > _SHOWN_SKUS else ""
     text = f"Not in the catalogue, sold without category promotions: {', '.join(unknown[:_SHOWN_SKUS])}{more}."
-    return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="UNKNOWN_SKU", text=text)]
+    return [cashier_notice("UNKNOWN_SKU", text)]
+
+
+def cashier_notice(code: str, text: str) -> common_pb2.Notice:
+    """Return a notice for the cashier."""
+    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text)
 
 
 def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:

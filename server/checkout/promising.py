@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
+from server.checkout.convert import cashier_notice
+from server.errors import reason_name
 from server.promotions import Effects, Standing
 from server.promotions.kinds import Measure, TierMeasure
 
@@ -92,11 +94,7 @@ def promised_coupons(effects: Effects) -> Iterator[common_pb2.IssuedCoupon]:
 def coupon_notices(outcomes: Iterable[common_pb2.CouponOutcome]) -> list[common_pb2.Notice]:
     """Return what the cashier has to be told of coupons that were not used."""
     return [
-        common_pb2.Notice(
-            audience=common_pb2.AUDIENCE_CASHIER,
-            code=common_pb2.RefusalReason.Name(outcome.reason).removeprefix("REFUSAL_REASON_"),
-            text=f"{outcome.code}: {outcome.text}",
-        )
+        cashier_notice(reason_name(outcome.reason), f"{outcome.code}: {outcome.text}")
         for outcome in outcomes
         if not outcome.used
     ]

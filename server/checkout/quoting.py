@@ -11,7 +11,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 from ledger.balances import BalanceAt
 from ledger.lookups import HeldPoints
 from server.checkout import contradictions
-from server.checkout.convert import decimal_text, line_numbers, notices_of
+from server.checkout.convert import cashier_notice, decimal_text, line_numbers, notices_of
 from server.checkout.presenting import Presented
 from server.checkout.promising import capped_messages, coupon_notices, draw_messages, promised_coupons
 from server.checkout.sale import Sale
@@ -135,7 +135,7 @@ def held_elsewhere_notice(elsewhere: Sequence[checkout_pb2.HeldElsewhere], preci
     if not elsewhere:
         return []
     text = held_elsewhere_text(elsewhere, precision)
-    return [common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="HELD_ELSEWHERE", text=text)]
+    return [cashier_notice("HELD_ELSEWHERE", text)]
 
 
 def _age(seconds: int) -> str:

@@ -13,7 +13,7 @@ from ledger.accounts import is_taking
 from ledger.model import AVAILABLE, EXPIRED
 from ledger.reversing import CLUBS
 from server.checkout.contradictions import far_dates
-from server.checkout.convert import decimal_text, moment_of
+from server.checkout.convert import cashier_notice, decimal_text, moment_of
 
 MONEY_DECIMALS: Final = 2
 """Money is shown with the decimals of a currency that has a hundredth."""
@@ -26,7 +26,7 @@ def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
     if goods.kept_back_money_minor:
         money = decimal_text(goods.kept_back_money_minor, MONEY_DECIMALS)
         text = f"{money} is kept back: points that came with these goods are spent and cannot come back."
-        yield _notice("MONEY_KEPT_BACK", text)
+        yield cashier_notice("MONEY_KEPT_BACK", text)
     if event.semantics:  # returns of earlier releases were not told
         local_at = moment_of(goods.event_at).astimezone(ZoneInfo(goods.time_zone))
         yield from far_dates(goods.receipt_key.business_date, local_at)
@@ -35,17 +35,17 @@ def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
     if goods.HasField("tier_change"):
         now = f"it is {goods.standing.name} now" if goods.standing.name else "there is none now"
         text = f"Without these goods the member does not come to level {goods.tier_change.before}: {now}."
-        yield _notice("LEVEL_LOWERED", text)
+        yield cashier_notice("LEVEL_LOWERED", text)
 
 
 def _gifts(goods: journal_pb2.GoodsReturn) -> Iterable[common_pb2.Notice]:
     """Say what became of coupons that had been given with the goods."""
     if goods.revoked_coupon_codes:
         codes = ", ".join(goods.revoked_coupon_codes)
-        yield _notice("COUPONS_REVOKED", f"Given with these goods, and good no more: coupon {codes}.")
+        yield cashier_notice("COUPONS_REVOKED", f"Given with these goods, and good no more: coupon {codes}.")
     if goods.used_coupon_codes:
         codes = ", ".join(goods.used_coupon_codes)
-        yield _notice(
+        yield cashier_notice(
             "COUPONS_USED", f"Given with these goods, and used or kept by a checkout already: coupon {codes}."
         )
 
@@ -59,15 +59,11 @@ def _memberships(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
             continue
         club = change.key.removeprefix(CLUBS)
         if change.until and change.until >= today:
-            yield _notice("CLUB_SHORTENED", f"The membership of the club {club} lasts until {change.until} now.")
+            yield cashier_notice("CLUB_SHORTENED", f"The membership of the club {club} lasts until {change.until} now.")
         else:
-            yield _notice(
+            yield cashier_notice(
                 "CLUB_ENDED", f"The membership of the club {club} that was bought with these goods has ended."
             )
-
-
-def _notice(code: str, text: str) -> common_pb2.Notice:
-    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code=code, text=text)
 
 
 def _points(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
@@ -82,12 +78,12 @@ def _points(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
         ("POINTS_LAPSED", _lapsed_minor(event), lapsed),
     ):
         if points_minor:
-            yield _notice(code, text.format(decimal_text(points_minor, settlement.balance.precision)))
+            yield cashier_notice(code, text.format(decimal_text(points_minor, settlement.balance.precision)))
     for unit in settlement.units:
         if unit.clawback_debt_points_minor:
             points = decimal_text(unit.clawback_debt_points_minor, unit.balance.precision)
             text = f"{points} {unit.balance.unit} that came with these goods were spent already: they are owed."
-            yield _notice("POINTS_OWED", text)
+            yield cashier_notice("POINTS_OWED", text)
 
 
 def _lapsed_minor(event: journal_pb2.Event) -> int:

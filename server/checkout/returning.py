@@ -13,7 +13,7 @@ from ledger.keys import content_hash, message_key
 from ledger.lookups import BookedReceipt
 from ledger.model import Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
-from server.checkout.convert import invalid, moment_of
+from server.checkout.convert import cashier_notice, invalid, moment_of
 from server.checkout.levels import relevel_of
 from server.checkout.return_notices import return_notices
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
@@ -202,4 +202,4 @@ def _merged_notice(living: MemberRecord) -> common_pb2.Notice:
         f"The buyer's membership was merged into that of {living.masked_name or living.member_id}:"
         " the points go on to that one. Show its balance, not this one's."
     )
-    return common_pb2.Notice(audience=common_pb2.AUDIENCE_CASHIER, code="MEMBER_MERGED", text=text)
+    return cashier_notice("MEMBER_MERGED", text)

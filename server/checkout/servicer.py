@@ -28,7 +28,7 @@ from server.checkout.booking import checkout_of, commit_command, commit_response
 from server.checkout.budgets import Budgets
 from server.checkout.clocks import business_date_refusal, clock_refusal
 from server.checkout.context import CommitContext, QuotedHold, Shopper, cached_usage, ids_of, member_facts
-from server.checkout.convert import CatalogueLike, balance_message, end_of_day, moment_of
+from server.checkout.convert import CatalogueLike, balance_message, cashier_notice, end_of_day, moment_of
 from server.checkout.evaluating import earn_as_paid, quote
 from server.checkout.further import further_payment
 from server.checkout.holding import (
@@ -146,13 +146,7 @@ class CheckoutServicer:
         if rules is not None:
             await self._show_rights(response, rules, found, local_at)
         if not found.member.can_spend:
-            response.notices.append(
-                common_pb2.Notice(
-                    audience=common_pb2.AUDIENCE_CASHIER,
-                    code="EARN_ONLY",
-                    text="This member earns points but cannot spend them yet.",
-                )
-            )
+            response.notices.append(cashier_notice("EARN_ONLY", "This member earns points but cannot spend them yet."))
         await self._show_held_elsewhere(response, found, balances, caller)
         return response
 

@@ -15,7 +15,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.model import Spend, Spendable, UnitSpend
 from server.checkout.context import CommitContext, further_unit
-from server.checkout.convert import decimal_text
+from server.checkout.convert import cashier_notice, decimal_text
 from server.promotions import Effects, MemberFacts, Rules
 from server.promotions.arithmetic import spread_largest_remainder
 
@@ -223,7 +223,9 @@ def left_out_notices(event: journal_pb2.Event) -> list[common_pb2.Notice]:
         if one.left_out_points_minor:
             points = decimal_text(one.left_out_points_minor, one.balance.precision)
             name = "points" if one is settlement else f"{one.balance.unit} points"
-            found.append(_notice(f"{points} {name} were not spent: {_why(one.left_out_reason, event)}"))
+            why = _why(one.left_out_reason, event)
+            text = f"{points} {name} were not spent: {why}. The receipt is booked; tell the shopper."
+            found.append(cashier_notice(LEFT_OUT_CODE, text))
     return found
 
 
@@ -231,11 +233,3 @@ def _why(reason: int, event: journal_pb2.Event) -> str:
     if reason == _FORBIDDEN and event.semantics and event.purchase.facts.can_spend:
         return _NOT_HERE
     return _LEFT_OUT_TEXTS.get(reason, _LEFT_OUT_TEXTS[_FORBIDDEN])
-
-
-def _notice(what: str) -> common_pb2.Notice:
-    return common_pb2.Notice(
-        audience=common_pb2.AUDIENCE_CASHIER,
-        code=LEFT_OUT_CODE,
-        text=f"{what}. The receipt is booked; tell the shopper.",
-    )
