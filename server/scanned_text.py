@@ -8,6 +8,7 @@ characters without a shape, and letters and digits of full width. Nobody sees an
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Final
 
@@ -39,6 +40,13 @@ def visible_text(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text.strip()
     return _SPACES.sub(" ", _UNSEEN_IN_TEXTS.sub("", text)).strip()
+
+
+def ascii_digits(text: str) -> str:
+    """Return a text with the decimal digits of every script, such as those of Arabic or Devanagari, as 0 to 9."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(character, character)) for character in text)
 
 
 def scanned_code(text: str) -> str:

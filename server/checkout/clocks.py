@@ -6,6 +6,7 @@ since receipts taken offline, and whole years of them, may arrive late.
 
 from __future__ import annotations
 
+import math
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -29,7 +30,8 @@ def clock_refusal(event_at: Timestamp, field: str, now: datetime) -> Refused | N
     seconds_ahead = event_at.seconds - now.timestamp()
     if seconds_ahead <= _SECONDS_AHEAD:
         return None
-    return _ahead(field, f"{timedelta(seconds=seconds_ahead).days:,} days", now)
+    days = math.ceil(seconds_ahead / timedelta(days=1).total_seconds()) - 1
+    return _ahead(field, f"more than {days:,} days", now)
 
 
 def business_date_refusal(key: common_pb2.ReceiptKey, field: str, now: datetime) -> Refused | None:

@@ -29,6 +29,9 @@ _DAY: Final = Form("a day of the calendar written as YYYY-MM-DD", "2026-05-17")
 _UUID: Final = Form("a UUID", "0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f")
 _CODE: Final = Form("a code of Latin letters, digits, points, underscores and hyphens alone", "kyiv-12")
 _LINE: Final = Form("a text of one line, without tabs and other control characters", "SPRING-2026")
+_REASON: Final = Form("a text with characters that can be seen", "missing receipt brought later")
+_SEEN: Final = r"[^\s\pZ\pC\pM\x{115f}\x{1160}\x{2065}\x{2800}\x{3164}\x{ffa0}\x{fff0}-\x{fff8}\x{e0000}-\x{e0fff}]"
+"""A character that is no space, control, mark or filler; see `server.scanned_text`."""
 _PAGE: Final = "the next_page_token of the answer before, unchanged"
 
 FORMS: Final[Mapping[str, Form]] = {
@@ -37,12 +40,13 @@ FORMS: Final[Mapping[str, Form]] = {
     "^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$": _DAY,
     "^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))?$": _DAY,
     "^[0-9]{4}-(0[1-9]|1[0-2])$": Form("a month written as YYYY-MM", "2026-05"),
-    "^([^0-9A-Za-z]*)(.[A-Za-z][0-9])?[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}([^0-9A-Za-z]*)$": _UUID,
     "^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})?$": _UUID,
     "^[A-Za-z0-9._-]+$": _CODE,
     "^[A-Za-z0-9._-]*$": _CODE,
     "^[a-z0-9._-]*$": Form("a code of small Latin letters, digits, points, underscores and hyphens alone", "delivery"),
     r"^[^\x00-\x1f\x7f]+$": _LINE,
+    _SEEN: _REASON,
+    f"(?s)^(.*{_SEEN}.*)?$": _REASON,
     "^[A-Z]{3}$": Form("a currency code of three capital letters", "UAH"),
     "^([0-9]{6,8})?$": Form("the first 6 to 8 digits of a payment card", "400000"),
     "^[0-9a-f]{4,16}$": Form("the id of a break, 4 to 16 digits and letters from a to f", "3f9a04c1"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scanned_text import scanned_code, visible_text
+from server.scanned_text import ascii_digits, scanned_code, visible_text
 
 ODD = st.text(
     st.one_of(st.characters(), st.sampled_from("]CEQ03 \t\r\n\x00\x1d\xa0\xad\u200b\u200d\u202a\ufe0f\uff11\u0663"))
@@ -68,6 +68,20 @@ def test_code_is_one_word_of_what_is_seen(read: str, code: str) -> None:
 )
 def test_text_is_one_line_of_what_is_seen(pasted: str, text: str) -> None:
     assert visible_text(pasted) == text
+
+
+@pytest.mark.parametrize(
+    ("written", "digits"),
+    [
+        pytest.param("2000-17", "2000-17", id="as it is"),
+        pytest.param("٢٠٠٠-١٧", "2000-17", id="Arabic"),
+        pytest.param("۲۰۰۰-۱۷", "2000-17", id="Persian"),
+        pytest.param("२०००-१७", "2000-17", id="Devanagari"),
+        pytest.param("²Ⅷ④½五A", "²Ⅷ④½五A", id="numbers that are no decimal digits stay"),
+    ],
+)
+def test_digits_of_every_script_are_digits(written: str, digits: str) -> None:
+    assert ascii_digits(written) == digits
 
 
 @given(ODD)

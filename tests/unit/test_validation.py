@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -30,6 +31,7 @@ from server.edge.holdable import HAS_NUL, NO_TIME
 from server.edge.validation import check, check_envelope
 from server.edge.wording import FORMS, wording
 from server.errors import Refused
+from server.scanned_text import visible_text
 
 VALIDATOR: Final = protovalidate.Validator()
 FILES: Final = [
@@ -265,6 +267,73 @@ def test_a_violation_says_what_is_wrong_and_what_is_right(request_: Message, fie
     with pytest.raises(Refused) as refused:
         check(request_)
     assert [told for name, told in refused.value.violations if name == field] == [text]
+
+
+REASONS: Final = {
+    "adjustment": (correction_pb2.RequestAdjustmentRequest, "note"),
+    "rejection": (correction_pb2.RejectAdjustmentRequest, "note"),
+    "merge": (correction_pb2.MergeMembersRequest, "reason"),
+    "status of a member": (member_pb2.SetMemberStatusRequest, "reason"),
+    "break": (reconciliation_pb2.WorkBreakRequest, "note"),
+    "take-over": (checkout_pb2.HoldRequest, "takeover_reason"),
+}
+
+
+def faults(request: Message, field: str) -> list[str]:
+    """Return what a caller is told of a field."""
+    with pytest.raises(Refused) as refused:  # something else is always missing
+        check(request)
+    return [told for name, told in refused.value.violations if name == field]
+
+
+@pytest.mark.parametrize(("kind", "field"), REASONS.values(), ids=REASONS)
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        "  ",
+        "\t\r\n",
+        "\u00a0",
+        "\u2003",
+        "\u2800",
+        "\u00ad",
+        "\u200b",
+        "\u200d",
+        "\u202e",
+        "\ufeff",
+        "\u3164",
+        "\ufe0f",
+        " \u200b ",
+    ],
+    ids=ascii,
+)
+def test_a_reason_that_nobody_can_see_is_none(kind: type[Message], field: str, nothing: str) -> None:
+    (told,) = faults(kind(**{field: nothing}), field)
+    assert told.startswith("is not a text with characters that can be seen, such as ")
+
+
+@pytest.mark.parametrize(("kind", "field"), REASONS.values(), ids=REASONS)
+@pytest.mark.parametrize(
+    "reason",
+    ["x", "?", "7", "👍", "❤\ufe0f", " з чеком\nз пошти ", "می\u200cخواهم", "कि", "\u202eabc", "補", "€"],
+    ids=ascii,
+)
+def test_a_reason_may_be_of_any_script(kind: type[Message], field: str, reason: str) -> None:
+    assert not faults(kind(**{field: reason}), field)
+
+
+def test_only_a_take_over_needs_a_reason() -> None:
+    assert not faults(checkout_pb2.HoldRequest(takeover_reason=""), "takeover_reason")
+    for kind, field in set(REASONS.values()) - {REASONS["take-over"]}:
+        assert faults(kind(), field)
+
+
+def test_every_character_without_a_shape_is_known_to_the_pattern() -> None:
+    """The pattern of the API refuses all that leaves nothing of a text as people see it."""
+    wire = (chr(code) for code in range(1, sys.maxunicode + 1) if not 0xD800 <= code <= 0xDFFF)
+    unseen = [one for one in wire if not visible_text(one)]
+    assert len(unseen) > 60
+    for one in unseen:
+        assert faults(correction_pb2.RejectAdjustmentRequest(note=one), "note"), ascii(one)
 
 
 @pytest.mark.parametrize(

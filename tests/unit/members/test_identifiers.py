@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2 as api
 
+from server.edge.validation import check
 from server.errors import Refused
 from server.members.card_scheme import CardCheck, CardScheme, parse_card_scheme
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, mask_name
@@ -28,6 +29,11 @@ READER = IdentifierReader.of_settings(SCHEMES, "UA")
         pytest.param("]E02200000000019\t", "2200000000019", id="the kind of code that a scanner says"),
         pytest.param("\x022200000000019\x03", "2200000000019", id="the frame of a serial scanner"),
         pytest.param("\u200b２２０００００００００１９", "2200000000019", id="full width, and what nobody sees"),
+        pytest.param("٢٢٠٠٠٠٠٠٠٠٠١٩", "2200000000019", id="digits of Arabic"),
+        pytest.param("۲۲۰۰۰۰۰۰۰۰۰۱۹", "2200000000019", id="digits of Persian"),
+        pytest.param("२२००००००-०००१९", "2200000000019", id="digits of Devanagari"),
+        pytest.param("২২০০০০০০০০০১৯", "2200000000019", id="digits of Bengali"),
+        pytest.param("]E0٢٢000000000\u200e١٩\r", "2200000000019", id="digits of two scripts, from a scanner"),
         pytest.param("9804000000000017", "9804000000000017", id="Luhn"),
         pytest.param("9805000000000000011", "9805000000000000011", id="Luhn, second prefix, longest"),
         pytest.param("770000000010", "770000000010", id="Verhoeff"),
@@ -51,7 +57,9 @@ def test_our_card_is_read(typed: str, number: str) -> None:
         pytest.param("4000000000000002", FOREIGN, id="a bank card"),
         pytest.param("2300000000018", FOREIGN, id="a neighbouring prefix"),
         pytest.param("ABCD12345678", FOREIGN, id="letters"),
-        pytest.param("٢٢٠٠٠٠٠٠٠٠٠١٩", FOREIGN, id="digits of another script"),
+        pytest.param("٤٠٠٠٠٠٠٠٠٠٠٠٠٠٠٢", FOREIGN, id="a bank card in Arabic digits"),
+        pytest.param("٢٢٠٠٠٠٠٠٠٠٠١٨", MISREAD, id="another last digit in Arabic digits"),
+        pytest.param("220000000001⑨", FOREIGN, id="a sign that is no decimal digit"),
         pytest.param("----", FOREIGN, id="no digits at all"),
     ],
 )
@@ -172,6 +180,46 @@ def test_identifier_is_read_by_its_kind(identifier: api.Identifier, normal: Norm
     assert READER.read(identifier) == normal
 
 
+MEMBER_ID = "0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(MEMBER_ID.replace("7cc3", "7c\u200bc3"), id="zero-width space"),
+        pytest.param(MEMBER_ID.replace("7cc3", "7c\u200dc3"), id="zero-width joiner"),
+        pytest.param(MEMBER_ID.replace("-98c4", "\u00ad-98c4"), id="soft hyphen"),
+        pytest.param(MEMBER_ID.replace("-98c4", "-\u00a098c4"), id="space that does not break"),
+        pytest.param(MEMBER_ID.replace("0", "\uff10").replace("-", "\uff0d"), id="full width"),
+        pytest.param(f"]d2]Q3{MEMBER_ID}\r\n", id="a prefix of two devices"),
+        pytest.param(f"\x02]d2\x1d{MEMBER_ID}\x03", id="a prefix and its separator, framed"),
+        pytest.param(f"\ufeff {MEMBER_ID.upper()}\u200f", id="pasted"),
+        pytest.param("\u200b".join(MEMBER_ID), id="something unseen after every sign"),
+    ],
+)
+def test_a_member_id_is_read_through_what_nobody_sees(read: str) -> None:
+    """The limits of the call let through what the reader understands."""
+    identifier = api.Identifier(member_id=read)
+    check(identifier)
+    assert READER.read(identifier).value == MEMBER_ID
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param("]d2\x1dwallet:AbC123", id="GS after the prefix"),
+        pytest.param("]d2\x1cwallet:AbC123\x1e", id="FS after the prefix, RS at the end"),
+        pytest.param("\x02]d2\x1f]Q3\x1dwallet:AbC123\x03", id="two prefixes, each with a separator"),
+        pytest.param("]d2 wallet:AbC123", id="a space after the prefix"),
+        pytest.param("\x1d]d2wallet:AbC123\x1d", id="GS around all"),
+    ],
+)
+def test_what_frames_a_token_is_no_part_of_it(read: str) -> None:
+    identifier = api.Identifier(digital_token=read)
+    check(identifier)
+    assert [form.value for form in READER.forms(identifier)] == ["wallet:AbC123"]
+
+
 @pytest.mark.parametrize(
     ("identifier", "forms"),
     [
@@ -197,6 +245,11 @@ def test_an_identifier_has_the_forms_under_which_it_may_be_kept(identifier: api.
             api.Identifier(digital_token="sho\u200b\u200b\u200b\u200b\u200brt"), id="token of what nobody sees"
         ),
         pytest.param(api.Identifier(digital_token="with a space"), id="token with a space"),
+        pytest.param(api.Identifier(digital_token="]d2with a space"), id="token with a space after a prefix"),
+        pytest.param(api.Identifier(digital_token="]d2\x1dwallet\x1dAbC123"), id="token with GS inside"),
+        pytest.param(api.Identifier(digital_token="wallet:AbC123 ]d2"), id="token before a prefix"),
+        pytest.param(api.Identifier(member_id=""), id="member id of nothing"),
+        pytest.param(api.Identifier(member_id="\u200b]Q3"), id="member id of nothing but what a scanner adds"),
     ],
 )
 def test_malformed_identifier_is_an_invalid_request(identifier: api.Identifier) -> None:
