@@ -197,7 +197,8 @@ class EmbeddedPostgres:
         orphans = [process for process in psutil.process_iter() if self._is_ours(process)]
         _, alive = psutil.wait_procs(orphans, timeout=ORPHAN_TIMEOUT_SECONDS)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # backends go by themselves when their postmaster is gone
+                process.kill()
         _, alive = psutil.wait_procs(alive, timeout=ORPHAN_TIMEOUT_SECONDS)
         if any(self._is_ours(process) for process in alive):
             raise PostgresError(f"processes of a killed server still use {self.data_dir}: {alive}")
