@@ -102,7 +102,9 @@ def find_layout(path: Path, columns: Sequence[Column], reading: Reading) -> Layo
     delimiter = reading.delimiter or separator or _delimiter_of(text, known)
     values = split(text, delimiter)
     if not isinstance(values, list):
-        raise FileError(f"{path}:{line}: the column names cannot be read: {values.fault}")
+        fault, values = values.fault, text.split(delimiter)  # no name of ours has a delimiter inside
+        if not all(_is_known(name, known) for name in values if name.strip()):
+            raise FileError(f"{path}:{line}: the column names cannot be read: {fault}")
     names = _names(values, known)
     layout = Layout(path, encoding, delimiter, names, Record(line, values, text), _found(encoding, delimiter, reading))
     _refuse_unknown(layout, known, listed)
@@ -158,6 +160,10 @@ def _delimiter_of(text: str, known: dict[str, str]) -> str:
 def _plain(name: str) -> str:
     """Return a column's name in the form in which names are compared."""
     return _BLANKS.sub("_", visible_text(name).strip('"').strip().casefold())
+
+
+def _is_known(name: str, known: dict[str, str]) -> bool:
+    return _plain(name) in known or _plain(name).startswith(ERROR_PREFIX)
 
 
 def _names(values: Iterable[str], known: dict[str, str]) -> tuple[str, ...]:

@@ -49,6 +49,11 @@ def meant(file: Table) -> list[tuple[int, dict[str, str], list[str]]]:
         pytest.param("phone,name,,", ["phone", "name"], id="delimiters at the end"),
         pytest.param("error_line,phone,error_message", ["phone"], id="file of refused rows"),
         pytest.param("\n\nphone,name", ["phone", "name"], id="blank lines before"),
+        pytest.param('phone,name"', ["phone", "name"], id="stray mark after a name"),
+        pytest.param('phone,"name', ["phone", "name"], id="stray mark before the last name"),
+        pytest.param('"phone,name', ["phone", "name"], id="stray mark before the first name"),
+        pytest.param('phone;" Full name;;', ["phone", "name"], id="stray mark, blanks and delimiters at the end"),
+        pytest.param('error_line,"phone,error_message', ["phone"], id="stray mark in a file of refused rows"),
     ],
 )
 def test_columns_are_found(tmp_path: Path, head: str, names: list[str]) -> None:
@@ -101,7 +106,8 @@ def test_line_is_counted_behind_the_line_that_says_the_delimiter(tmp_path: Path)
         pytest.param(
             "phone;name\n1;a\n", {"delimiter": ","}, "Is the delimiter really ','? The line looks like ';'", id="given"
         ),
-        pytest.param('phone,"name\n1,a\n', {}, "the column names cannot be read: a quotation mark", id="open mark"),
+        pytest.param('phone,"nick\n1,a\n', {}, "the column names cannot be read: a quotation mark", id="open mark"),
+        pytest.param('phone,"\nname"\n', {}, "the column names cannot be read", id="name of two lines"),
         pytest.param("name\nŁukasz\n".encode("cp1250"), {}, "--encoding", id="encoding that cannot be told"),
         pytest.param("name\nx\n", {"encoding": "ansi"}, "there is no encoding 'ansi'", id="encoding that is none"),
         pytest.param(b"PK\x03\x04", {}, "save it as CSV", id="workbook"),
