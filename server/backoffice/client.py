@@ -67,6 +67,20 @@ TlsCa = Annotated[
 
 Response = TypeVar("Response")
 
+_TLS_FAILS: Final = "TLS fails: look at --tls-ca (TALLYPOINT_ADMIN_TLS_CA) and at the name in the server's certificate"
+_CAUSES_OF_SILENCE: Final = (
+    ("connection refused", "nothing listens there"),
+    ("errors resolving", "there is no such host"),
+    ("dns resolution", "there is no such host"),
+    ("handshake", _TLS_FAILS),
+    ("verification", _TLS_FAILS),
+    ("http/2", "something else listens there"),
+    ("deadline exceeded", "no answer in time"),
+    ("socket closed", "it breaks connections off, as it does when it stops, or takes TLS only (--tls-ca)"),
+    ("failed to connect", "no connection comes about"),
+)
+"""What gRPC itself says where no service answers, in small letters, and what that means to people; the first counts."""
+
 
 class CallFailed(Exception):
     """A call that was refused as a whole, or that nobody answered; as a text, all that the answer says.
@@ -85,11 +99,13 @@ class CallFailed(Exception):
         self.violations = tuple(violations)
 
     @classmethod
-    def of(cls, error: grpc.RpcError) -> CallFailed:
-        """Read what gRPC says of a failed call."""
+    def of(cls, error: grpc.RpcError, address: str) -> CallFailed:
+        """Read what gRPC says of a failed call to an address."""
         status = rpc_status.from_call(error)
         if status is None:
-            return cls(error.code(), error.code().name, error.details() or "")
+            said = error.details() or ""
+            cause = _cause_of_silence(said)
+            return cls(error.code(), error.code().name, _unreachable(address, cause) if cause else said)
         info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         for detail in status.details:
             if not detail.Unpack(info):
@@ -104,6 +120,7 @@ class BackOfficeClient:
 
     channel: grpc.Channel
     key: str
+    address: str
 
     def call(
         self, method: Callable[..., Response], request: Message, timeout_seconds: float = CALL_TIMEOUT_SECONDS
@@ -125,7 +142,7 @@ class BackOfficeClient:
         try:
             return method(request, timeout=timeout_seconds, metadata=(("authorization", f"Bearer {self.key}"),))
         except grpc.RpcError as error:
-            raise CallFailed.of(error) from None
+            raise CallFailed.of(error, self.address) from None
 
 
 @contextmanager
@@ -154,7 +171,19 @@ def back_office(
     else:
         channel = grpc.secure_channel(target, _credentials(tls_ca), options)
     with channel:
-        yield BackOfficeClient(channel, key)
+        yield BackOfficeClient(channel, key, target)
+
+
+def _cause_of_silence(said: str) -> str:
+    """Return why nobody answered a call; empty if it was the service that said this."""
+    return next((cause for words, cause in _CAUSES_OF_SILENCE if words in said.lower()), "")
+
+
+def _unreachable(address: str, cause: str) -> str:
+    return (
+        f"the back office at {address} cannot be reached: {cause}: look whether it runs, and at --address "
+        "(TALLYPOINT_ADMIN_ADDRESS)"
+    )
 
 
 def _credentials(tls_ca: Path) -> grpc.ChannelCredentials:
