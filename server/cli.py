@@ -13,7 +13,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from server.command import DataDir, Embedded, fail, load_settings, readable_errors
-from server.settings import variable_of
+from server.settings import check_production, variable_of
 
 
 class Mounted(NamedTuple):
@@ -120,6 +120,8 @@ def serve(  # noqa: PLR0913, PLR0917 - an argument is an option of the command
 ) -> None:
     """Run the service until SIGTERM. All other settings come from the environment or tallypoint.toml."""
     settings = load_settings(**locals())
+    with readable_errors():
+        check_production(settings)  # before anything is stored
     from server.metrics_directory import use_metrics_directory
 
     use_metrics_directory(settings.data_dir)  # before anything imports prometheus_client

@@ -29,7 +29,7 @@ from server.metrics_directory import remove_old_directories
 from server.metrics_process import process_measured
 from server.opening import bring_up_to_date, open_hashes
 from server.postgres import EmbeddedPostgres, PostgresError
-from server.settings import Settings, StartRefusedError, check_production, split_address
+from server.settings import Settings, StartRefusedError, split_address
 from server.storage import Dsns, open_databases, writer_connect
 
 BACKOFF_FIRST_SECONDS: Final = 0.1
@@ -138,16 +138,15 @@ def _next_delay(delay_seconds: float, lived_seconds: float) -> float:
 
 
 def serve(settings: Settings) -> int:
-    """Run the whole service until SIGTERM or SIGINT; return the exit code.
+    """Run the whole service until SIGTERM or SIGINT; return the exit code. The settings passed `check_production`.
 
     Raises:
-        StartRefusedError: The settings, the ledger or the machine do not permit it; the message says what to do.
+        StartRefusedError: The ledger or the machine does not permit it; the message says what to do.
         PostgresError: The embedded database cannot start.
         MigrationError: The database does not fit this version.
     """
     configure_logs("supervisor", settings.log_level, show_error_texts=settings.development)
     signal.signal(signal.SIGTERM, _end_while_starting)
-    check_production(settings)
     with contextlib.ExitStack() as stack:
         stack.enter_context(_only_one(settings.data_dir))
         remove_old_directories()

@@ -13,7 +13,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.replay.client import CallFailed
-from benchmarks.replay.dataset import DatasetMissing
+from benchmarks.replay.dataset import DatasetMissing, load
 from benchmarks.replay.lanes import Plan
 from benchmarks.replay.own_server import ServerFailed, Target, own_server
 from benchmarks.replay.people import CardShape
@@ -122,6 +122,8 @@ def _server(
 def _run(server: AbstractContextManager[Target], options: Options, data_dir: Path) -> None:
     """Replay while the server's context lasts, print the report, and exit with 1 if not everything holds."""
     console = Console()
+    console.print("Reading a year of receipts ...")
+    load().select(options.month, options.limit)  # what refuses does so before anything is stored
     console.print("Starting ...")
     with server as target, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         console.print(f"POS port {target.pos_address}, back-office port {target.backoffice_address}")

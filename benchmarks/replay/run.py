@@ -104,7 +104,6 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
         SeedFailed, CallFailed: the server does not take what the replay needs.
         ValueError: there are no such baskets.
     """
-    console.print("Reading a year of receipts ...")
     dataset = load()
     selection = dataset.select(options.month, options.limit)
     # All households become members, whatever is chosen: so the books begin alike in every run on this ledger.
