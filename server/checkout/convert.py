@@ -72,12 +72,6 @@ class PointBooks(Protocol):
         """Return a partner's settlement account; ``own`` for one that the programme does not know."""
 
 
-def decimal_text(points_minor: int, precision: int) -> str:
-    """Return points as people read them: 1250 of precision 2 are 12.50."""
-    whole, fraction = divmod(points_minor, 10**precision)
-    return f"{whole}.{fraction:0{precision}d}" if precision else str(whole)
-
-
 def invalid(field: str, description: str) -> Refused:
     """Return the refusal of a request with one wrong field."""
     return Refused(

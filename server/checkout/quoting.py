@@ -11,13 +11,14 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 from ledger.balances import BalanceAt
 from ledger.lookups import HeldPoints
 from server.checkout import contradictions
-from server.checkout.convert import cashier_notice, decimal_text, line_numbers, notices_of
+from server.checkout.convert import cashier_notice, line_numbers, notices_of
 from server.checkout.presenting import Presented
 from server.checkout.promising import capped_messages, coupon_notices, draw_messages, promised_coupons
 from server.checkout.sale import Sale
 from server.checkout.wire import LinesField
 from server.members.directory import Found
 from server.promotions import Effects, Rules
+from server.promotions.messages import decimal_text
 
 TAKE_OVER_TEXT = "Finish or cancel there, ask for fewer points, or take them over and give a reason."
 """What a cashier can do about points that another lane holds."""

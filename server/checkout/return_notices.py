@@ -13,7 +13,8 @@ from ledger.accounts import is_taking
 from ledger.model import AVAILABLE, EXPIRED
 from ledger.reversing import CLUBS
 from server.checkout.contradictions import far_dates
-from server.checkout.convert import cashier_notice, decimal_text, moment_of
+from server.checkout.convert import cashier_notice, moment_of
+from server.promotions.messages import decimal_text
 
 MONEY_DECIMALS: Final = 2
 """Money is shown with the decimals of a currency that has a hundredth."""

@@ -15,9 +15,10 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.model import Spend, Spendable, UnitSpend
 from server.checkout.context import CommitContext, further_unit
-from server.checkout.convert import cashier_notice, decimal_text
+from server.checkout.convert import cashier_notice
 from server.promotions import Effects, MemberFacts, Rules
 from server.promotions.arithmetic import spread_largest_remainder
+from server.promotions.messages import decimal_text
 
 _FORBIDDEN: Final = int(common_pb2.REFUSAL_REASON_SPENDING_FORBIDDEN)
 _TOO_FEW: Final = int(common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT)

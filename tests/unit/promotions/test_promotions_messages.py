@@ -123,7 +123,10 @@ def test_missing_to_the_next_level(standing: Standing | None, written: str) -> N
     [
         pytest.param(520, 2, "5.20", id="two digits"),
         pytest.param(5, 2, "0.05", id="less than one"),
-        pytest.param(-5, 2, "-0.05", id="negative"),
+        pytest.param(-5, 2, "-0.05", id="below zero by less than one"),
+        pytest.param(-1250, 2, "-12.50", id="below zero"),
+        pytest.param(-1200, 2, "-12.00", id="below zero, even"),
+        pytest.param(-7, 0, "-7", id="below zero, no digits"),
         pytest.param(520, 0, "520", id="no digits"),
         pytest.param(1234, 3, "1.234", id="three digits"),
     ],
