@@ -240,6 +240,13 @@ def towards(leaf: Condition, moment: Moment, positions: Positions) -> int:
     return measured(leaf, moment if moment.towards is None else moment.towards, positions) or 0
 
 
+def under_not(moment: Moment) -> Moment:
+    """The moment as what must not be sees it: "not below" is a threshold, and "not at least" is none."""
+    if moment.towards is None:
+        return moment
+    return moment.towards._replace(towards=moment._replace(towards=None))
+
+
 def member_age_days(member: MemberFacts, day: date) -> int | None:
     """For how many days somebody has been a member; None if it is not known."""
     if member.age_days is not None or member.registered_on is None:
@@ -361,7 +368,7 @@ def _check_any(condition: AnyOf, asked: Asked) -> bool:
 
 
 def _check_not(condition: NotThat, asked: Asked) -> bool:
-    return not _ask(condition.part, asked)
+    return not _ask(condition.part, asked._replace(moment=under_not(asked.moment)))
 
 
 _CHECKS: dict[type, Callable[[Any, Asked], bool]] = {

@@ -1,7 +1,7 @@
 """A gift never counts towards the threshold that gives it: what a promotion gives, and the receipt without that.
 
 Gifts are what the `gift` of a promotion gives, and goods of its scope that its discount makes free. What has to be
-reached (`at_least`) is measured without them, what must not be reached (`below`) with them.
+reached (`at_least`) is measured without them, what must not be reached (`below`) with them; `not` swaps the two.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import UNIT_MILLI
 from server.promotions.conditions import Moment, bounds, check
-from server.promotions.criteria import BasketCount, ReceiptTotal, ScopeTotal
+from server.promotions.criteria import AllOf, AnyOf, BasketCount, Condition, NotThat, ReceiptTotal, ScopeTotal
 from server.promotions.deals import LineUnits, gift_units, most_gift_units, unit_prices
 from server.promotions.model import FixedPrice, Gift, PercentOff, PriceList, Promotion
 from server.promotions.parts import part_of
-from server.promotions.walk import leaves_of
 
 
 class Reach(NamedTuple):
@@ -29,8 +28,20 @@ def gives_for_threshold(promotion: Promotion) -> bool:
     """Whether a promotion gives goods to whoever reaches a threshold of goods."""
     if not (isinstance(promotion.deal, Gift) or _makes_free(promotion)):
         return False
-    leaves = [leaf for leaf in leaves_of(promotion.when) if isinstance(leaf, ReceiptTotal | ScopeTotal | BasketCount)]
-    return any((limits := bounds(leaf)) is not None and limits.at_least is not None for leaf in leaves)
+    return _has_threshold(promotion.when)
+
+
+def _has_threshold(condition: Condition | None, *, negated: bool = False) -> bool:
+    """Whether goods have to reach something; what they must not stay below has to be reached too."""
+    match condition:
+        case AllOf(parts) | AnyOf(parts):
+            return any(_has_threshold(part, negated=negated) for part in parts)
+        case NotThat(part):
+            return _has_threshold(part, negated=not negated)
+        case ReceiptTotal() | ScopeTotal() | BasketCount():
+            limits = bounds(condition)
+            return limits is not None and (limits.below if negated else limits.at_least) is not None
+    return False
 
 
 def _makes_free(promotion: Promotion, sku: str | None = None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from server.promotions.conditions import Moment, Positions, bounds, check, measured, towards
+from server.promotions.conditions import Moment, Positions, bounds, check, measured, towards, under_not
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -93,7 +93,7 @@ def answer(condition: Condition, asked: Asked) -> ConditionAnswer:
         case AnyOf(parts):
             return ConditionAnswer("one of", holds, parts=tuple(answer(part, asked) for part in parts))
         case NotThat(part):
-            return ConditionAnswer("not", holds, parts=(answer(part, asked),))
+            return ConditionAnswer("not", holds, parts=(answer(part, asked._replace(moment=under_not(asked.moment))),))
     if bounds(condition) is not None:
         return ConditionAnswer(
             _subject(condition), holds, _bounds_text(condition, asked), _measured_text(condition, asked)
@@ -155,9 +155,9 @@ def _measured_text(leaf: Condition, asked: Asked) -> str:
         return _NO_MEMBER if asked.moment.facts.member is None else "not known"
     if isinstance(leaf, PaidBy) and not asked.moment.facts.receipt.tenders:
         return "not said yet"
-    text = _amount(leaf, number, asked)
-    counts = towards(leaf, asked.moment, asked.positions)
-    return text if counts == number else f"{text} ({_amount(leaf, counts, asked)} without the gift)"
+    without, whole = sorted((number, towards(leaf, asked.moment, asked.positions)))
+    text = _amount(leaf, whole, asked)
+    return text if without == whole else f"{text} ({_amount(leaf, without, asked)} without the gift)"
 
 
 def _amount(leaf: Condition, number: int, asked: Asked) -> str:

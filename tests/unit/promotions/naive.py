@@ -200,16 +200,16 @@ def within(rooms: list[int], weights: list[int], wanted: list[int], spreads: boo
     return kept
 
 
-def has_threshold(condition: Condition | None) -> bool:
+def has_threshold(condition: Condition | None, *, negated: bool = False) -> bool:
     match condition:
         case AllOf(parts) | AnyOf(parts):
-            return any(has_threshold(part) for part in parts)
+            return any(has_threshold(part, negated=negated) for part in parts)
         case NotThat(part):
-            return has_threshold(part)
-        case ReceiptTotal(at_least) | ScopeTotal(at_least):
-            return at_least is not None
+            return has_threshold(part, negated=not negated)
+        case ReceiptTotal(at_least, below) | ScopeTotal(at_least, below):
+            return (below if negated else at_least) is not None
         case BasketCount():
-            return condition.at_least is not None
+            return (condition.below if negated else condition.at_least) is not None
     return False
 
 
@@ -329,26 +329,24 @@ class Naive:
         return paid
 
     def holds(  # noqa: C901, PLR0911 -- one case a condition, as plain as can be
-        self, condition: Condition, promotion: Promotion, scope: list[int], start: list[int]
+        self, condition: Condition, promotion: Promotion, scope: list[int], start: list[int], *, negated: bool = False
     ) -> bool:
         match condition:
             case AllOf(parts):
-                return all(self.holds(part, promotion, scope, start) for part in parts)
+                return all(self.holds(part, promotion, scope, start, negated=negated) for part in parts)
             case AnyOf(parts):
-                return any(self.holds(part, promotion, scope, start) for part in parts)
+                return any(self.holds(part, promotion, scope, start, negated=negated) for part in parts)
             case NotThat(part):
-                return not self.holds(part, promotion, scope, start)
-            case ReceiptTotal(at_least, below):
-                everything = list(range(len(start)))
-                return self.between(sum(start), None, below) and self.between(self.towards(everything, start), at_least)
-            case ScopeTotal(at_least, below):
-                whole = sum(start[i] for i in scope)
-                return self.between(whole, None, below) and self.between(self.towards(scope, start), at_least)
+                return not self.holds(part, promotion, scope, start, negated=not negated)
+            case ReceiptTotal(at_least, below) | ScopeTotal(at_least, below):
+                found = scope if isinstance(condition, ScopeTotal) else list(range(len(start)))
+                both = sum(start[i] for i in found), self.towards(found, start)
+                return self.is_within(both, at_least, below, negated=negated)
             case BasketCount(what, goods, at_least, below):
                 found = scope if goods is None else [i for i, line in enumerate(self.lines) if fits(goods, line)]
                 whole = self.count(what, condition.category_levels, found, start)
                 less = self.count(what, condition.category_levels, found, start, self.without)
-                return self.between(whole, None, below) and self.between(less, at_least)
+                return self.is_within((whole, less), at_least, below, negated=negated)
             case PaidBy(kinds, prefixes, at_least):
                 paid = sum(
                     amount
@@ -398,6 +396,11 @@ class Naive:
     @staticmethod
     def between(number: int, at_least: int | None, below: int | None = None) -> bool:
         return (at_least is None or number >= at_least) and (below is None or number < below)
+
+    def is_within(self, both: tuple[int, int], at_least: int | None, below: int | None, *, negated: bool) -> bool:
+        """Whether goods are within bounds, with the gifts and without: what must be reached is so without them."""
+        whole, less = reversed(both) if negated else both
+        return self.between(whole, None, below) and self.between(less, at_least)
 
     def towards(self, found: list[int], start: list[int]) -> int:
         """What goods come to without what the promotion gives."""

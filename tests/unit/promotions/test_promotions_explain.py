@@ -306,6 +306,27 @@ def test_a_failed_condition_is_told_part_by_part() -> None:
     assert [(part.subject, part.holds) for part in condition.parts].count(("total of goods in scope", True)) == 1
 
 
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        pytest.param(
+            "receipt_total: {at_least: 35.00}",
+            "receipt total 35.00 (15.00 without the gift), needs at least 35.00",
+            id="at least",
+        ),
+        pytest.param(
+            "not: {receipt_total: {below: 35.00}}",
+            "not (receipt total 35.00 (15.00 without the gift), needs less than 35.00)",
+            id="not below",
+        ),
+    ],
+)
+def test_a_threshold_that_only_the_gift_reaches_is_told_with_both_sums(when: str, told: str) -> None:
+    found = asked(f"id: a, name: A, {CAKES}, when: {{{when}}}, line_discount: {{percent: 100}}")
+    assert found.condition is not None
+    assert [str(leaf) for leaf in found.condition.failures()] == [told]
+
+
 # --- what always holds ------------------------------------------------------------------------------------
 
 EXAMPLES = sorted(

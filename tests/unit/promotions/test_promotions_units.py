@@ -343,6 +343,37 @@ def test_what_is_not_whole_counts_by_its_whole_pieces(effect: str, lines: list[R
             0,
             id="among other conditions",
         ),
+        pytest.param(
+            "not: {receipt_total: {below: 500.00}}", "{skus: [CHOC]}", [(450_00, 1), (50_00, 1)], 0, id="not below"
+        ),
+        pytest.param(
+            "not: {receipt_total: {below: 500.00}}",
+            "{skus: [CHOC]}",
+            [(450_00, 1), (50_00, 2)],
+            50_00,
+            id="not below, and reached",
+        ),
+        pytest.param(
+            "not: {receipt_total: {at_least: 500.00}}",
+            "{skus: [CHOC]}",
+            [(450_00, 1), (50_00, 1)],
+            0,
+            id="not at least: it counts for a bound",
+        ),
+        pytest.param(
+            "not: {not: {receipt_total: {at_least: 500.00}}}",
+            "{skus: [CHOC]}",
+            [(450_00, 1), (50_00, 1)],
+            0,
+            id="not not",
+        ),
+        pytest.param(
+            "not: {any: [{basket: {quantity: {below: 3}}}, {channels: [app]}]}",
+            "{skus: [CHOC]}",
+            [(450_00, 2), (50_00, 1)],
+            0,
+            id="not below, among others",
+        ),
     ],
 )
 def test_a_gift_does_not_count_towards_the_threshold_that_gives_it(
