@@ -153,8 +153,12 @@ def _charge(work: Work, paid: Sequence[ChargedLine]) -> tuple[Sequence[int], tup
 def _charge_line(work: Work, i: int, charged_minor: int) -> None:
     """What the register took off a line stands, whatever promotions give: they did not apply to it."""
     if work.is_metered:
+        # A piece whose share of a discount rounds to nothing uses up its limit all the same.
+        taken = dict.fromkeys([user for at, user in work.units_used if at == i], 0)
         for promotion_id, amount in work.discounts[i]:
-            work.meter.forget(promotion_id, work.units_used.get((i, promotion_id), 0), amount)
+            taken[promotion_id] = taken.get(promotion_id, 0) + amount
+        for promotion_id, amount in taken.items():
+            work.meter.forget(promotion_id, work.units_used.pop((i, promotion_id), 0), amount)
     work.discounts[i] = as_charged(charged_minor)
     work.cuts[i] = 0
     work.free_units.pop(i, None)

@@ -38,7 +38,7 @@ def given(work: Work, lines: Sequence[LineEffects], gifts: Sequence[Gift]) -> tu
 def _given(work: Work, promotion_id: str, lines: Sequence[LineEffects], used: Used | None, gift: Gift | None) -> Given:
     points = _points_by_line(promotion_id, lines, used.points) if used is not None else {}
     money = _money_by_line(work, promotion_id) if used is not None else {}
-    units = {i: work.units_used.get((i, promotion_id), 0) for i in money}
+    units = {i: uses for (i, user), uses in work.units_used.items() if user == promotion_id} if used is not None else {}
     bases, tier_points = (gift.bases, gift.tier_points) if gift is not None else ({}, {})
     places = sorted({*units, *money, *points, *bases, *tier_points})
     found = Given(

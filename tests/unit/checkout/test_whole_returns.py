@@ -316,6 +316,20 @@ goods_strategy = st.lists(
 )
 
 
+def test_a_piece_whose_part_of_the_discount_rounds_to_nothing_gives_its_use_back() -> None:
+    limit = "{at_most: 5, for: member}"
+    shop = Counter(
+        promotions(f"id: t, name: T, scope: {{skus: [tea]}}, line_discount: {{percent: 30}}, limits: [{limit}]")
+    )
+    began = shop.counters
+    bought = shop.sell(Sold("tea", PIECE, 1), Sold("tea", PIECE, 1))  # 0.01 off in all, rounded once for both pieces
+    assert shop.counters["use/t/ever"].times == 2
+    shop.bring_back(bought, (2, PIECE))
+    assert shop.counters["use/t/ever"].times == 1
+    shop.bring_back(bought, (1, PIECE))
+    assert shop.counters == began
+
+
 @given(goods=goods_strategy, before=goods_strategy, data=st.data())
 @settings(max_examples=60, deadline=None)
 def test_parts_in_any_order_end_where_one_whole_return_ends_and_where_it_began(
