@@ -37,6 +37,9 @@ def return_notices(event: journal_pb2.Event) -> Iterable[common_pb2.Notice]:
         now = f"it is {goods.standing.name} now" if goods.standing.name else "there is none now"
         text = f"Without these goods the member does not come to level {goods.tier_change.before}: {now}."
         yield cashier_notice("LEVEL_LOWERED", text)
+    if goods.living_member_id:
+        text = f"The buyer's membership was merged into that of {goods.living_member_id}: the points go on to that one."
+        yield cashier_notice("MEMBER_MERGED", f"{text} Show its balance, not this one's.")
 
 
 def _gifts(goods: journal_pb2.GoodsReturn) -> Iterable[common_pb2.Notice]:

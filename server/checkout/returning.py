@@ -13,12 +13,11 @@ from ledger.keys import content_hash, message_key
 from ledger.lookups import BookedReceipt
 from ledger.model import Booked, Return, Unit
 from ledger.returns import UNIT_MILLI
-from server.checkout.convert import cashier_notice, invalid, moment_of
+from server.checkout.convert import invalid, moment_of
 from server.checkout.levels import relevel_of
 from server.checkout.return_notices import return_notices
 from server.checkout.submitting import balances_of, entry_ref, receipt_key_bytes, return_key_bytes
 from server.errors import Refused
-from server.members.directory import MemberRecord
 from server.promotions import Clawback, Rules
 
 _CLAWBACKS: Final[Mapping[Clawback, journal_pb2.ClawbackMode]] = {
@@ -37,8 +36,8 @@ _A_RETURN_TEXT: Final = "This is the receipt of a return. Ask for the receipt of
 class ReturnContext(NamedTuple):
     """What a return is judged by: the purchase as booked, and the rules at the return's own time.
 
-    ``key`` is the one under which the return counts once; ``is_merged`` says that the buyer was merged into another
-    member since.
+    ``key`` is the one under which the return counts once; ``living_id`` is the member into whom the buyer was merged
+    since, empty for none.
     """
 
     key: bytes
@@ -46,7 +45,7 @@ class ReturnContext(NamedTuple):
     rules: Rules
     unit: Unit
     zone: ZoneInfo
-    is_merged: bool = False
+    living_id: str = ""
 
 
 def key_of(request: checkout_pb2.ReturnRequest, under_number: BookedReceipt | None) -> bytes:
@@ -114,6 +113,7 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
         clawback=_CLAWBACKS[settings.clawback],
         expired_grace_days=settings.expired_grace_days,
         time_zone=context.zone.key,
+        living_member_id=context.living_id,
     )
     return Return(
         book=purchase.book,
@@ -134,7 +134,7 @@ def return_command(request: checkout_pb2.ReturnRequest, context: ReturnContext) 
         partners=purchase.partners,
         rates=_rates(context.rules),
         day=day,
-        is_merged=context.is_merged,
+        is_merged=bool(context.living_id),
         relevel=relevel_of(context.rules, day),
     )
 
@@ -173,6 +173,7 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
         notices=return_notices(event),
         coupon_codes=goods.coupon_codes,
         kept_back_money_minor=goods.kept_back_money_minor,
+        member_id=goods.living_member_id or goods.member_id,
         revoked_coupon_codes=goods.revoked_coupon_codes,
     )
     if goods.HasField("standing"):
@@ -186,20 +187,3 @@ def return_response(booked: Booked) -> checkout_pb2.ReturnResponse:
             clawback_points_minor=line.clawback_points_minor,
         )
     return response
-
-
-def name_member(response: checkout_pb2.ReturnResponse, buyer_id: str, living: MemberRecord | None) -> None:
-    """Say whose points a return moved: the buyer's, or those of the member into whom the buyer was merged."""
-    response.member_id = buyer_id
-    if living is not None:
-        response.member_id = str(living.member_id)
-        response.notices.append(_merged_notice(living))
-
-
-def _merged_notice(living: MemberRecord) -> common_pb2.Notice:
-    """Return the notice about goods whose buyer was merged into another member since."""
-    text = (
-        f"The buyer's membership was merged into that of {living.masked_name or living.member_id}:"
-        " the points go on to that one. Show its balance, not this one's."
-    )
-    return cashier_notice("MEMBER_MERGED", text)

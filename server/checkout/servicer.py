@@ -59,7 +59,6 @@ from server.checkout.returning import (
     ReturnContext,
     key_of,
     known_purchase,
-    name_member,
     return_command,
     return_response,
 )
@@ -71,7 +70,7 @@ from server.edge import Caller, Stream, check
 from server.edge.status import refused_of
 from server.errors import Refused, refusal_message
 from server.gather import Gatherer
-from server.members.directory import Directory, Found, MemberRecord
+from server.members.directory import Directory, Found
 from server.metrics import CallMeter
 from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
@@ -464,19 +463,16 @@ class CheckoutServicer:
         purchase = known_purchase(request, found)
         unit_code = purchase.event.settlement.balance.unit  # empty for a purchase without a member, which has no points
         unit = self._rules.unit_named(unit_code) if unit_code else self._rules.unit(rules)
-        buyer_id = purchase.event.purchase.member_id
-        living = await self._merged_into(buyer_id)
-        context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone, bool(living))
-        response = return_response(await submit(self._committer, return_command(request, context), caller.deadline))
-        name_member(response, buyer_id, living)
-        return response
+        living_id = await self._merged_into(purchase.event.purchase.member_id)
+        context = ReturnContext(key_of(request, under_number), purchase, rules, unit, zone, living_id)
+        return return_response(await submit(self._committer, return_command(request, context), caller.deadline))
 
-    async def _merged_into(self, member_id: str) -> MemberRecord | None:
-        """Return the member into whom somebody was merged, at the end of all merges; None for who was not."""
+    async def _merged_into(self, member_id: str) -> str:
+        """Return the id of the member into whom somebody was merged, at the end of all merges; empty for none."""
         if not member_id:
-            return None
+            return ""
         found, _ = await self._directory.look_up(common_pb2.Identifier(member_id=member_id))
-        return None if found is None or str(found.member.member_id) == member_id else found.member
+        return "" if found is None or str(found.member.member_id) == member_id else str(found.member.member_id)
 
     async def _bought(self, key: common_pb2.ReceiptKey) -> BookedReceipt | None:
         """Return the sale under a key; if there is none, the return, so that it can be said that it is one."""

@@ -41,6 +41,7 @@ FORMS: Final[Mapping[str, Form]] = {
     "^([0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01]))?$": _DAY,
     "^[0-9]{4}-(0[1-9]|1[0-2])$": Form("a month written as YYYY-MM", "2026-05"),
     "^([0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12})?$": _UUID,
+    "^[^~]{0,40}[^G-Zg-z~]{32,80}$": _UUID,  # with what a scanner says before it, and all that may stand between unseen
     "^[A-Za-z0-9._-]+$": _CODE,
     "^[A-Za-z0-9._-]*$": _CODE,
     "^[a-z0-9._-]*$": Form("a code of small Latin letters, digits, points, underscores and hyphens alone", "delivery"),

@@ -189,3 +189,20 @@ async def test_a_return_of_what_the_merged_member_bought_names_who_has_the_point
     assert answer.member_id == office.living.member_id
     assert "MEMBER_MERGED" in [notice.code for notice in answer.notices]
     assert await office.till.give_back(request) == answer
+
+
+async def test_a_repeated_return_is_answered_word_for_word_whoever_was_merged_since(office: Office) -> None:
+    """What an answer says of the buyer is what was so when the return was booked, as with all that it says."""
+    till = office.till
+    buyer, survivor = [await till.enrol() for _ in range(2)]
+    bought = till.commit_request([("bread", 10_000), ("milk", 10_000)], card(buyer.cards[0].card_number))
+    await till.commit(bought)
+    before, after = (till.return_request(bought.receipt_key, (line, 1000)) for line in (1, 2))
+
+    told_before = await till.give_back(before)
+    await office.call(office.corrections, "MergeMembers", merging(buyer, survivor))
+    told_after = await till.give_back(after)
+    await office.call(office.corrections, "MergeMembers", merging(survivor, office.living))
+
+    assert (told_before.member_id, told_after.member_id) == (buyer.member_id, survivor.member_id)
+    assert [await till.give_back(request) for request in (before, after)] == [told_before, told_after]

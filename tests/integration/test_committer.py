@@ -304,29 +304,35 @@ class Retries(Silent):
 
 
 async def test_lost_connections_lose_and_double_nothing(ledger_dsn: str, owner: Connection) -> None:
-    """Backends are killed by the count of answers, not by the clock: a slow machine is not struck without end."""
-    receipts, between_strikes, dice, retries = 2000, 50, random.Random(7), Retries()
-    kill_one = (
+    """Backends are killed while a round of receipts is on its way, however fast or slow the machine is."""
+    rounds, a_round, dice, retries = 40, 50, random.Random(7), Retries()
+    killed, outcomes, patience = 0, list[Outcome](), asyncio.get_running_loop().time() + 60
+    async with a_committer(ledger_dsn, observer=retries, max_queue=5000, max_batch=8) as committer:
+        for first in range(1, rounds * a_round, a_round):
+            commands = (
+                purchase(n, member(n % 7), books=BOOKS, earn=[n], spend=3) for n in range(first, first + a_round)
+            )
+            calls = [asyncio.create_task(committer.submit(command, patience)) for command in commands]
+            for _ in range(dice.randint(1, 3)):  # the second and third strike what reconnects
+                killed += await kill_one_of(owner, calls)
+                await asyncio.sleep(dice.uniform(0, 0.004))  # at any moment of a batch
+            outcomes += await asyncio.gather(*calls)
+    assert killed >= rounds, f"only {killed} connections were killed: the test shows little"
+    assert retries.reasons.count("connection") >= killed // 2, "few batches were struck: the test shows little"
+    assert all(isinstance(outcome, Booked) for outcome in outcomes)
+    await assert_sound(owner, rounds * a_round)
+
+
+async def kill_one_of(owner: Connection, calls: list[asyncio.Task[Outcome]]) -> bool:
+    """Kill the backend of a committer as soon as it has one; return whether that was before the last answer."""
+    kill = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid() ORDER BY random() LIMIT 1"
     )
-    patience, killed = asyncio.get_running_loop().time() + 60, 0
-    async with a_committer(ledger_dsn, observer=retries, max_queue=5000, max_batch=8) as committer:
-        calls = [
-            asyncio.create_task(committer.submit(purchase(n, member(n % 7), books=BOOKS, earn=[n], spend=3), patience))
-            for n in range(1, receipts + 1)
-        ]
-        for answered in range(between_strikes, receipts, between_strikes):
-            while sum(call.done() for call in calls) < answered:
-                await asyncio.wait([call for call in calls if not call.done()], return_when=asyncio.FIRST_COMPLETED)
-            for _ in range(dice.randint(1, 3)):  # the second and third strike what reconnects
-                await asyncio.sleep(dice.uniform(0, 0.04))  # at any moment of a batch
-                killed += bool(await owner.fetchval(kill_one))
-        outcomes = await asyncio.gather(*calls)
-    assert killed >= receipts // between_strikes, f"only {killed} connections were killed: the test shows little"
-    assert retries.reasons.count("connection") >= killed // 2, "few batches were struck: the test shows little"
-    assert all(isinstance(outcome, Booked) for outcome in outcomes)
-    await assert_sound(owner, receipts)
+    while not all(call.done() for call in calls):
+        if await owner.fetchval(kill):
+            return True
+    return False
 
 
 @pytest.mark.parametrize("table", ["entry", "posting", "receipt_key", "verified"])

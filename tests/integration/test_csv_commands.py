@@ -136,7 +136,8 @@ def test_bad_rows_stop_nothing_in_any_part_of_a_long_file(
     admin: Client, load: Load, tallypoint: RunningServer, tmp_path: Path
 ) -> None:
     """1,200 rows are three calls; each part has rows of every kind of damage."""
-    phones = [f"+38068{uuid4().int % 10**7:07d}" for _ in range(1200)]
+    first = uuid4().int % (10**7 - 1200)
+    phones = [f"+38068{number:07d}" for number in range(first, first + 1200)]
     rows = [f"{number},Member {index},1990-05-17" for index, number in enumerate(phones)]
     rows[3] = f'{phones[3]},"Open,1990-05-17'
     rows[499] = f"{phones[499]},Padded\x00\x00,1990-05-17"

@@ -76,8 +76,7 @@ def _released_api() -> descriptor_pool.DescriptorPool:
 def as_then(answer: Message) -> bytes:
     """Return the bytes of an answer as registers of that release read it: without the fields that they do not know.
 
-    What is judged anew each time is left out: the quote that goes with a hold, who a buyer has become since, and
-    what is refused of a journal.
+    What is judged anew each time is left out: the quote that goes with a hold, and what is refused of a journal.
     """
     then: Any = message_factory.GetMessageClass(_released_api().FindMessageTypeByName(answer.DESCRIPTOR.full_name))()
     then.ParseFromString(answer.SerializeToString())
@@ -85,8 +84,6 @@ def as_then(answer: Message) -> bytes:
     name = answer.DESCRIPTOR.name
     if name == "HoldResponse":
         then.ClearField("quote")
-    elif name == "ReturnResponse":
-        _keep(then.notices, lambda notice: notice.code != "MEMBER_MERGED")
     elif name == "CommitBatchResponse":
         _keep(then.results, lambda result: result.HasField("committed"))
     return bytes(then.SerializeToString(deterministic=True))

@@ -11,13 +11,23 @@ FOREVER = timedelta(days=100_000)
 
 @dataclass
 class ModelLot:
-    """A grant. ``sale`` is the receipt that earned it; ``order`` its place among all grants."""
+    """A grant. ``sale`` is the receipt that earned it; ``order`` its place among all grants.
+
+    ``lost`` are the points that lapsed out of it or were taken out of it by hand.
+    """
 
     order: int
     left: int
     active: datetime
     lapses: datetime
     sale: int = 0
+    lost: int = 0
+
+    def lapse(self) -> int:
+        """Lose all that is left; return how much."""
+        points, self.left = self.left, 0
+        self.lost += points
+        return points
 
 
 @dataclass
@@ -28,9 +38,11 @@ class ModelSale:
     back: list[int]
     spent: list[tuple[ModelLot, int]]
     coupon: str = ""
+    off: int = 0
+    """What a promotion gave of the member's limit and of the shared budget: it comes back with the last goods."""
     refunded: int = 0
-    owed: int = 0
-    """Points to be taken back that could not be taken yet."""
+    let_go: int = 0
+    """Points due that nobody owes, for they were lost out of the receipt's own lots."""
 
     @property
     def complete(self) -> bool:
@@ -76,8 +88,7 @@ class ModelMember:
             self.release(key, now)
         for lot in self.lots:
             if lot.left and lot.active <= now and lot.lapses <= now:
-                self.totals["expired"] += lot.left
-                lot.left = 0
+                self.totals["expired"] += lot.lapse()
         for lot in self.usable(now):
             self.pay_debt(lot)
 
@@ -92,8 +103,7 @@ class ModelMember:
         if lot.active > now:
             return
         if lot.lapses <= now:
-            self.totals["expired"] += lot.left
-            lot.left = 0
+            self.totals["expired"] += lot.lapse()
         self.pay_debt(lot)
 
     def take(self, wanted: int, now: datetime) -> list[tuple[ModelLot, int]]:
@@ -142,17 +152,31 @@ class ModelMember:
                 self.put(lot, last - first, now)
             at += points
         sale.refunded += refund
+        if sale.complete:
+            self.given -= sale.off
+        self.take_back(sale, number, due, now)
+
+    def take_back(self, sale: ModelSale, number: int, due: int, now: datetime) -> None:
+        """Take points out of the receipt's own lots, let go what was lost there, take others, and owe the rest."""
         touched = [lot for lot, _ in reversed(sale.spent)]
-        own = [lot for lot in self.lots if lot.sale == number and lot.left]
+        own = sorted((lot for lot in self.lots if lot.sale == number), key=lambda lot: (lot.lapses, lot.order))
         others = [lot for lot in self.usable(now) if lot not in own and lot not in touched]
-        sale.owed += due
-        for lot in [*sorted(own, key=lambda lot: (lot.lapses, lot.order)), *others, *touched]:
-            part = min(sale.owed, lot.left)
+        missing = due - self.drain(own, due)
+        gone = min(missing, sum(lot.lost for lot in own) - sale.let_go)
+        sale.let_go += gone
+        missing -= gone
+        self.debt += missing - self.drain([*others, *touched], missing)
+        self.totals["clawed back"] += due - gone
+
+    @staticmethod
+    def drain(lots: list[ModelLot], wanted: int) -> int:
+        """Take points out of lots, one after the other; return how many there were."""
+        taken = 0
+        for lot in lots:
+            part = min(wanted - taken, lot.left)
             lot.left -= part
-            sale.owed -= part
-        self.debt += sale.owed
-        sale.owed = 0
-        self.totals["clawed back"] += due
+            taken += part
+        return taken
 
 
 def split(amount: int, units: int) -> list[int]:

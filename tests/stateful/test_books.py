@@ -130,16 +130,17 @@ class Books(RuleBasedStateMachine):
 
         def follow(outcome: object, now: datetime) -> None:
             assert isinstance(outcome, Booked)
-            used = self.promoted(outcome, now, who, visit, coupon, f"{who}-{lane}")
+            used, off = self.promoted(outcome, now, who, visit, coupon, f"{who}-{lane}")
             self.bought(outcome, now, who, number, bought, earn, spend or 0, lane)
-            self.sales[number][1].coupon = used
+            sale = self.sales[number][1]
+            sale.coupon, sale.off = used, off
 
         self.send(command, follow)
 
     def promoted(
         self, outcome: Booked, now: datetime, who: int, visit: CounterChange, coupon: str, checkout_name: str
-    ) -> str:
-        """Follow what a receipt counts and uses up; return the coupon that it used."""
+    ) -> tuple[str, int]:
+        """Follow what a receipt counts and uses up; return the coupon that it used, and what its promotion gave."""
         shopper, event = self.members[who], self.book.settlement(outcome)
         shopper.pass_time(now)
         own = shopper.kept.get(checkout_name) == coupon
@@ -152,7 +153,7 @@ class Books(RuleBasedStateMachine):
         self.budget_left -= off
         for index, figure in enumerate(visit[1:4]):
             shopper.counted[index] += figure
-        return used
+        return used, off
 
     def free(self, coupon: str, *, but_for: ModelMember | None = None, instead: ModelMember | None = None) -> int:
         """How many uses of a coupon nobody has; one member may be looked at as another."""
@@ -236,6 +237,7 @@ class Books(RuleBasedStateMachine):
             shopper.give_back(sale, booked.number, lines, now)
             if sale.complete:
                 self.used[sale.coupon] -= 1
+                self.budget_left += sale.off
 
         self.send(goods_return(self.number(), booked, asked, terms=self.book.terms), returned)
 
@@ -331,7 +333,8 @@ class Books(RuleBasedStateMachine):
             if isinstance(points, Grant):
                 shopper.grant(self.lot(points, now), now)
             else:
-                shopper.take(-points, now)
+                for lot, part in shopper.take(-points, now):
+                    lot.lost += part
             shopper.totals["adjusted"] += points.points_minor if isinstance(points, Grant) else points
 
         self.send(adjust(name, member(who), points), corrected)

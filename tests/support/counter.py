@@ -135,9 +135,7 @@ class Counter:
                 self.book.book(lease_budget(use.key, use.at_most, leased=use.at_most, budget=use.at_most))
         return self.book.book(command)
 
-    def bring_back(
-        self, bought: Booked, *lines: tuple[int, int], is_merged: bool = False
-    ) -> checkout_pb2.ReturnResponse:
+    def bring_back(self, bought: Booked, *lines: tuple[int, int], living_id: str = "") -> checkout_pb2.ReturnResponse:
         """Bring goods back."""
         event = journal_pb2.Event.FromString(bought.event)
         request = checkout_pb2.ReturnRequest(
@@ -150,7 +148,7 @@ class Counter:
         purchase = BookedReceipt(
             0, bought.number, 1, event, bought.event, self.book.terms, units=UNITS, partners=PARTNERS
         )
-        context = ReturnContext(return_key(request.receipt_key), purchase, self.rules, BONUS, ZONE, is_merged)
+        context = ReturnContext(return_key(request.receipt_key), purchase, self.rules, BONUS, ZONE, living_id)
         return return_response(self.book.book(return_command(request, context)))
 
     def merge(self, into: uuid.UUID) -> None:

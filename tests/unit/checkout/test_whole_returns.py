@@ -248,7 +248,7 @@ def test_what_a_merged_member_s_goods_had_brought_is_taken_from_the_living_one()
     shop.merge(BO)
     living = shop.book.caches.usage.counters
     assert living[BO].keys() >= {"club/green", "use/t/ever", "standing/gold", "tier/month/2026-03-01"}
-    answer = shop.bring_back(bought, is_merged=True)
+    answer = shop.bring_back(bought, living_id=str(BO))
     assert "CLUB_ENDED" in codes(answer)
     shop.merge(BO)
     assert living[ANNA] == {}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2 as api
+from tallypoint.v1 import rights_pb2
 
 from server.edge.validation import check
 from server.errors import Refused
@@ -195,6 +196,7 @@ MEMBER_ID = "0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f"
         pytest.param(f"\x02]d2\x1d{MEMBER_ID}\x03", id="a prefix and its separator, framed"),
         pytest.param(f"\ufeff {MEMBER_ID.upper()}\u200f", id="pasted"),
         pytest.param("\u200b".join(MEMBER_ID), id="something unseen after every sign"),
+        pytest.param("\u200b" * 12 + "]d2]Q3" + MEMBER_ID + "\u200b" * 26, id="as much as a call takes"),
     ],
 )
 def test_a_member_id_is_read_through_what_nobody_sees(read: str) -> None:
@@ -257,6 +259,16 @@ def test_malformed_identifier_is_an_invalid_request(identifier: api.Identifier) 
         READER.read(identifier)
     assert refused.value.reason == api.REFUSAL_REASON_INVALID_REQUEST
     assert refused.value.violations
+
+
+@pytest.mark.parametrize(
+    "typed", ["", "K-7", "30-1-1", MEMBER_ID[:-5], MEMBER_ID[:-1] + "O", f"]d2{MEMBER_ID[:-5]}seven"]
+)
+def test_what_is_plainly_no_member_id_is_told_with_all_else_that_is_wrong(typed: str) -> None:
+    """The call's own limits refuse it, so whoever corrects a row learns of everything in it at once."""
+    with pytest.raises(Refused) as refused:
+        check(rights_pb2.CouponRow(code="", member=api.Identifier(member_id=typed)))
+    assert [field for field, _ in refused.value.violations] == ["code", "member.member_id"]
 
 
 @pytest.mark.parametrize(
