@@ -28,8 +28,8 @@ from benchmarks.harness import Contest, ProcessorTime, Turn, machine, narrator, 
 from benchmarks.load import Clients, Target, clients
 from benchmarks.shop import Shop, ShopSize, open_shop
 from benchmarks.workload import answered
-from server.postgres import EmbeddedPostgres
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 
 WARM_UP_SECONDS: Final = 2.0
 PROBE_REQUESTS: Final = 500

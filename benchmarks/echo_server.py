@@ -23,9 +23,9 @@ import uvloop
 from tallypoint.v1 import checkout_pb2
 
 from benchmarks.load import COMMIT, SESSION
-from server.edge import MethodHandlers
-from server.hosting import server_options
-from server.settings import Settings
+from server.base.settings import Settings
+from server.edge.handlers import MethodHandlers
+from server.process.hosting import server_options
 
 _spawn: Final = multiprocessing.get_context("spawn")
 START_TIMEOUT_SECONDS: Final = 60.0

@@ -29,13 +29,14 @@ from tallypoint.v1 import common_pb2, journal_pb2
 from benchmarks import ledger_load, workload
 from benchmarks.harness import ProcessorTime, Turn, narrator, with_children
 from benchmarks.workload import Shopper
-from ledger.books import book_of_member, ensure_unit, open_books
-from ledger.committer import MAX_BATCH, CommitError, Committer
-from ledger.keys import business_key, content_hash
-from ledger.model import Booked, Outcome, Purchase, Unit
-from server.child import GC_THRESHOLDS
-from server.postgres import EmbeddedPostgres
-from server.storage import LEDGER_MIGRATIONS, migrate_database
+from ledger.booking.committer import MAX_BATCH, CommitError, Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.books import book_of_member
+from ledger.entry.keys import business_key, content_hash
+from ledger.entry.model import Booked, Outcome, Purchase, Unit
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import LEDGER_MIGRATIONS, migrate_database
+from server.process.child import GC_THRESHOLDS
 
 FILLING_BATCH: Final = 1_000
 FILLING_IN_FLIGHT: Final = 4_000

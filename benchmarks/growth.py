@@ -19,7 +19,7 @@ from benchmarks.filling import READ_ENTRIES, Disk, FilledLedger, LedgerPlan, fil
 from benchmarks.harness import Contest, machine, narrator, print_json, results_console
 from benchmarks.ledger_vs_pgbench import own_postgres
 from benchmarks.shop import database_settings
-from server.postgres import SUPERUSER, EmbeddedPostgres
+from server.base.postgres import SUPERUSER, EmbeddedPostgres
 
 RECEIPTS_OF_A_MEMBER: Final = 20
 LEAST_MEMBERS: Final = 1_000

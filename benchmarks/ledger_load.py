@@ -32,16 +32,18 @@ from tallypoint.v1 import common_pb2, journal_pb2, store_pb2
 from benchmarks import workload
 from benchmarks.harness import ProcessorTime, Turn, narrator, with_children
 from benchmarks.workload import Shopper
-from ledger.books import book_of_member, ensure_unit, open_books
-from ledger.committer import CommitError, Committer
-from ledger.keys import business_key, content_hash
-from ledger.model import Booked, Outcome, Purchase, Spend, Unit
-from server.catalogue import Product
-from server.checkout.convert import add_line_effects, grants_of, lines_of
-from server.child import GC_THRESHOLDS
-from server.postgres import EmbeddedPostgres
+from ledger.booking.committer import CommitError, Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.books import book_of_member
+from ledger.entry.keys import business_key, content_hash
+from ledger.entry.model import Booked, Outcome, Purchase, Spend, Unit
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import LEDGER_MIGRATIONS, migrate_database
+from server.process.child import GC_THRESHOLDS
 from server.promotions import MemberFacts, ReceiptFacts, Rules, compile_rules, load_programme, lots_to_grant, quote
-from server.storage import LEDGER_MIGRATIONS, migrate_database
+from server.rules.grants import grants_of
+from server.rules.receipt_lines import add_line_effects, lines_of
+from server.shop.catalogue import Product
 
 MEMBERS: Final = 10_000
 TEMPLATES: Final = 200

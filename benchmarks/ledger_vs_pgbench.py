@@ -19,7 +19,7 @@ import typer
 from benchmarks.harness import Contest, ProcessorTime, Turn, machine, narrator, show, with_children
 from benchmarks.ledger_load import LedgerShape, LedgerUnderLoad, ledger_under_load
 from benchmarks.shop import database_settings
-from server.postgres import SUPERUSER, EmbeddedPostgres
+from server.base.postgres import SUPERUSER, EmbeddedPostgres
 
 PGBENCH_DATABASE: Final = "pgbench"
 PGBENCH_CLIENTS: Final = 8

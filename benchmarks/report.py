@@ -28,7 +28,7 @@ from rich.table import Table
 from benchmarks.harness import machine, narrator, results_console
 from benchmarks.report_content import SECTIONS, errors_of, markdown, measures
 from benchmarks.report_plots import draw
-from server.postgres import MAJOR_VERSION
+from server.base.postgres import MAJOR_VERSION
 
 RESULTS: Final = Path(__file__).parent / "results"
 _OUTPUT_LINES: Final = 30

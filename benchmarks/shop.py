@@ -34,9 +34,9 @@ from tallypoint.v1 import (
 from benchmarks import workload
 from benchmarks.harness import narrator, with_children
 from benchmarks.workload import Basket, Register, Shopper
-from ledger.journal import read_entries, read_heads
-from server.postgres import EmbeddedPostgres
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
+from ledger.reading.journal import read_entries, read_heads
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.server_process import RunningServer, running_server
 
 _CALL_TIMEOUT_SECONDS: Final = 60.0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.cache_tables import CACHE_TABLES, CacheTable
-from ledger.caches import BookCaches, lots_given_back
-from ledger.journal import read_entries, read_heads, read_lot_terms
-from ledger.store import LOCK_HEAD
+from ledger.booking.store import LOCK_HEAD
+from ledger.caches.points import BookCaches, lots_given_back
+from ledger.caches.tables import CACHE_TABLES, CacheTable
+from ledger.reading.journal import read_entries, read_heads, read_lot_terms
 from ledger.verify.chain import CHUNK_ENTRIES, read_postings
 from ledger.verify.report import Progress
 
@@ -33,7 +33,7 @@ async def rebuild(conn: asyncpg.Connection, progress: Progress = lambda _entries
     up.
 
     Raises:
-        ledger.caches.JournalError: if an entry's postings cannot be true; the book's caches stay as they were.
+        ledger.caches.points.JournalError: if an entry's postings cannot be true; the book's caches stay as they were.
     """
     entries = 0
     for book in sorted(await read_heads(conn)):

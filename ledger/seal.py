@@ -28,7 +28,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from ledger.journal import read_heads, read_ledger_id
+from ledger.reading.journal import read_heads, read_ledger_id
 
 FORMAT = "tallypoint-seal-1"
 _PRIVATE_MODE = 0o600

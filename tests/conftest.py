@@ -12,8 +12,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from server.postgres import EmbeddedPostgres
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.server_process import RunningServer, running_server
 

@@ -34,7 +34,7 @@ from benchmarks.replay.client import CallFailed, Counters, bearing, call
 from benchmarks.replay.dataset import DatasetMissing
 from benchmarks.replay.people import CardShape, Person, card_number
 from benchmarks.replay.seed import BackOffice, SeedFailed, batches
-from server.progress import progress
+from server.commands.output.progress import progress
 
 PROGRAMME: Final = Path(__file__).with_name("programme.yaml")
 TIME_ZONE: Final = "America/New_York"

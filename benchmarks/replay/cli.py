@@ -20,7 +20,7 @@ from benchmarks.replay.people import CardShape
 from benchmarks.replay.report import show
 from benchmarks.replay.run import PROGRAMME, Options, replay
 from benchmarks.replay.seed import SeedFailed
-from server.command import Yes, confirm
+from server.commands.common import Yes, confirm
 
 DEMO_MONTH: Final = "2017-03"
 DATA_DIR: Final = Path(".data")

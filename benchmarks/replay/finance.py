@@ -36,11 +36,11 @@ from ledger.finance.general_ledger import read_journal
 from ledger.finance.liability import roll_forward, trial_balance
 from ledger.finance.scope import Query
 from ledger.finance.table import Table
+from server.commands.finance.beancount import beancount_text
+from server.commands.output.progress import progress
 from server.finance.account_map import load_account_map
-from server.finance.beancount import beancount_text
 from server.finance.desk import read_programme, snapshot
 from server.finance.general_ledger import export_of
-from server.progress import progress
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -43,7 +43,7 @@ def own_server(data_dir: Path) -> Iterator[Target]:
     log_path = data_dir / "replay" / "server.log"
     log_path.parent.mkdir(parents=True, exist_ok=True)
     command = [
-        *(sys.executable, "-m", "server.cli", "serve", "--development", f"--data-dir={data_dir}"),
+        *(sys.executable, "-m", "server.commands.main", "serve", "--development", f"--data-dir={data_dir}"),
         *("--pos-listen=127.0.0.1:0", "--backoffice-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"),
     ]
     process = subprocess.Popen(  # noqa: S603  - our own command

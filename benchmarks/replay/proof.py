@@ -12,12 +12,12 @@ from rich.console import Console
 
 from benchmarks.replay.control import Bought, Keys, differences, summed
 from benchmarks.replay.report import Check, money
-from ledger.journal import read_heads
+from ledger.reading.journal import read_heads
 from ledger.verify import verify
-from server.command import load_settings
+from server.base.storage import Dsns, open_databases
+from server.commands.common import load_settings
+from server.commands.output.progress import progress
 from server.crm.compare import compare
-from server.progress import progress
-from server.storage import Dsns, open_databases
 
 NOT_FROM_HERE: Final = "set TALLYPOINT_LEDGER_DSN and TALLYPOINT_CRM_DSN to have it checked"
 CRM_PATIENCE_SECONDS: Final = 300.0

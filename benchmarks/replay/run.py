@@ -27,7 +27,7 @@ from benchmarks.replay.report import Check, ReplayReport, money
 from benchmarks.replay.schedule import Schedule, months_of, schedule
 from benchmarks.replay.seed import BackOffice
 from benchmarks.replay.settle import Newest, settle
-from server.progress import progress
+from server.commands.output.progress import progress
 
 PROGRAMME: Final = Path(__file__).parent / "programme.yaml"
 _MAX_ANSWER_BYTES: Final = 64 * 1024 * 1024

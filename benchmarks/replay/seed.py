@@ -34,7 +34,7 @@ from benchmarks.replay.client import Counters, bearing, call
 from benchmarks.replay.dataset import TIME_ZONE, Product
 from benchmarks.replay.journal import RegisterJournal
 from benchmarks.replay.people import REGISTERED_AT, Person
-from server.progress import progress
+from server.commands.output.progress import progress
 
 MEMBERS_PER_CALL: Final = 500
 PRODUCTS_PER_CALL: Final = 5_000

@@ -3,7 +3,7 @@
 Every report is a function ``async def report(conn, query) -> Table`` that only reads:
 
 * ``conn`` is a connection inside a REPEATABLE READ transaction, after ``summary.bring_up_to_date``; both are the
-  caller's work (``server.backoffice.finance_reports`` has one table of all reports);
+  caller's work (``server.finance.reports`` has one table of all reports);
 * ``query`` is a ``scope.Query``; its programme is set, everything else is optional;
 * ``scope.open_scope(conn, query)`` says what belongs to the report: ``Scope.parameters`` are the values of $1, $2 and
   $3 in ``WHERE unit = $1 AND period < $2 AND accounting_day <= $3`` over the views ``ledger.accounting_total`` (sums

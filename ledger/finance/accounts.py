@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.accounts import is_partner, own_pair
-from ledger.model import ADJUSTED, AVAILABLE, CLEARING, EXPIRED, HELD, ISSUED, MEMBER_ACCOUNTS, REDEEMED
+from ledger.entry.accounts import is_partner, own_pair
+from ledger.entry.model import ADJUSTED, AVAILABLE, CLEARING, EXPIRED, HELD, ISSUED, MEMBER_ACCOUNTS, REDEEMED
 
 ACCOUNT_NAMES: Final[Mapping[int, str]] = {
     value: name.removeprefix("ACCOUNT_").lower()

@@ -18,13 +18,13 @@ from typing import Any, Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger import model
-from ledger.append import append_locked, lock_books
-from ledger.books import read_book_count
+from ledger.booking.append import append_locked, lock_books
+from ledger.entry import model
+from ledger.entry.keys import content_hash
 from ledger.finance.point_value import NEWEST, read_point_values
 from ledger.finance.scope import CLOSE_COLUMNS, CloseRow, Programme
 from ledger.finance.summary import Progress, bring_up_to_date
-from ledger.keys import content_hash
+from ledger.reading.books import read_book_count
 
 DAY: Final = int(journal_pb2.CLOSE_PERIOD_DAY)
 MONTH: Final = int(journal_pb2.CLOSE_PERIOD_MONTH)

@@ -18,13 +18,13 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
+from ledger.entry.model import AVAILABLE
 from ledger.finance.accounts import ACCOUNT_NAMES, KIND_NAMES, account_name, movement_of
 from ledger.finance.closing import read_closes
 from ledger.finance.point_value import PointValues
 from ledger.finance.rounding import Cumulative
 from ledger.finance.scope import Query, Scope, open_scope, scope_of_close
 from ledger.finance.table import Column, Table
-from ledger.model import AVAILABLE
 
 REVALUATION: Final = "revaluation"
 """The kind of the lines that revalue what is outstanding."""

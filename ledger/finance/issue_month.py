@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import asyncpg
 
-from ledger.accounts import own_pair
+from ledger.entry.accounts import own_pair
+from ledger.entry.model import AVAILABLE, DEBT, PENDING
 from ledger.finance.accounts import MOVEMENTS, Movement
 from ledger.finance.scope import Scope
-from ledger.model import AVAILABLE, DEBT, PENDING
 
 LOT_ACCOUNTS: Final = frozenset({AVAILABLE, PENDING})
 """The accounts whose points are in lots; what members owe is in none."""

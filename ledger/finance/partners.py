@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.accounts import is_partner
+from ledger.entry.accounts import is_partner
 from ledger.finance.rounding import Cumulative
 from ledger.finance.scope import Query, Scope, open_scope
 from ledger.finance.table import Column, Table, Value

@@ -15,7 +15,7 @@ from tallypoint.v1 import journal_pb2
 
 from ledger.finance.closing import ClosedPeriod, add_up, canonical, digest_of, read_closes
 from ledger.finance.summary import ReceiptRow, TotalKey
-from ledger.journal import read_heads
+from ledger.reading.journal import read_heads
 from ledger.verify import Problem
 
 PAGE_ENTRIES: Final = 2000

@@ -10,10 +10,10 @@ from typing import Final, Literal, NamedTuple
 
 import asyncpg
 
+from ledger.entry.model import Unit
 from ledger.finance.accounts import account_name
 from ledger.finance.point_value import NEWEST, PointValues, read_point_values
-from ledger.model import Unit
-from ledger.partners import read_partner_codes
+from ledger.reading.partners import read_partner_codes
 
 By = Literal["day", "month", "store", "partner", "total"]
 Measure = Literal["points", "money"]

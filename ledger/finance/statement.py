@@ -10,12 +10,13 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.accounts import is_granting
-from ledger.books import book_of_member, read_book_count
+from ledger.entry.accounts import is_granting
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Unit
 from ledger.finance.accounts import KIND_NAMES, movement_of
 from ledger.finance.scope import Query, Scope, open_scope
 from ledger.finance.table import Column, Table, Value
-from ledger.model import Unit
+from ledger.reading.books import read_book_count
 
 PAGE_ENTRIES: Final = 500
 

@@ -17,13 +17,14 @@ import asyncpg
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.accounts import is_partner
-from ledger.books import genesis_hash
+from ledger.entry.accounts import is_partner
+from ledger.entry.books import genesis_hash
+from ledger.entry.chain import EntryRecord
+from ledger.entry.model import EXPIRED
+from ledger.entry.returns import points_money_of
 from ledger.finance.accounts import summed_account
-from ledger.journal import EntryRecord, read_entries, read_heads, read_ledger_id
-from ledger.model import EXPIRED
-from ledger.partners import read_partner_codes
-from ledger.returns import points_money_of
+from ledger.reading.journal import read_entries, read_heads, read_ledger_id
+from ledger.reading.partners import read_partner_codes
 
 CHUNK_ENTRIES: Final = 4000
 """Entries summed in one transaction."""

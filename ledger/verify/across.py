@@ -12,9 +12,9 @@ from typing import NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.journal import EntryRecord
-from ledger.model import CLEARING, DEBT, PostingRow
-from ledger.usage_caches import RELEASED
+from ledger.entry.chain import EntryRecord
+from ledger.entry.model import CLEARING, DEBT, PostingRow
+from ledger.entry.usage import COUPON_RELEASED
 from ledger.verify.entries import BUDGET, CLOSE, TRANSFER
 from ledger.verify.report import Problem
 
@@ -115,7 +115,7 @@ class AcrossBooks:
             lease = event.budget_lease
             self._leases[lease.key].append(_Lease(lease.leased, lease.amount, entry.book, entry.number))
         for change in event.coupon_changes:
-            if change.action == RELEASED:
+            if change.action == COUPON_RELEASED:
                 self._coupons[change.code, change.slot].pop(entry.book, None)
             else:
                 self._coupons[change.code, change.slot][entry.book] = entry.number

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from ledger.books import BEFORE_ALL_ENTRIES, genesis_hash, read_book_count, read_units
-from ledger.cache_tables import CACHE_TABLES
-from ledger.caches import JournalError
-from ledger.journal import read_heads, read_ledger_id
-from ledger.model import Head, Unit
-from ledger.partners import partner_account, read_partners
+from ledger.caches.points import JournalError
+from ledger.caches.tables import CACHE_TABLES
+from ledger.entry.accounts import partner_account
+from ledger.entry.books import BEFORE_ALL_ENTRIES, genesis_hash
+from ledger.entry.model import Head, Unit
+from ledger.reading.books import read_book_count, read_units
+from ledger.reading.journal import read_heads, read_ledger_id
+from ledger.reading.partners import read_partners
 from ledger.verify.across import AcrossBooks, budget_problems, clearing_problems
 from ledger.verify.chain import Chain, Checked, Recomputation
 from ledger.verify.checkpoints import checkpoint_problems

@@ -11,22 +11,15 @@ import asyncpg
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.caches import BookCaches, lots_given_back, postings_of
-from ledger.journal import (
-    EntryRecord,
-    Loss,
-    lost_by_lot,
-    read_entries,
-    read_lost,
-    read_lot_terms,
-    read_payloads,
-)
-from ledger.model import Head, LotTerms, PostingRow, Unit
+from ledger.caches.points import BookCaches, lots_given_back, postings_of
+from ledger.entry.chain import EntryRecord
+from ledger.entry.model import Head, LotTerms, PostingRow, Unit
+from ledger.reading.journal import Loss, lost_by_lot, read_entries, read_lost, read_lot_terms, read_payloads
 from ledger.verify.entries import PURCHASE, RETURN, check_settlement, check_units, event_of, unit_of
 from ledger.verify.goods_returns import ReturnChecks
 from ledger.verify.report import BadEntry
 from ledger.verify.spending import check_spending
-from ledger.verify.usage import UsageChecks, check_partners, check_usage
+from ledger.verify.uses import UsageChecks, check_partners, check_usage
 
 CHUNK_ENTRIES = 2000
 """Entries read at once; a chunk of large receipts takes some tens of megabytes."""

@@ -10,12 +10,12 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger import semantics
-from ledger.accounts import own_pair
-from ledger.books import book_of_member, book_of_receipt
-from ledger.journal import EntryRecord
-from ledger.keys import business_key, return_key
-from ledger.model import (
+from ledger.entry import semantics
+from ledger.entry.accounts import own_pair
+from ledger.entry.books import book_of_member, book_of_receipt
+from ledger.entry.chain import EntryRecord
+from ledger.entry.keys import business_key, return_key
+from ledger.entry.model import (
     ADJUSTED,
     AVAILABLE,
     CLEARING,

@@ -9,10 +9,10 @@ from typing import Final
 
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from ledger import returns
-from ledger.accounts import is_partner
-from ledger.model import AVAILABLE, DEBT, ISSUED, PENDING, Unit
-from ledger.semantics import FIRST
+from ledger.entry import returns
+from ledger.entry.accounts import is_partner
+from ledger.entry.model import AVAILABLE, DEBT, ISSUED, PENDING, Unit
+from ledger.entry.semantics import FIRST
 from ledger.verify.report import BadEntry
 from ledger.verify.spending import overspent_minor
 

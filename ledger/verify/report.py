@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from ledger.semantics import Mended
+from ledger.entry.semantics import Mended
 
 Progress = Callable[[int], None]
 """Told how many more entries were checked."""

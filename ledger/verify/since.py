@@ -25,9 +25,9 @@ from datetime import UTC, date, datetime, time
 
 import asyncpg
 
-from ledger.cache_tables import BY_NAME, Row
-from ledger.caches import JournalError
-from ledger.model import Head
+from ledger.caches.points import JournalError
+from ledger.caches.tables import BY_NAME, Row
+from ledger.entry.model import Head
 from ledger.verify.across import AcrossBooks, budget_problems, clearing_problems
 from ledger.verify.books import Ledger, cache_problem, end_problem, read_ledger, tell, with_problems
 from ledger.verify.chain import Chain, Checked, Recomputation
@@ -170,7 +170,9 @@ async def _member_problem(
     members = sorted(since.members)
     for start in range(0, len(members), MEMBERS_AT_ONCE):
         some = members[start : start + MEMBERS_AT_ONCE]
-        recomputation = Recomputation(since.chain.book, since.chain.terms, ledger.units, ledger.partners, whole=False)
+        recomputation = Recomputation(
+            since.chain.book, since.chain.terms, ledger.units, ledger.partners, whole=False
+        )
         try:
             async for checked in since.chain.entries_of(some, since.chain.at.number):
                 recomputation.take(checked)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.journal import EntryRecord
-from ledger.returns import points_money_of
-from ledger.semantics import FIRST, SPENDING_AT_THE_FENCE
+from ledger.entry.chain import EntryRecord
+from ledger.entry.returns import points_money_of
+from ledger.entry.semantics import FIRST, SPENDING_AT_THE_FENCE
 from ledger.verify.report import BadEntry, Known
 
 

@@ -11,22 +11,24 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import correction_pb2
 
-from ledger.balances import read_balances
-from ledger.chain import microseconds
-from ledger.model import Booked
-from ledger.transfer import Transferred
-from server.checkout.convert import balance_message
-from server.clock import Clock, utc_now
+from ledger.booking.transfer import Transferred
+from ledger.entry.chain import microseconds
+from ledger.entry.model import Booked
+from ledger.reading.balances import read_balances
+from server.base.clock import Clock, utc_now
+from server.base.database import connection
+from server.base.errors import invalid_request
+from server.checkout.answers import balance_message
 from server.corrections.adjustments import Adjustment, AdjustmentDesk, AdjustmentOrder, Filter
+from server.corrections.merge import Merger
 from server.corrections.transfers import Gift, TransferDesk
-from server.database import connection
-from server.edge import Caller, Role, invalid_request, read_optional_day
+from server.edge.caller import Caller, Role
+from server.edge.validation import read_optional_day
 from server.members.identifiers import read_member_id
-from server.members.merge import Merger
 from server.members.registry import AdminMessage
 
 if TYPE_CHECKING:
-    from server.database import Pool
+    from server.base.database import Pool
 
 DEFAULT_PAGE_SIZE: Final = 100
 _ALL: Final = frozenset({Role.CRM, Role.FINANCE, Role.ADMIN})

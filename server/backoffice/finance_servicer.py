@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
-from ledger.books import read_book_count
 from ledger.finance.breakage import breakage
 from ledger.finance.checkpoints import read_checkpoints
 from ledger.finance.closing import (
@@ -32,27 +31,29 @@ from ledger.finance.point_value import read_point_values, record_point_value
 from ledger.finance.profile import age_profile, expiry_profile
 from ledger.finance.redemption import redemption_rate
 from ledger.finance.statement import member_statement
-from server.backoffice.finance_messages import (
+from ledger.reading.books import read_book_count
+from server.base.clock import Clock, utc_now
+from server.base.database import connection, transaction
+from server.base.errors import Refused, invalid_request
+from server.edge.caller import Caller, Role
+from server.edge.validation import read_day
+from server.finance.general_ledger import Terms
+from server.finance.messages import (
     close_message,
     general_ledger_message,
     point_value_message,
     terms_message,
 )
-from server.backoffice.finance_reports import ReportDesk
-from server.clock import Clock, utc_now
-from server.database import connection, transaction
-from server.edge import Caller, Role, invalid_request, read_day
-from server.errors import Refused
-from server.finance.general_ledger import Terms
 from server.finance.open_matters import Matter, OpenMatter, read_open_matters
+from server.finance.reports import ReportDesk
 from server.members.identifiers import read_member_id
 from server.members.records import living_id
 
 if TYPE_CHECKING:
     from ledger.finance.scope import Programme, Query
     from ledger.finance.table import Table
-    from server.database import Connection, Pool
-    from server.rules import RulesBook
+    from server.base.database import Connection, Pool
+    from server.rules.book import RulesBook
 
 _FINANCE: Final = frozenset({Role.FINANCE, Role.ADMIN})
 

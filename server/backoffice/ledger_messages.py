@@ -5,8 +5,8 @@ from __future__ import annotations
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, ledger_pb2
 
-from ledger.journal import EntryRecord
-from ledger.model import Head, Lot, OpenHold, Unit
+from ledger.entry.chain import EntryRecord
+from ledger.entry.model import Head, Lot, OpenHold, Unit
 
 
 def head_message(book: int, head: Head) -> ledger_pb2.BookHead:

@@ -9,21 +9,24 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import ledger_pb2
 
-from ledger.balances import read_accounts
-from ledger.books import book_of_member
-from ledger.journal import EntryRecord, read_entries, read_heads
-from ledger.keys import business_key, return_key
+from ledger.entry.books import book_of_member
+from ledger.entry.chain import EntryRecord
+from ledger.entry.keys import business_key, return_key
+from ledger.reading.balances import read_accounts
+from ledger.reading.journal import read_entries, read_heads
 from server.backoffice.ledger_messages import entry_message, head_message, hold_message, lot_message
-from server.checkout.convert import balance_message
-from server.clock import Clock, utc_now
-from server.database import connection
-from server.edge import Caller, Role, invalid_request, no_day, read_optional_day
-from server.errors import Refused
+from server.base.clock import Clock, utc_now
+from server.base.database import connection
+from server.base.errors import Refused, invalid_request
+from server.checkout.answers import balance_message
+from server.edge.caller import Caller, Role
+from server.edge.validation import read_optional_day
+from server.edge.wording import no_day
 from server.members.identifiers import read_member_id
 from server.members.records import living_id
 
 if TYPE_CHECKING:
-    from server.database import Pool
+    from server.base.database import Pool
 
 DEFAULT_PAGE_SIZE: Final = 100
 _FINANCE: Final = frozenset({Role.FINANCE, Role.ADMIN})

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import member_pb2
 
-from ledger.balances import read_balances
-from server.checkout.convert import balance_message
-from server.clock import Clock, utc_now
-from server.database import connection
-from server.edge import Caller, Role, check
+from ledger.reading.balances import read_balances
+from server.base.clock import Clock, utc_now
+from server.base.database import connection
+from server.base.errors import Refused, refusal_message
+from server.checkout.answers import balance_message
+from server.edge.caller import Caller, Role
 from server.edge.status import refused_of
-from server.errors import Refused, refusal_message
+from server.edge.validation import check
 from server.members.identifiers import read_member_id
 from server.members.profile import ProfileDesk
 from server.members.records import MemberRow, living_id
 from server.members.registry import IMPORT, AdminMessage, Placed, Registry
 
 if TYPE_CHECKING:
-    from server.database import Pool
+    from server.base.database import Pool
 
 _MEMBER_KEEPERS: Final = frozenset({Role.CRM, Role.ADMIN})
 

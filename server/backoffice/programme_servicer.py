@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Final
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import programme_pb2 as pb
 
-from server.backoffice.explanations import explain
-from server.clock import Clock, utc_now
-from server.edge import Caller, Role
-from server.errors import Refused
+from server.base.clock import Clock, utc_now
+from server.base.errors import Refused
+from server.checkout.explanations import explain
+from server.edge.caller import Caller, Role
 from server.promotions import ProgrammeError, load_programme
-from server.rules import EVERYBODY, NOBODY, Mode, ProgrammeStore, ProgrammeVersion, Rollout, ShareBy
-from server.rules.rollout import in_force
+from server.rules.rollout import EVERYBODY, NOBODY, Mode, Rollout, ShareBy, in_force
 from server.rules.shadow import Place, Sums, read_sums
 from server.rules.stranding import Named, Stranded
-from server.rules.versions import text_of, version_in_effect
+from server.rules.versions import ProgrammeStore, ProgrammeVersion, text_of, version_in_effect
 
 if TYPE_CHECKING:
-    from server.database import Pool
-    from server.rules import RulesBook
+    from server.base.database import Pool
+    from server.rules.book import RulesBook
 
 _ADMIN: Final = frozenset({Role.ADMIN})
 _BACK_OFFICE: Final = frozenset({Role.ADMIN, Role.CRM, Role.FINANCE})

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Final
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import reconciliation_pb2 as pb
 
-from server.clock import Clock, utc_now
-from server.database import connection, transaction
-from server.edge import Caller, Role, read_day, read_optional_day
-from server.errors import Refused
+from server.base.clock import Clock, utc_now
+from server.base.database import connection, transaction
+from server.base.errors import Refused
+from server.edge.caller import Caller, Role
+from server.edge.validation import read_day, read_optional_day
 from server.promotions import Programme, load_programme
 from server.reconciliation import breaks, files, reconciler, settle
 from server.reconciliation.model import BreakKind, BreakState, Figure, Rules
 from server.reconciliation.wording import describe
-from server.rules import ProgrammeStore
+from server.rules.versions import ProgrammeStore
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_DAYS: Final = 366

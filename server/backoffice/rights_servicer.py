@@ -9,17 +9,17 @@ from uuid import UUID
 
 from tallypoint.v1 import rights_pb2
 
-from server.clock import Clock, utc_now
-from server.edge import Caller, Role
+from server.base.clock import Clock, utc_now
+from server.base.errors import Refused
+from server.edge.caller import Caller, Role
 from server.edge.parts import Part, do_in_parts
-from server.errors import Refused
 from server.members.identifiers import read_member_id
 from server.rights.audience import AudienceDesk, Changed
 from server.rights.coupon_desk import CouponDesk, Loaded
 from server.rights.people import Person
 from server.rights.rows import refused_rows
 from server.rights.showing import RightsViewer
-from server.rules import RulesBook
+from server.rules.book import RulesBook
 from server.rules.names import Names, nobody_asks
 
 _MARKETING: Final = frozenset({Role.CRM, Role.ADMIN})

@@ -7,10 +7,10 @@ from typing import Final
 
 from tallypoint.v1 import store_pb2
 
-from server.catalogue import ProductRegistry
-from server.clock import Clock, utc_now
-from server.edge import Caller, Role
-from server.stores import StoreRegistry
+from server.base.clock import Clock, utc_now
+from server.edge.caller import Caller, Role
+from server.shop.catalogue import ProductRegistry
+from server.shop.stores import StoreRegistry
 
 _ADMIN: Final = frozenset({Role.ADMIN})
 

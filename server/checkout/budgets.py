@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import asyncpg
 
-from ledger.budgets import lease
-from server.database import CONNECTION_LOST, ledger_unavailable
+from ledger.booking.budgets import lease
+from server.base.database import CONNECTION_LOST, ledger_unavailable
 
 if TYPE_CHECKING:
-    from server.gather import Connect
+    from server.base.gather import Connect
 
 TIMEOUT_SECONDS: Final = 5.0
 

@@ -10,13 +10,10 @@ from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import common_pb2
 
-from ledger.counters import parse_counters
-from ledger.model import Unit
-from server.checkout.convert import (
-    PointBooks,
-)
-from server.checkout.presenting import Presented
-from server.errors import Refused
+from ledger.entry.counters import parse_counters
+from ledger.entry.model import Unit
+from server.base.errors import Refused
+from server.checkout.presented import Presented
 from server.members.directory import Found, MemberRecord
 from server.promotions import (
     Counter,
@@ -26,6 +23,7 @@ from server.promotions import (
     Rules,
     Usage,
 )
+from server.rules.grants import PointBooks
 
 _NO_OFFERS: Final[frozenset[str]] = frozenset()
 

@@ -12,11 +12,11 @@ from typing import Final, NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
+from server.checkout.answers import cashier_notice
 from server.checkout.context import money_of_points, unit_money
-from server.checkout.convert import cashier_notice
-from server.checkout.presenting import Presented
+from server.checkout.presented import Presented
 from server.checkout.sale import Sale
-from server.metrics import CONTRADICTIONS
+from server.measuring.metrics import CONTRADICTIONS
 from server.promotions import Effects, Programme, has_prices
 from server.promotions.messages import decimal_text
 

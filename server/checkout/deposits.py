@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
+from server.base.errors import invalid_field
 from server.checkout.context import unit_money
-from server.checkout.convert import invalid
 from server.promotions import Effects, LineEffects, Rules
 from server.promotions.arithmetic import spread_largest_remainder
 
@@ -21,7 +21,7 @@ def check_deposit_lines(request: checkout_pb2.CommitRequest) -> None:
     sold = {line.line_number for line in request.receipt.lines if line.quantity_milli}
     for index, deposit in enumerate(request.deposits):
         if deposit.line_number and deposit.line_number not in sold:
-            raise invalid(
+            raise invalid_field(
                 f"deposits[{index}].line_number", f"the receipt sells nothing on a line {deposit.line_number}"
             )
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from tallypoint.v1 import common_pb2
 
-from ledger.balances import BalanceAt
+from ledger.reading.balances import BalanceAt
+from server.base.errors import invalid_field
 from server.checkout.context import further_unit
-from server.checkout.convert import invalid
 from server.checkout.spending import units_that_pay
 from server.promotions import Effects, PaidLine, Rules
 from server.promotions.arithmetic import spread_largest_remainder
@@ -35,7 +35,9 @@ def further_payment(
         unit = further_unit(rules, asked.unit)
         if unit is None:
             known = ", ".join(one.point.unit for one in rules.programme.units) or "none"
-            raise invalid(f"spend_units[{index}].unit", f"{asked.unit} is no further unit; the programme has {known}")
+            raise invalid_field(
+                f"spend_units[{index}].unit", f"{asked.unit} is no further unit; the programme has {known}"
+            )
         there = asked.points_minor if balances is None else min(asked.points_minor, available.get(asked.unit, 0))
         points, money = units_that_pay(there, unit.point.money_per_points, room - money_minor)
         if points > 0:

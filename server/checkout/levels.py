@@ -7,12 +7,12 @@ from datetime import date
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import Counter as LedgerCounter
-from ledger.model import CounterChange, Relevel, Relevelled
+from ledger.entry.model import Counter as LedgerCounter
+from ledger.entry.model import CounterChange, Relevel, Relevelled
 from server.checkout.context import counters_of
-from server.checkout.promising import standing_message
+from server.checkout.promises import standing_message
 from server.promotions import Rules, lowered, standing
-from server.promotions.usage import counted
+from server.promotions.counter_names import counted
 
 
 def relevel_of(rules: Rules | None, day: date) -> Relevel | None:

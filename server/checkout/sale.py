@@ -9,12 +9,14 @@ from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import common_pb2
 
-from server.checkout.convert import CatalogueLike, invalid, lines_of, moment_of, unknown_sku_notice
-from server.checkout.facts import receipt_facts
-from server.errors import Refused
+from server.base.errors import Refused, invalid_field
+from server.checkout.answers import unknown_sku_notice
+from server.edge.moments import moment_of
 from server.members.directory import Found
 from server.promotions import ReceiptError, ReceiptFacts, Rules
-from server.rules import RulesBook
+from server.rules.book import RulesBook
+from server.rules.evidence import receipt_facts
+from server.rules.receipt_lines import CatalogueLike, lines_of
 
 T = TypeVar("T")
 
@@ -114,7 +116,7 @@ def evaluated(evaluate: Callable[[], T]) -> T:
     try:
         return evaluate()
     except ReceiptError as error:
-        raise invalid(f"receipt.{error.field}", str(error)) from error
+        raise invalid_field(f"receipt.{error.field}", str(error)) from error
 
 
 def shopper_of(found: Found | None, store_id: str, terminal_id: str, local_at: datetime) -> str:

@@ -16,22 +16,30 @@ from typing import Final, NamedTuple, Protocol
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from ledger.balances import BalanceAt
-from ledger.books import book_of_receipt
-from ledger.committer import Committer, MemberChanged
-from ledger.keys import checkout_key
-from ledger.lookups import BookedReceipt, CheckoutHold
-from ledger.model import Booked, Hold
-from ledger.owned import NEVER_READ
+from ledger.booking.committer import Committer, MemberChanged
+from ledger.booking.owned import NEVER_READ
+from ledger.entry.books import book_of_receipt
+from ledger.entry.keys import checkout_key
+from ledger.entry.model import Booked, Hold
+from ledger.reading.balances import BalanceAt
+from ledger.reading.lookups import BookedReceipt, CheckoutHold
+from server.base.clock import Clock
+from server.base.errors import Refused, refusal_message
+from server.base.gather import Gatherer
 from server.checkout import contradictions
-from server.checkout.booking import checkout_of, commit_command, commit_response
+from server.checkout.answers import balance_message, cashier_notice
 from server.checkout.budgets import Budgets
-from server.checkout.clocks import business_date_refusal, clock_refusal
 from server.checkout.context import CommitContext, QuotedHold, Shopper, cached_usage, ids_of, member_facts
-from server.checkout.convert import CatalogueLike, balance_message, cashier_notice, end_of_day, moment_of
-from server.checkout.evaluating import earn_as_paid, quote
+from server.checkout.evaluation import earn_as_paid, quote
 from server.checkout.further import further_payment
-from server.checkout.holding import (
+from server.checkout.goods_return import (
+    ReturnContext,
+    key_of,
+    known_purchase,
+    return_command,
+    return_response,
+)
+from server.checkout.hold import (
     HoldContext,
     cancel_command,
     cancel_response,
@@ -41,10 +49,12 @@ from server.checkout.holding import (
     release_command,
     spending_refusal,
 )
+from server.checkout.lookups import LedgerReader
 from server.checkout.offline import offline_action
-from server.checkout.presenting import CouponLookups, Presented, present
-from server.checkout.promising import standing_message
-from server.checkout.quoting import (
+from server.checkout.presented import CouponLookups, Presented, present
+from server.checkout.promises import standing_message
+from server.checkout.purchase import checkout_of, commit_command, commit_response
+from server.checkout.quote import (
     TAKE_OVER_TEXT,
     available_of,
     held_elsewhere,
@@ -54,27 +64,22 @@ from server.checkout.quoting import (
     of_other_lanes,
     quote_response,
 )
-from server.checkout.reading import LedgerReader
-from server.checkout.returning import (
-    ReturnContext,
-    key_of,
-    known_purchase,
-    return_command,
-    return_response,
-)
 from server.checkout.sale import Judge, Sale, StoresLike, evaluated, shopper_of
 from server.checkout.session import Call, serve_session
-from server.checkout.submitting import receipt_key_bytes, return_key_bytes, submit, turn
-from server.clock import Clock
-from server.edge import Caller, Stream, check
+from server.checkout.submission import receipt_key_bytes, return_key_bytes, submit, turn
+from server.edge.caller import Caller
+from server.edge.clocks import business_date_refusal, clock_refusal
+from server.edge.moments import moment_of
 from server.edge.status import refused_of
-from server.errors import Refused, refusal_message
-from server.gather import Gatherer
+from server.edge.stream import Stream
+from server.edge.validation import check
+from server.measuring.metrics import CallMeter
 from server.members.directory import Directory, Found
-from server.metrics import CallMeter
 from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
-from server.rules import RulesBook
+from server.rules.book import RulesBook
+from server.rules.grants import end_of_day
+from server.rules.receipt_lines import CatalogueLike
 from server.rules.shadow import Shadows
 
 _BATCH: Final = CallMeter("CheckoutService/CommitBatch")
@@ -84,7 +89,7 @@ BalanceReader = Gatherer[tuple[int, uuid.UUID], list[BalanceAt]]
 
 
 class Owners(Protocol):
-    """The other workers, each of whom owns some books; see `server.forwarding`."""
+    """The other workers, each of whom owns some books; see `server.edge.forwarding`."""
 
     async def ask(self, book: int, caller: Caller) -> bytes | None:
         """Let a book's owner do the caller's call; None if it is to be done here."""

@@ -10,10 +10,12 @@ from typing import Any, Final
 from google.protobuf.message import Message
 from tallypoint.v1 import checkout_pb2
 
-from server.edge import Caller, Stream, check
+from server.base.errors import refusal_message
+from server.edge.caller import Caller
 from server.edge.status import refused_of
-from server.errors import refusal_message
-from server.metrics import UNDER_WAY, CallMeter
+from server.edge.stream import Stream
+from server.edge.validation import check
+from server.measuring.metrics import UNDER_WAY, CallMeter
 
 MAX_UNDER_WAY: Final = 64
 """Calls of one stream that run at once; the next is not read before one ends, so a stream cannot flood us."""

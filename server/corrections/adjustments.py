@@ -20,22 +20,22 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import correction_pb2, journal_pb2
 
-from ledger.append import append_locked, lock_books
-from ledger.keys import content_hash
-from ledger.model import Adjust, Booked, Grant, Unit
-from ledger.model import Refused as LedgerRefused
-from server.checkout.convert import grants_of
-from server.corrections.common import Raced, chain_zone, check_reason, in_transaction, unit_of
-from server.database import connection
-from server.errors import Refused
+from ledger.booking.append import append_locked, lock_books
+from ledger.entry.keys import content_hash
+from ledger.entry.model import Adjust, Booked, Grant, Unit
+from ledger.entry.model import Refused as LedgerRefused
+from server.base.database import Raced, connection, in_transaction
+from server.base.errors import Refused
+from server.corrections.common import chain_zone, check_reason, unit_of
 from server.members.identifiers import KeyedHash
 from server.members.records import all_ids, lock_present
 from server.members.registry import AdminMessage
 from server.promotions import LotGrant, lot_terms
-from server.rules import RulesBook
+from server.rules.book import RulesBook
+from server.rules.grants import grants_of
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 WAITING: Final = correction_pb2.ADJUSTMENT_STATE_WAITING
 BOOKED: Final = correction_pb2.ADJUSTMENT_STATE_BOOKED

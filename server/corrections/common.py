@@ -1,52 +1,21 @@
-"""What all corrections share: transactions that are tried again, point units, reason codes."""
+"""What all corrections share: point units, reason codes, and the calendar of what happens outside of stores."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
-import asyncpg
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.books import read_units
-from ledger.model import Unit
-from server.database import transaction
-from server.errors import Refused
-from server.rules import RulesBook
+from ledger.entry.model import Unit
+from ledger.reading.books import read_units
+from server.base.errors import Refused
+from server.rules.book import RulesBook
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
-
-ATTEMPTS: Final = 20
-"""How often a correction is decided anew because somebody else wrote the same request at the same moment."""
-
-T = TypeVar("T")
-
-
-class Raced(Exception):
-    """Somebody else wrote the same request meanwhile: decide again, with what they wrote."""
-
-
-async def in_transaction(pool: Pool, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """Do work in one transaction, again if it met others in the middle of theirs; what it refuses is rolled back.
-
-    Raises:
-        Refused: what the work refuses; LEDGER_UNAVAILABLE, after which sending the same request again is safe.
-    """
-    for _ in range(ATTEMPTS):
-        try:
-            async with transaction(pool) as conn:
-                return await work(conn)
-        except (Raced, asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError):
-            continue
-    raise Refused(
-        api.REFUSAL_REASON_OVERLOADED,
-        f"others were at the same correction {ATTEMPTS} times in a row; send the request again",
-        retry_after_seconds=1.0,
-    )
-
+    from server.base.database import Connection
 
 # The time zone of most stores.
 READ_CALENDAR: Final = """

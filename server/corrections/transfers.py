@@ -8,15 +8,16 @@ from uuid import UUID
 
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.model import Refused as LedgerRefused
-from ledger.transfer import TransferOrder, Transferred, transfer_points, was_transferred
-from server.corrections.common import check_reason, in_transaction, unit_of
-from server.errors import Refused
+from ledger.booking.transfer import TransferOrder, Transferred, transfer_points, was_transferred
+from ledger.entry.model import Refused as LedgerRefused
+from server.base.database import in_transaction
+from server.base.errors import Refused
+from server.corrections.common import check_reason, unit_of
 from server.members.records import MemberRow, lock_present
-from server.rules import RulesBook
+from server.rules.book import RulesBook
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 
 class Gift(NamedTuple):

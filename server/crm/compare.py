@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import asyncpg
 
-from ledger.journal import read_entries, read_heads
+from ledger.reading.journal import read_entries, read_heads
 from server.crm import source
 from server.crm.rows import ENTRY_KINDS, UnreadableEntryError, known_name, rows_of
 from server.crm.source import Names
@@ -24,9 +24,9 @@ from server.crm.store import FOLLOWING, READ_UNITS, Cursor, check_identity, read
 from server.crm.tables import TABLES, LineRow, MemberRow, MovementRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
-    from ledger.journal import EntryRecord
-    from ledger.model import Head
-    from server.database import Connection
+    from ledger.entry.chain import EntryRecord
+    from ledger.entry.model import Head
+    from server.base.database import Connection
 
 WINDOW_ENTRIES: Final = 500
 PAGE_MEMBERS: Final = 1000

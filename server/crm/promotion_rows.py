@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from ledger.reversing import DRAWS
+from ledger.entry.reversing import DRAWS
 from server.crm.tables import CouponEventRow, DrawEntryRow, TierChangeRow, UnitPointsRow, WithheldRow
 from server.crm.text import stored
 from server.rights.codes import former_code
 
 if TYPE_CHECKING:
-    from ledger.journal import EntryRecord
+    from ledger.entry.chain import EntryRecord
 
 _ACTIONS: Final = {
     int(value): name.removeprefix("COUPON_ACTION_").lower() for name, value in journal_pb2.CouponAction.items() if value

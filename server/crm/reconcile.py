@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.books import genesis_hash
+from ledger.entry.books import genesis_hash
 from ledger.finance.accounts import ACCOUNT_NAMES
-from ledger.journal import read_heads
+from ledger.reading.journal import read_heads
 from server.crm import source
 from server.crm.rows import known_name
 from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 TIMEOUT_SECONDS: Final = 3600.0
 """A sum over years of entries takes its time."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2, member_pb2
 
+from ledger.entry.returns import points_money_of
 from ledger.finance.accounts import account_name
-from ledger.returns import points_money_of
 from server.crm.lines import Line, UnreadLines, lines_of
 from server.crm.promotion_rows import promotion_rows
 from server.crm.tables import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from google.protobuf.internal.enum_type_wrapper import _EnumTypeWrapper as EnumTypeWrapper
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from ledger.journal import EntryRecord
+    from ledger.entry.chain import EntryRecord
 
 
 _UNIT: Final = MovementRow._fields.index("unit")

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from ledger.books import READ_IDENTITY, read_units
-from ledger.partners import read_partner_codes
+from ledger.reading.books import READ_IDENTITY, read_units
+from ledger.reading.partners import read_partner_codes
 from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES
 from server.crm.tables import MemberRow, PointUnitRow
 
 if TYPE_CHECKING:
-    from ledger.journal import EntryRecord
-    from ledger.model import Head
+    from ledger.entry.chain import EntryRecord
+    from ledger.entry.model import Head
+    from server.base.database import Connection
     from server.crm.store import Cursor
-    from server.database import Connection
 
 READER_ROLE: Final = "tallypoint_reader"
 COMMAND_TIMEOUT_SECONDS: Final = 30.0

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from ledger.books import BEFORE_ALL_ENTRIES, genesis_hash
+from ledger.entry.books import BEFORE_ALL_ENTRIES, genesis_hash
 from server.crm.copying import text_of
 from server.crm.rows import Rows
 from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
 from server.crm.tables import TABLES, LineRow, MemberRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 FOLLOWING: Final = "following"
 REFUSED: Final = "refused"

@@ -24,18 +24,19 @@ import asyncpg
 import structlog
 from prometheus_client import Gauge
 
-from ledger.journal import EntryRecord, read_entries, read_heads
-from server.clock import Clock, pause, utc_now
+from ledger.entry.chain import EntryRecord
+from ledger.reading.journal import read_entries, read_heads
+from server.base.clock import Clock, pause, utc_now
 from server.crm import source, store
 from server.crm.rows import Rows, UnreadableEntryError, rows_of
 from server.crm.source import Names, SourceRefusedError
 from server.crm.store import Cursor, ForeignLedgerError
-from server.logs import describe_error
-from server.metrics import CRM_CONNECTED, CRM_ENTRIES, set_crm_lag
+from server.measuring.logs import describe_error
+from server.measuring.metrics import CRM_CONNECTED, CRM_ENTRIES, set_crm_lag
 
 if TYPE_CHECKING:
-    from ledger.model import Head
-    from server.database import Connection
+    from ledger.entry.model import Head
+    from server.base.database import Connection
 
 LANES: Final = 2
 """Books are shared by this many lanes: while one waits for PostgreSQL, the other computes."""

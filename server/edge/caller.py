@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from google.protobuf.message import Message
 
-from server.edge.timeline import UNTIMED, Timeline
+from server.measuring.timeline import UNTIMED, Timeline
 
 
 class Role(Enum):

@@ -21,16 +21,16 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import Refused
 from server.edge.caller import Authenticator, Caller, Role
 from server.edge.status import abort, refused_of
 from server.edge.stream import Stream, parsed
-from server.edge.timeline import UNTIMED, SlowCalls, Timeline
 from server.edge.validation import check, check_envelope
-from server.errors import Refused
-from server.metrics import NO_GROUP, UNDER_WAY, CallMeter, StreamMeter
+from server.measuring.metrics import NO_GROUP, UNDER_WAY, CallMeter, StreamMeter
+from server.measuring.timeline import UNTIMED, SlowCalls, Timeline
 
 if TYPE_CHECKING:
-    from server.tracing import Tracing
+    from server.measuring.tracing import Tracing
 
 Allowed = frozenset[Role] | Mapping[str, frozenset[Role]]
 UnaryMethod = Callable[[Any, Caller], Awaitable[Message | bytes]]

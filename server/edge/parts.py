@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from server.database import CONNECTION_LOST
+from server.base.database import CONNECTION_LOST
+from server.base.errors import Refused
 from server.edge.status import refused_of
-from server.errors import Refused
 
 R = TypeVar("R")
 A = TypeVar("A")

@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from tallypoint.v1 import common_pb2 as api
 
-from server.database import CONNECTION_LOST, ledger_unavailable
-from server.errors import ERROR_DOMAIN, Refused, duration_of_seconds
-from server.logs import describe_error
+from server.base.database import CONNECTION_LOST, ledger_unavailable
+from server.base.errors import ERROR_DOMAIN, Refused, duration_of_seconds
+from server.measuring.logs import describe_error
 
 _log = structlog.get_logger("tallypoint.edge")
 

@@ -9,17 +9,16 @@ from typing import Any, Final, Protocol
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from server.base.errors import Refused, invalid_request
 from server.edge.caller import Caller
-from server.edge.timeline import Timeline, Trace
-from server.edge.validation import invalid_request
-from server.errors import Refused
-from server.metrics import CallMeter
+from server.measuring.metrics import CallMeter
+from server.measuring.timeline import Timeline, Trace
 
 _END: Final = grpc.aio.EOF
 
 
 class Tracer(Protocol):
-    """Traces some calls; see `server.tracing`."""
+    """Traces some calls; see `server.measuring.tracing`."""
 
     def begin(self, method: str, metadata: Iterable[tuple[str, str | bytes]]) -> Trace | None:
         """Begin the trace of a call; None if it is not traced."""

@@ -8,12 +8,11 @@ from typing import Final
 
 import protovalidate
 from google.protobuf.message import Message
-from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import invalid_request
 from server.edge.holdable import unholdable
 from server.edge.prover import Proof, prover
 from server.edge.wording import no_day, wording
-from server.errors import Refused
 
 _validator: Final = protovalidate.Validator()
 _collect: Final = _validator.collect_violations
@@ -57,14 +56,6 @@ def _is_surely_valid(request: Message) -> bool:
     if proof is None:
         proof = _proofs[kind] = prover(kind.DESCRIPTOR)
     return proof(request)
-
-
-def invalid_request(violations: list[tuple[str, str]]) -> Refused:
-    """Return the refusal of a request with these (field, what is wrong) pairs."""
-    field, text = violations[0]
-    more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-    message = f"{field}: {text}{more}" if field else f"{text}{more}"
-    return Refused(api.REFUSAL_REASON_INVALID_REQUEST, message, violations=violations)
 
 
 def read_day(text: str, field: str) -> date:

@@ -31,7 +31,7 @@ _CODE: Final = Form("a code of Latin letters, digits, points, underscores and hy
 _LINE: Final = Form("a text of one line, without tabs and other control characters", "SPRING-2026")
 _REASON: Final = Form("a text with characters that can be seen", "missing receipt brought later")
 _SEEN: Final = r"[^\s\pZ\pC\pM\x{115f}\x{1160}\x{2065}\x{2800}\x{3164}\x{ffa0}\x{fff0}-\x{fff8}\x{e0000}-\x{e0fff}]"
-"""A character that is no space, control, mark or filler; see `server.scanned_text`."""
+"""A character that is no space, control, mark or filler; see `server.base.scanned_text`."""
 _PAGE: Final = "the next_page_token of the answer before, unchanged"
 
 FORMS: Final[Mapping[str, Form]] = {

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ledger.finance.accounts import PARTNER_PREFIX
-from server.text_files import NotTextError, read_utf8
+from server.base.text_files import NotTextError, read_utf8
 
 DEFAULT_FILE: Final = Path(__file__).with_name("account_map.toml")
 MAX_COMMODITY_LETTERS: Final = 24

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -11,15 +10,12 @@ import asyncpg
 
 from ledger.finance.scope import Programme
 from ledger.finance.summary import bring_up_to_date
-from server.clock import Clock, utc_now
-from server.command import readable_errors
+from server.base.clock import Clock, utc_now
 from server.finance.programme import programme_of
-from server.rules import RulesBook
-from server.settings import Settings
-from server.storage import open_ledger
+from server.rules.book import RulesBook
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 READER: Final = "tallypoint_reader"
 WRITER: Final = "tallypoint_writer"
@@ -29,20 +25,6 @@ T = TypeVar("T")
 
 class NotFoundError(Exception):
     """The ledger does not have what was asked for; the message says what."""
-
-
-def on_ledger(settings: Settings, work: Callable[[str], Awaitable[T]]) -> T:
-    """Run work on the ledger database.
-
-    Raises:
-        typer.Exit: The database cannot be reached, or refuses; the reason was printed.
-    """
-
-    async def run(resolved: str) -> T:
-        return await work(resolved)
-
-    with readable_errors(), open_ledger(settings) as dsn:
-        return asyncio.run(run(dsn))
 
 
 @asynccontextmanager

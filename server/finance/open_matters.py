@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 if TYPE_CHECKING:
     import asyncpg
 
-    from server.database import Connection
+    from server.base.database import Connection
 
 BOOKS_ZONE: Final = "UTC"
 """Whose days count for what has no receipt."""

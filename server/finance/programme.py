@@ -10,7 +10,7 @@ from ledger.finance.scope import Programme
 if TYPE_CHECKING:
     from server.promotions import Rules
     from server.promotions.model import PointUnit
-    from server.rules import RulesBook
+    from server.rules.book import RulesBook
 
 
 def programme_of(book: RulesBook, unit: str, at: datetime) -> Programme | None:

@@ -16,16 +16,16 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.books import book_of_member
-from ledger.owned import NEVER_READ
-from server.errors import Refused
-from server.gather import Gatherer
+from ledger.booking.owned import NEVER_READ
+from ledger.entry.books import book_of_member
+from server.base.errors import Refused
+from server.base.gather import Gatherer
 from server.members.days import FIRST_REGISTRATION, known_birthday
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, mask_name
 
 if TYPE_CHECKING:
-    from server.database import Connection
-    from server.gather import Connect
+    from server.base.database import Connection
+    from server.base.gather import Connect
 
 UNKNOWN_TEXT: Final = "Nobody is registered with this. Try the phone number, or offer to register the shopper."
 BLOCKED_TEXT: Final = "This member is blocked. Sell without the card and send the shopper to customer service."

@@ -2,7 +2,7 @@
 
 Card numbers are digits only and carry their scheme's check digit; phone numbers are E.164; tokens of digital
 cards keep their letters; member ids are UUIDs. What scanners and copying add unseen is dropped from all of them by
-`server.scanned_text`. Nothing here reads or writes anything.
+`server.base.scanned_text`. Nothing here reads or writes anything.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import stdnum.util
 import stdnum.verhoeff
 from tallypoint.v1 import common_pb2 as api
 
-from server.errors import Refused
-from server.members.card_scheme import CardCheck, CardScheme, parse_card_scheme
-from server.scanned_text import ascii_digits, scanned_code, visible_text
+from server.base.card_scheme import CardCheck, CardScheme, parse_card_scheme
+from server.base.errors import Refused
+from server.base.scanned_text import ascii_digits, scanned_code, visible_text
 
 REMEMBERED: Final = 8192
 """Reading a card costs some 8 µs and a phone 30, and a checkout sends the same one three or four times."""

@@ -10,14 +10,14 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.append import MemberChange
-from server.errors import Refused
+from ledger.booking.append import MemberChange
+from server.base.errors import Refused
 from server.members.identifiers import KeyedHash, NormalIdentifier
 from server.members.records import MemberRow, lock_present
 from server.members.registry import INSERT_IDENTIFIERS, READ_OWNERS, AdminMessage, Raced, Registry, identifier_taken
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 # Write what is known of a member; the row is locked already.
 UPDATE_PROFILE: Final = """

@@ -12,11 +12,11 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.books import book_of_member
-from server.errors import Refused
+from ledger.entry.books import book_of_member
+from server.base.errors import Refused
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 
 class Card(NamedTuple):

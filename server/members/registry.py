@@ -19,19 +19,19 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.append import MemberChange, append_member_changes
-from ledger.books import book_of_member
-from server.database import connection, transaction
+from ledger.booking.append import MemberChange, append_member_changes
+from ledger.entry.books import book_of_member
+from server.base.database import connection, transaction
+from server.base.errors import Refused
+from server.base.scanned_text import visible_text
 from server.edge.parts import do_in_parts
 from server.edge.status import refused_of
-from server.errors import Refused
 from server.members.days import read_birthday, read_registration, unfit
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, read_member_id
 from server.members.records import Card, MemberRow, living_id, lock_present, merged_refusal, read_members
-from server.scanned_text import visible_text
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 ATTEMPTS: Final = 20
 """How often a change is decided anew because somebody else took an identifier at the same moment."""

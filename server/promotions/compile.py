@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import add_days, expiry_date
 from server.promotions.conditions import Facts, GateKey, present_keys, right_keys
+from server.promotions.counter_names import kept_until, visit_key
 from server.promotions.criteria import BirthdayWindow, CouponShown, InSegments, Selector, SpendSoFar, VisitNumber
 from server.promotions.facts import LotDates, ReceiptLine
 from server.promotions.formulas import (
@@ -36,7 +37,6 @@ from server.promotions.kinds import Period, RoundingPer, TierMeasure
 from server.promotions.messages import Speech, style_of
 from server.promotions.model import LotTerms, Programme, Promotion
 from server.promotions.scope import ScopeIndex, selects
-from server.promotions.usage import kept_until, visit_key
 from server.promotions.walk import leaves_of
 
 LIVE_SETS_KEPT = 8

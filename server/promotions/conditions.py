@@ -12,6 +12,7 @@ from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from server.promotions.arithmetic import counted_units, in_birthday_window
+from server.promotions.counter_names import club_key, visit_key
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -41,7 +42,6 @@ from server.promotions.model import NearMiss, Tiers
 from server.promotions.scope import LinesByName, category_prefixes
 from server.promotions.tenders import counted_tenders
 from server.promotions.tiers import standing
-from server.promotions.usage import club_key, visit_key
 
 Positions = Callable[[], Sequence[int]]
 """The positions of the lines that a promotion may work on."""

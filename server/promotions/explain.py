@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from server.promotions.compile import Rules, compile_rules
 from server.promotions.conditions import Facts, Moment, count_goods
+from server.promotions.counter_names import club_key
 from server.promotions.criteria import AllOf, AnyOf, Condition, CouponShown, NotThat, OfferMade
 from server.promotions.dealing import line_units, set_fits
 from server.promotions.deals import gift, set_deal, unit_deal
@@ -28,7 +29,6 @@ from server.promotions.formulas import CompiledPromotion
 from server.promotions.hints import step_of
 from server.promotions.messages import decimal_text, style_of
 from server.promotions.model import BASE_ID, FixedPrice, Gift, PercentOff, PriceList, Promotion, SetDeal, UnitDeal
-from server.promotions.usage import club_key
 from server.promotions.wording import Asked, ConditionAnswer, answer, goods_text
 from server.promotions.work import EARNING, Work
 

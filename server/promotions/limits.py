@@ -8,10 +8,10 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from server.promotions.conditions import Facts
+from server.promotions.counter_names import kept_until, shared_key, use_key
 from server.promotions.facts import Capped, Count, SharedUse
 from server.promotions.kinds import LimitScope, Measure
 from server.promotions.model import Limit, Programme, Promotion
-from server.promotions.usage import kept_until, shared_key, use_key
 
 _MILLION = 10**6
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, spread_largest_remainder
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
+from server.promotions.counter_names import club_key, counted, draw_key, kept_until, tier_key
 from server.promotions.earning import points_on
 from server.promotions.facts import (
     AccrualRow,
@@ -30,7 +31,6 @@ from server.promotions.kinds import Period, RoundingPer
 from server.promotions.messages import MessageFacts, Missing, style_of, write_messages
 from server.promotions.model import MessageText, Promotion
 from server.promotions.tiers import Standing, standing, standing_changes
-from server.promotions.usage import club_key, counted, draw_key, kept_until, tier_key
 from server.promotions.work import EARNING, Work
 
 _new = tuple.__new__  # builds a named tuple in half the time of calling its class; used where every line pays

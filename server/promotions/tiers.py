@@ -24,10 +24,10 @@ from datetime import date, timedelta
 from typing import NamedTuple
 
 from server.promotions.arithmetic import add_months, end_of_period
+from server.promotions.counter_names import MONTHS, counted, first_day, standing_key, tier_key, visit_key
 from server.promotions.facts import Count, Counter
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
-from server.promotions.usage import MONTHS, counted, first_day, standing_key, tier_key, visit_key
 
 ONE_DAY = timedelta(days=1)
 _PERIODS_LOOKED_BACK = 13

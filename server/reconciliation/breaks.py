@@ -23,7 +23,7 @@ from server.reconciliation.receipt_numbers import parse, text_of
 from server.reconciliation.settle import KeptBreak, Step
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 _COLUMNS: Final = (
     "break_id, store_id, terminal_id, business_date, kind, subject, receipt_count, numbers, figures, detail, state, "

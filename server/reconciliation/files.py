@@ -17,14 +17,14 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import reconciliation_pb2 as pb
 
-from server.checkout.clocks import DAYS_AHEAD, FIRST_BUSINESS_DATE
-from server.edge import no_day
-from server.errors import Refused
+from server.base.errors import Refused
+from server.edge.clocks import DAYS_AHEAD, FIRST_BUSINESS_DATE
+from server.edge.wording import no_day
 from server.reconciliation.model import Amounts, ReceiptKind, RegisterReceipt, TerminalDay, ZReport
 from server.reconciliation.receipt_numbers import Run, Runs, covers, joined, parse, size, text_of
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 LOAD_LOCK_ID: Final = 0x7461_6C6C_7970_7A72
 """The advisory lock under which files are loaded: they are numbered one after the other."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tallypoint.v1 import journal_pb2
 
 from ledger.finance.summary import bring_up_to_date, count_pending
-from server.database import connection, transaction
+from server.base.database import connection, transaction
 from server.reconciliation import breaks, files
 from server.reconciliation.compare import compare, find_twins
 from server.reconciliation.model import (
@@ -28,8 +28,8 @@ from server.reconciliation.model import (
 from server.reconciliation.settle import settle
 
 if TYPE_CHECKING:
-    from server.clock import Clock
-    from server.database import Connection, Pool
+    from server.base.clock import Clock
+    from server.base.database import Connection, Pool
 
 CALL_SECONDS: Final = 8.0
 """How long one call may sum up the journal, or compare stores; the caller comes again for the rest."""

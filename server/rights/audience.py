@@ -16,17 +16,16 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
-from server.corrections.common import in_transaction
-from server.database import connection
-from server.edge import check
-from server.errors import Refused
+from server.base.database import connection, in_transaction
+from server.base.errors import Refused
+from server.edge.validation import check
 from server.members.directory import OfferRow
 from server.rights.people import MemberFinder, Person
 from server.rights.rows import read_days, too_many
-from server.stores import RAISE_VERSION
+from server.shop.stores import RAISE_VERSION
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 T = TypeVar("T")
 

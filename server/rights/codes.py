@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from server.scanned_text import scanned_code
+from server.base.scanned_text import scanned_code
 
 ALPHABET: Final = "23456789CDFHJKMNPRTVWXY"
 CODE_LENGTH: Final = 12

@@ -10,10 +10,9 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
-from server.corrections.common import Raced, in_transaction
-from server.database import connection
-from server.edge import check, invalid_request
-from server.errors import Refused
+from server.base.database import Raced, connection, in_transaction
+from server.base.errors import Refused, invalid_request
+from server.edge.validation import check
 from server.members.identifiers import KeyedHash
 from server.rights.codes import ALPHABET, CODE_LENGTH, MAX_CODE_LENGTH, code_of, is_own_code, normal_code
 from server.rights.coupons import CouponRecord, find_coupons, read_coupons
@@ -21,7 +20,7 @@ from server.rights.people import MemberFinder
 from server.rights.rows import Days, read_days
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 # Store coupons, in the order of their codes; those returned are new.
 INSERT_COUPONS: Final = """

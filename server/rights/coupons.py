@@ -10,13 +10,13 @@ from uuid import UUID
 
 import asyncpg
 
-from ledger.books import book_of_member
-from server.gather import Gatherer
+from ledger.entry.books import book_of_member
+from server.base.gather import Gatherer
 from server.rights.codes import code_of, former_code, normal_code
 
 if TYPE_CHECKING:
-    from server.database import Connection
-    from server.gather import Connect
+    from server.base.database import Connection
+    from server.base.gather import Connect
 
 __all__ = ["MOST_USABLE", "CouponReader", "CouponRecord", "code_of", "normal_code", "read_coupons"]
 

@@ -9,13 +9,13 @@ from uuid import UUID
 
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.books import book_of_member
-from server.edge import check
-from server.errors import Refused
+from ledger.entry.books import book_of_member
+from server.base.errors import Refused
+from server.edge.validation import check
 from server.members.identifiers import IdentifierReader, KeyedHash
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 # Who owns identifiers.
 READ_OWNERS: Final = """

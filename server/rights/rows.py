@@ -9,8 +9,8 @@ from typing import NamedTuple
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
-from server.edge import invalid_request, read_optional_day
-from server.errors import Refused, refusal_message
+from server.base.errors import Refused, invalid_request, refusal_message
+from server.edge.validation import read_optional_day
 
 
 class Days(NamedTuple):

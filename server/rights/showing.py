@@ -10,10 +10,10 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, rights_pb2
 
-from ledger.books import book_of_member
-from ledger.journal import read_payloads
-from ledger.model import Booked
-from server.database import connection
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Booked
+from ledger.reading.journal import read_payloads
+from server.base.database import connection
 from server.members.records import living_id, read_members
 from server.rights.audience import read_audience
 from server.rights.codes import normal_code
@@ -23,7 +23,7 @@ from server.rights.people import MemberFinder
 from server.rights.rows import text_of
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 MOST_SHOWN: Final = 200
 """The most coupons of a member that are listed."""

@@ -4,20 +4,3 @@
 `shadow` sums up what shadows would have changed. `advice` warns of what is probably not meant, `difference` says what
 changed between two files, `backtest` runs a draft over stored receipts.
 """
-
-from server.rules.book import RulesBook
-from server.rules.rollout import EVERYBODY, NOBODY, Mode, Rollout, ShareBy
-from server.rules.versions import TOPIC, ProgrammeStore, ProgrammeVersion, effective_at
-
-__all__ = [
-    "EVERYBODY",
-    "NOBODY",
-    "TOPIC",
-    "Mode",
-    "ProgrammeStore",
-    "ProgrammeVersion",
-    "Rollout",
-    "RulesBook",
-    "ShareBy",
-    "effective_at",
-]

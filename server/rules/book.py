@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ledger.books import read_units
-from ledger.model import Unit
-from ledger.partners import partner_account, read_partners
-from server.clock import Clock, utc_now
+from ledger.entry.accounts import partner_account
+from ledger.entry.model import Unit
+from ledger.reading.books import read_units
+from ledger.reading.partners import read_partners
+from server.base.clock import Clock, utc_now
 from server.promotions import Rules, compile_rules, load_programme
 from server.rules.rollout import Dated, Mode, Rollout, in_force, needed_since
 from server.rules.versions import READ_NEW_TEXTS, read_rollouts
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 LATE: Final = timedelta(days=1)
 """Receipts that are later than this find their version compiled only if others of its time came before."""

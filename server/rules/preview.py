@@ -24,13 +24,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tallypoint.v1 import common_pb2
 
-from server.checkout.facts import receipt_facts
 from server.edge.holdable import unholdable
 from server.members.days import birthday_fault
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine
 from server.promotions.facts import Counter, CouponFact, Usage
 from server.rights.codes import normal_code
 from server.rules.control import Group
+from server.rules.evidence import receipt_facts
 
 
 class PreviewError(ValueError):

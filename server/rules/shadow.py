@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
-from server.database import connection
+from server.base.database import connection
 from server.promotions import MemberFacts, ReceiptError, ReceiptFacts, Rules, quote
 from server.promotions.facts import Usage
 from server.rules.book import RulesBook
 from server.rules.comparing import differing_lines
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
-    from server.storage import Connect
+    from server.base.database import Connection, Pool
+    from server.base.storage import Connect
 
 INTERVAL_SECONDS: Final = 1.0
 TIMEOUT_SECONDS: Final = 10.0

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.counters import parse_counters
-from server.errors import Refused
+from ledger.entry.counters import parse_counters
+from server.base.errors import Refused
 from server.promotions import Programme
+from server.promotions.counter_names import club_key, standing_key
 from server.promotions.messages import decimal_text
 from server.promotions.model import PointUnit
-from server.promotions.usage import club_key, standing_key
 
 if TYPE_CHECKING:
     import asyncpg
 
-    from server.database import Connection
+    from server.base.database import Connection
 
 TOLERANCE: Final = 10
 """What is named may differ by a tenth from what there is: shops go on selling while somebody reads and types."""

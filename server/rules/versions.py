@@ -20,10 +20,9 @@ import asyncpg
 from google.protobuf import json_format, struct_pb2
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.books import ensure_unit
-from ledger.partners import ensure_partner
-from server.database import connection, transaction
-from server.errors import Refused
+from ledger.booking.opening import ensure_partner, ensure_unit
+from server.base.database import connection, transaction
+from server.base.errors import Refused
 from server.promotions import CURRENT_SEMANTICS, Programme, ProgrammeError, load_programme
 from server.rules.advice import warnings_of
 from server.rules.names import Names, names_in
@@ -40,10 +39,10 @@ from server.rules.rollout import (
     replaces,
 )
 from server.rules.stranding import NOTHING, Losses, Named, check_named, read_losses
-from server.stores import raise_version
+from server.shop.stores import raise_version
 
 if TYPE_CHECKING:
-    from server.database import Connection, Pool
+    from server.base.database import Connection, Pool
 
 TOPIC: Final = "programme"
 """The topic in `server.config_version` that every write here raises."""

@@ -25,8 +25,8 @@ from prometheus_client import REGISTRY
 from ruamel.yaml import YAML
 from tallypoint.v1 import checkout_pb2, store_pb2, store_pb2_grpc
 
-from server import metrics
 from server.crm import streamer
+from server.measuring import metrics
 from tests.support.server_process import RunningServer
 from tests.support.till import Till, card, new_card, open_till, set_up_store
 

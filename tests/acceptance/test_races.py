@@ -14,7 +14,7 @@ import pytest
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc, common_pb2, journal_pb2, ledger_pb2, member_pb2
 
 from ledger.verify import verify
-from server.storage import LEDGER_DATABASE
+from server.base.storage import LEDGER_DATABASE
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer
 from tests.support.till import Answer, Till, answer_of, card

@@ -14,14 +14,14 @@ import pytest
 from google.protobuf.message import Message
 from tallypoint.v1 import checkout_pb2, common_pb2, ledger_pb2, member_pb2
 
-from ledger import semantics
-from ledger.append import append_locked, lock_books
-from ledger.keys import business_key
-from ledger.lookups import read_receipts
-from ledger.model import Booked, Unit
-from server.checkout.returning import ReturnContext, return_command
+from ledger.booking.append import append_locked, lock_books
+from ledger.entry import semantics
+from ledger.entry.keys import business_key
+from ledger.entry.model import Booked, Unit
+from ledger.reading.lookups import read_receipts
+from server.base.storage import LEDGER_DATABASE
+from server.checkout.goods_return import ReturnContext, return_command
 from server.promotions import Programme, compile_rules, load_programme
-from server.storage import LEDGER_DATABASE
 from tests.support.faults import dsn_of
 from tests.support.till import PROGRAMME, Till, card
 

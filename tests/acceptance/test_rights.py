@@ -29,7 +29,7 @@ from tallypoint.v1 import (
 )
 
 from ledger.verify import verify
-from server.storage import LEDGER_DATABASE
+from server.base.storage import LEDGER_DATABASE
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer
 from tests.support.till import Answer, Till, answer_of, card

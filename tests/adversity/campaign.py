@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from server.storage import LEDGER_DATABASE
+from server.base.storage import LEDGER_DATABASE
 from tests.adversity.service import Service, prepare
 from tests.adversity.strikes import KINDS, Kind, Scene
 from tests.support.clock import SteppedClock

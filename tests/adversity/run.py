@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.progress import progress
+from server.commands.output.progress import progress
 from tests.adversity.campaign import CampaignFailed, Plan, Report, Watcher, run_campaign
 from tests.adversity.strikes import KINDS
 from tests.support.proof import Proof

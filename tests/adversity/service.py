@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from server.postgres import EmbeddedPostgres
+from server.base.postgres import EmbeddedPostgres
 from tests.support.faults import postgres_of
 from tests.support.server_process import RunningServer, start_server, wait_until_ready
 from tests.support.small_disk import SERVER_SETTINGS, SmallDisk

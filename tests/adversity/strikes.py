@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import asyncpg
 import psutil
 
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.adversity.service import Service
 from tests.support.clock import SteppedClock
 from tests.support.crm import eventually

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.faults import (
     books_locked,
     database_away,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS, migrate_database
 from server.crm import source, store, streamer
-from server.metrics import CRM_LAG_ENTRIES
-from server.postgres import EmbeddedPostgres
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS, migrate_database
+from server.measuring.metrics import CRM_LAG_ENTRIES
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.crm import caught_up, comparison, eventually, streaming
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 RECEIPTS_MEANWHILE = 200
 Connect = Callable[[str], Awaitable["Connection"]]

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 
 import asyncpg
 
-from ledger.books import ensure_unit, open_books
-from ledger.committer import Committer, DeadlinePassed, OutcomeUnknown, Silent
-from ledger.model import Booked
-from server.postgres import EmbeddedPostgres
+from ledger.booking.committer import Committer, DeadlinePassed, OutcomeUnknown, Silent
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.model import Booked
+from server.base.postgres import EmbeddedPostgres
 from tests.support.commands import BONUS, member, purchase
 from tests.support.cutting_proxy import SOCKET_NAME, CuttingProxy
 from tests.support.proof import prove

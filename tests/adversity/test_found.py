@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import asyncpg
 
-from ledger.books import ensure_unit, open_books
-from ledger.committer import Committer
-from ledger.model import Booked, Grant
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.model import Booked, Grant
 from ledger.verify import verify
 from tests.support.commands import BONUS, NOON, adjust, checkout, hold, member, transfer_in, transfer_out
 

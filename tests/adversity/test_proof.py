@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import asyncpg
 import pytest
 
-from ledger.books import ensure_unit, open_books
-from ledger.committer import Committer
-from ledger.model import AVAILABLE, DEBT, HELD, ISSUED, Booked, Purchase
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.model import AVAILABLE, DEBT, HELD, ISSUED, Booked, Purchase
 from tests.support.commands import BONUS, member, purchase
 from tests.support.proof import prove
 from tests.support.snapshots import Snapshot

@@ -19,16 +19,16 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tallypoint.v1 import journal_pb2
 
-from ledger.append import append_locked
-from ledger.cache_tables import CACHE_TABLES
+from ledger.booking.append import append_locked
+from ledger.caches.tables import CACHE_TABLES
+from ledger.entry.keys import content_hash
+from ledger.entry.model import Close, Command, Grant
 from ledger.finance.closing import DAY, close_books
 from ledger.finance.scope import Programme
-from ledger.keys import content_hash
-from ledger.model import Close, Command, Grant
 from ledger.rebuild import rebuild
 from ledger.seal import Seal, check_seals, make_seal
 from ledger.verify import Problem, record_checkpoints, verify
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.books import open_test_books
 from tests.support.commands import adjust, checkout, hold, member, transfer_in, transfer_out
 from tests.support.database import DatabaseFactory

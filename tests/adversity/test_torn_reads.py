@@ -6,10 +6,10 @@ import asyncio
 
 import asyncpg
 
-from ledger.append import append_locked, lock_books
-from ledger.books import ensure_unit, open_books
-from ledger.committer import Committer
-from ledger.model import Booked
+from ledger.booking.append import append_locked, lock_books
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.model import Booked
 from tests.support.commands import BONUS, NOON, member, purchase
 from tests.support.crm import eventually
 from tests.support.proof import prove

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ledger.verify import verify
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from server.crm.source import connect_ledger
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.crm import caught_up, comparison
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer

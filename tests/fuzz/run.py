@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from server.progress import progress
+from server.commands.output.progress import progress
 from tests.fuzz.campaign import Campaign, Fault, Report
 from tests.fuzz.proof import problems_of
 from tests.fuzz.shop import open_shop

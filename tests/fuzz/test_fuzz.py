@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.message import DecodeError
 from tallypoint.v1 import checkout_pb2
 
+from server.base.errors import Refused
 from server.edge.validation import check
-from server.errors import Refused
 from tests.fuzz.campaign import METHODS
 from tests.fuzz.generator import Generator
 from tests.fuzz.pools import Known

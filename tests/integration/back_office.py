@@ -12,9 +12,9 @@ import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, member_pb2
 
-from ledger.books import open_books
-from ledger.journal import read_entries
-from server.database import connection
+from ledger.booking.opening import open_books
+from ledger.reading.journal import read_entries
+from server.base.database import connection
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
 from server.members.records import MemberRow

@@ -14,8 +14,10 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import correction_pb2, journal_pb2, member_pb2
 
-from ledger.balances import read_balances
+from ledger.reading.balances import read_balances
 from ledger.verify import verify
+from server.base.database import connection
+from server.base.errors import Refused
 from server.corrections.adjustments import (
     BOOKED,
     REJECTED,
@@ -25,10 +27,9 @@ from server.corrections.adjustments import (
     AdjustmentOrder,
     Filter,
 )
-from server.database import connection
-from server.errors import Refused
 from server.members.registry import AdminMessage
-from server.rules import ProgrammeStore, RulesBook
+from server.rules.book import RulesBook
+from server.rules.versions import ProgrammeStore
 from tests.integration.back_office import BOOKS, HASHES, NOW, OLENA, BackOffice, back_office_over
 
 PROGRAMME = """

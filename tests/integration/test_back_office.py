@@ -25,7 +25,7 @@ from tallypoint.v1 import (
     store_pb2_grpc,
 )
 
-from server.backoffice import client
+from server.commands import client
 from tests.support.certificates import make_certificate
 from tests.support.server_process import RunningServer, run_command
 

@@ -15,7 +15,7 @@ from benchmarks.open_loop import schedule
 from benchmarks.overload import unproven
 from benchmarks.shop import ShopSize
 from ledger.verify import BookReport, verify
-from server.postgres import EmbeddedPostgres
+from server.base.postgres import EmbeddedPostgres
 
 
 def test_an_open_loop_on_a_real_server() -> None:

@@ -14,8 +14,8 @@ import grpc
 import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2
 
-from server.storage import LEDGER_MIGRATIONS
-from server.stores import StoreRegistry
+from server.base.storage import LEDGER_MIGRATIONS
+from server.shop.stores import StoreRegistry
 from tests.support.database import DatabaseFactory
 from tests.support.one_process import HASHES, Service, running_service
 from tests.support.till import answer_of

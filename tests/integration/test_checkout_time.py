@@ -15,20 +15,21 @@ import asyncpg
 import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2, member_pb2
 
-from ledger.balances import read_balances
-from ledger.committer import Committer
-from ledger.keys import business_key
+from ledger.booking.committer import Committer
+from ledger.entry.keys import business_key
+from ledger.reading.balances import read_balances
 from ledger.verify import verify
-from server.catalogue import Catalogue
+from server.base.database import connection
+from server.base.errors import Refused
+from server.base.gather import Gatherer
 from server.checkout.budgets import Budgets
-from server.checkout.reading import LedgerReader
+from server.checkout.lookups import LedgerReader
 from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
-from server.database import connection
-from server.edge import Caller, Role
-from server.errors import Refused
-from server.gather import Gatherer
+from server.edge.caller import Caller, Role
 from server.rights.coupons import CouponReader
-from server.rules import ProgrammeStore, RulesBook
+from server.rules.book import RulesBook
+from server.rules.versions import ProgrammeStore
+from server.shop.catalogue import Catalogue
 from tests.integration.back_office import BOOKS, NOW, BackOffice, back_office_over, connect_writer
 
 START = NOW + timedelta(days=1)

@@ -18,8 +18,8 @@ import asyncpg
 import pytest
 from tallypoint.v1 import journal_pb2
 
-from ledger.append import append_locked
-from ledger.books import ensure_unit
+from ledger.booking.append import append_locked
+from ledger.booking.opening import ensure_unit
 from ledger.finance import closing
 from ledger.finance.breakage import breakage
 from ledger.finance.closing import CloseRefused, close_books, read_closes
@@ -32,7 +32,7 @@ from ledger.finance.redemption import redemption_rate
 from ledger.finance.scope import Programme, Query
 from ledger.finance.statement import member_statement
 from ledger.verify import verify
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.commands import member
 from tests.support.database import DatabaseFactory
 from tests.support.history import BOOKS, SHOPPERS, History, cells, open_history, random_history

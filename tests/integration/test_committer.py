@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
-from ledger.books import ensure_unit, open_books
-from ledger.committer import CommandFailed, Committer, DeadlinePassed, MemberChanged, Overloaded, Silent
-from ledger.journal import read_heads
-from ledger.model import Booked, Grant, MemberChange, Outcome, Purchase, Refused, Unit
-from ledger.owned import NEVER_READ
+from ledger.booking.committer import CommandFailed, Committer, DeadlinePassed, MemberChanged, Overloaded, Silent
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.booking.owned import NEVER_READ
+from ledger.entry.model import Booked, Grant, MemberChange, Outcome, Purchase, Refused, Unit
+from ledger.reading.journal import read_heads
 from ledger.verify import verify
 from tests.support.commands import BONUS, member, purchase
 
@@ -219,7 +219,7 @@ async def test_a_turn_in_vain_costs_nothing(ledger_dsn: str, owner: Connection) 
 async def test_who_would_wait_too_long_is_refused(
     ledger_dsn: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ledger.committer.MAX_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("ledger.booking.committer.MAX_WAIT_SECONDS", 0.0)
     book = purchase(1, ANNA, books=BOOKS).book
     async with a_committer(ledger_dsn) as committer:
         async with books_locked(owner):
@@ -236,7 +236,7 @@ async def test_a_database_that_is_away_is_no_overload(
     ledger_dsn: str, owner: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A failover may take longer than a line may be: whoever comes meanwhile waits, as long as a register does."""
-    monkeypatch.setattr("ledger.committer.MAX_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("ledger.booking.committer.MAX_WAIT_SECONDS", 0.0)
     is_away, noticed = True, asyncio.Event()
 
     class Noticing(Silent):

@@ -22,10 +22,10 @@ from tallypoint.v1 import (
     member_pb2,
 )
 
-from server.clock import utc_now
-from server.corrections.cli import show_adjustments
-from server.corrections.settle import settle_merged
-from server.storage import LEDGER_DATABASE, read_books, writer_connect, writer_pool
+from server.base.clock import utc_now
+from server.base.storage import LEDGER_DATABASE, read_books, writer_connect, writer_pool
+from server.commands.corrections import show_adjustments
+from server.corrections.leftovers import settle_merged
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer, run_command
 from tests.support.till import Answer, Till, answer_of, card, new_card, open_till, set_up_store

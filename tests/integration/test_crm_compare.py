@@ -14,11 +14,11 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
+from server.base.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from server.crm import compare as compare_module
 from server.crm.compare import Comparison, compare
 from server.crm.source import connect_ledger
 from server.crm.store import ForeignLedgerError, connect_crm
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.crm import caught_up, comparison, streaming
 from tests.support.database import DatabaseFactory

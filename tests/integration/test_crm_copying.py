@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from ledger.migrate import migrate
+from server.base.storage import CRM_MIGRATIONS
 from server.crm.copying import text_of
-from server.storage import CRM_MIGRATIONS
 
 TEXTS = (
     "",

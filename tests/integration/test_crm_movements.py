@@ -16,12 +16,12 @@ import pytest
 from tallypoint.v1 import journal_pb2
 
 from ledger.verify import verify
+from server.base.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from server.crm.compare import compare
 from server.crm.reconcile import reconcile
 from server.crm.source import connect_ledger
 from server.crm.store import connect_crm
 from server.crm.tables import TABLES
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
 from tests.support.books import open_test_books
 from tests.support.crm import caught_up, comparison, streaming
 from tests.support.database import DatabaseFactory

@@ -12,14 +12,15 @@ import asyncpg
 import pytest
 from tallypoint.v1 import journal_pb2
 
-from ledger.books import book_of_member, ensure_unit
-from ledger.model import Head
-from server import clock
+from ledger.booking.opening import ensure_unit
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Head
+from server.base import clock
+from server.base.storage import LEDGER_MIGRATIONS
 from server.crm import source, store, streamer
 from server.crm.store import Cursor
 from server.crm.streamer import BUSY_ENTRIES, GATHER_SECONDS, IDLE_SECONDS, lag_of, pause_seconds
 from server.crm.tables import TABLES
-from server.storage import LEDGER_MIGRATIONS
 from tests.support.books import (
     START,
     BooksUnderTest,
@@ -38,7 +39,7 @@ from tests.support.crm import (
 from tests.support.database import DatabaseFactory
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 TABLE_NAMES = ("member", *(table.name for table in TABLES))
 

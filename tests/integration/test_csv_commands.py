@@ -12,7 +12,7 @@ import grpc
 import pytest
 from tallypoint.v1 import common_pb2, member_pb2, store_pb2
 
-from server.backoffice import client
+from server.commands import client
 from tests.integration.test_back_office import Client, card, registration, run
 from tests.support.server_process import RunningServer, run_command
 

@@ -18,11 +18,13 @@ from prometheus_client import REGISTRY
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 from tallypoint.v1 import common_pb2 as api
 
-from server.edge import Caller, Edge, Role, Stream, check, service_handler
-from server.edge.caller import Identity
-from server.errors import Refused, refusal_message
-from server.hosting import Port
-from server.settings import Settings
+from server.base.errors import Refused, refusal_message
+from server.base.settings import Settings
+from server.edge.caller import Caller, Identity, Role
+from server.edge.handlers import Edge, service_handler
+from server.edge.stream import Stream
+from server.edge.validation import check
+from server.process.hosting import Port
 from tests.support.certificates import make_certificate
 from tests.support.refusals import Details, details_of
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server import postgres
-from server.postgres import EmbeddedPostgres
+from server.base import postgres
+from server.base.postgres import EmbeddedPostgres
 
 
 def test_a_process_that_ends_before_it_is_killed_does_not_hinder_the_start(

@@ -22,8 +22,8 @@ from ledger.finance.scope import Measure, QueryError
 from ledger.finance.statement import member_statement
 from ledger.finance.summary import SummaryError, bring_up_to_date, rebuild_summary
 from ledger.finance.table import Table
-from server.finance.cli import app
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
+from server.commands.finance.app import app
 from tests.support.commands import member
 from tests.support.database import DatabaseFactory
 from tests.support.history import History, cells, grant, open_history, random_history

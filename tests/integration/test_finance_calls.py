@@ -15,7 +15,7 @@ import pytest
 from tallypoint.v1 import finance_pb2, finance_pb2_grpc, journal_pb2, programme_pb2
 
 from ledger.finance.table import Column, Table
-from server.backoffice.finance_messages import table_message, table_of
+from server.finance.messages import table_message, table_of
 from tests.integration.test_back_office import Client
 from tests.support.server_process import RunningServer
 

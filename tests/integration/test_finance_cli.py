@@ -19,12 +19,12 @@ import pytest
 from tallypoint.v1 import member_pb2, member_pb2_grpc
 from typer.testing import CliRunner, Result
 
-from server import command
-from server.clock import utc_now
-from server.finance.cli import app
-from server.finance.office import last_day_of
-from server.rules import ProgrammeStore
-from server.storage import LEDGER_MIGRATIONS, writer_pool
+from server.base.clock import utc_now
+from server.base.storage import LEDGER_MIGRATIONS, writer_pool
+from server.commands import common
+from server.commands.finance.app import app
+from server.commands.finance.office import last_day_of
+from server.rules.versions import ProgrammeStore
 from tests.support.commands import member
 from tests.support.database import DatabaseFactory
 from tests.support.history import grant, open_history
@@ -172,7 +172,7 @@ def test_a_close_is_asked_about_first(run_alone: Run, monkeypatch: pytest.Monkey
     refused = run_alone("close", "month", "2024-01", code=2).stderr
     assert "the month 2024-01 and every earlier day that is still open, for points of bonus" in refused
     assert "Nobody can be asked here, so nothing was done: give --yes" in refused
-    monkeypatch.setattr(command, "at_terminal", lambda: True)
+    monkeypatch.setattr(common, "at_terminal", lambda: True)
     assert "last close:   none" in run_alone("close", "month", "2024-01", answer="n", code=1).stderr
     assert "Nothing to show" in run_alone("closes").stdout
     assert "2024-01-31" in run_alone("close", "month", "2024-01", answer="y").stdout

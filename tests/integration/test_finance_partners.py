@@ -12,6 +12,8 @@ import pytest
 from tallypoint.v1 import journal_pb2, ledger_pb2
 from typer.testing import CliRunner
 
+from ledger.booking.transfer import TransferOrder, transfer_everything
+from ledger.entry.model import ISSUED, Grant, Spend, Unit, UnitSpend
 from ledger.finance.breakage import breakage
 from ledger.finance.checkpoints import read_checkpoints
 from ledger.finance.general_ledger import read_journal
@@ -23,19 +25,17 @@ from ledger.finance.proof import verify_closes, verify_summary
 from ledger.finance.redemption import redemption_rate
 from ledger.finance.scope import Programme, Query, open_scope
 from ledger.finance.statement import member_statement
-from ledger.lookups import read_receipts
-from ledger.model import ISSUED, Grant, Spend, Unit, UnitSpend
-from ledger.transfer import TransferOrder, transfer_everything
+from ledger.reading.lookups import read_receipts
 from ledger.verify import verify
 from server.backoffice.ledger_servicer import LedgerServicer
-from server.clock import utc_now
-from server.edge import Caller, Role
+from server.base.clock import utc_now
+from server.base.storage import writer_pool
+from server.commands.finance.app import app
+from server.commands.finance.beancount import beancount_text
+from server.edge.caller import Caller, Role
 from server.finance.account_map import load_account_map
-from server.finance.beancount import beancount_text
-from server.finance.cli import app
 from server.finance.general_ledger import export_of
-from server.rules import ProgrammeStore
-from server.storage import writer_pool
+from server.rules.versions import ProgrammeStore
 from tests.support.commands import member
 from tests.support.history import BOOKS, History, any_grant, cells, open_history, random_history
 from tests.support.office_port import office_port

@@ -24,11 +24,11 @@ from ledger.finance.redemption import redemption_rate
 from ledger.finance.rounding import half_up
 from ledger.finance.scope import Query
 from ledger.finance.table import Table, Value
+from server.base.storage import LEDGER_MIGRATIONS
+from server.commands.finance.beancount import beancount_text
+from server.commands.output.files import csv_bytes
 from server.finance.account_map import AccountMap, load_account_map
-from server.finance.beancount import beancount_text
-from server.finance.files import csv_bytes
 from server.finance.general_ledger import export_of, journal_table
-from server.storage import LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.history import History, cells, grant, open_history
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from tallypoint.v1 import common_pb2
 
-from server.edge import Caller, Role
-from server.errors import Refused
-from server.forwarding import Forwarder, owned_books, owner_of
+from server.base.errors import Refused
+from server.edge.caller import Caller, Role
+from server.edge.forwarding import Forwarder, owned_books, owner_of
 
 WORKERS = 2
 MINE, THEIRS = 0, 1

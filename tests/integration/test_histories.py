@@ -21,13 +21,12 @@ import asyncpg
 import pytest
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from ledger.books import ensure_unit, open_books
-from ledger.cache_tables import CACHE_TABLES, Row
-from ledger.committer import BatchTimes, Committer, Silent
-from ledger.journal import read_entries, read_heads
-from ledger.keys import business_key
-from ledger.lookups import read_receipts
-from ledger.model import (
+from ledger.booking.committer import BatchTimes, Committer, Silent
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.booking.transfer import TransferOrder, transfer_everything, transfer_points
+from ledger.caches.tables import CACHE_TABLES, Row
+from ledger.entry.keys import business_key
+from ledger.entry.model import (
     ADJUSTED,
     AVAILABLE,
     CLEARING,
@@ -50,10 +49,11 @@ from ledger.model import (
     Spend,
     Verdict,
 )
+from ledger.reading.journal import read_entries, read_heads
+from ledger.reading.lookups import read_receipts
 from ledger.rebuild import rebuild
-from ledger.transfer import TransferOrder, transfer_everything, transfer_points
 from ledger.verify import verify
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support import commands
 from tests.support.commands import BONUS, NOON, Line, member
 from tests.support.database import DatabaseFactory

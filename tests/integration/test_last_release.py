@@ -28,8 +28,8 @@ from tallypoint.v1 import (
 )
 
 import tests.last_release
-from ledger.cache_tables import CACHE_TABLES
-from server.storage import Dsns
+from ledger.caches.tables import CACHE_TABLES
+from server.base.storage import Dsns
 from tests.last_release.history import CARDS, ODD_CODES
 from tests.last_release.kept import as_then, kept, migrated_databases
 from tests.last_release.make import REPORTS

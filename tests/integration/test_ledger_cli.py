@@ -12,10 +12,10 @@ import asyncpg
 import pytest
 from typer.testing import CliRunner
 
-from ledger.journal import read_heads
+from ledger.reading.journal import read_heads
 from ledger.rebuild import rebuild
-from server.ledger_cli import app
-from server.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
+from server.base.storage import CRM_MIGRATIONS, LEDGER_MIGRATIONS
+from server.commands.ledger import app
 from tests.support.books import open_test_books
 from tests.support.database import DatabaseFactory
 from tests.support.tampering import cut_tail

@@ -14,11 +14,11 @@ from prometheus_client import REGISTRY
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 from tallypoint.v1 import common_pb2 as api
 
-from server.edge import Caller, Edge, Role, service_handler
-from server.edge.caller import Identity
+from server.base.settings import Settings
+from server.edge.caller import Caller, Identity, Role
+from server.edge.handlers import Edge, service_handler
 from server.edge.line import METHOD, Line
-from server.hosting import Port
-from server.settings import Settings
+from server.process.hosting import Port
 
 SERVICE = checkout_pb2.DESCRIPTOR.services_by_name["CheckoutService"]
 TERMINAL = (("authorization", "Bearer any"),)

@@ -14,8 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.books import book_of_member
-from server.errors import Refused
+from ledger.entry.books import book_of_member
+from server.base.errors import Refused
 from server.members.directory import FIND_MEMBERS, Found
 from server.members.registry import AdminMessage, Placed
 from tests.integration.back_office import BOOKS, NOW, OLENA, BackOffice, back_office_over, connect_writer

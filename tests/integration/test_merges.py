@@ -15,17 +15,18 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2, member_pb2
 
-from ledger.balances import BalanceAt, read_balances
-from ledger.books import book_of_member, ensure_unit
-from ledger.committer import Committer
-from ledger.model import Booked, Command
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Booked, Command
+from ledger.reading.balances import BalanceAt, read_balances
 from ledger.verify import verify
-from server.clock import utc_now
-from server.corrections.settle import settle_merged
-from server.database import connection
-from server.errors import Refused
+from server.base.clock import utc_now
+from server.base.database import connection
+from server.base.errors import Refused
+from server.corrections.leftovers import settle_merged
+from server.corrections.merge import Merger
 from server.members.directory import Found
-from server.members.merge import Merger
 from server.members.profile import ProfileDesk
 from server.members.records import MemberRow
 from server.members.registry import AdminMessage

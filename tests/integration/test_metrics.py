@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
 from tallypoint.v1 import journal_pb2
 
-from ledger.journal import read_heads
-from ledger.model import Unit
-from server import metrics, metrics_ledger
-from server.metrics_buffer import BufferedHistogram, CollectedHistogram
-from server.metrics_ledger import LedgerWatch
-from server.metrics_process import process_measured
+from ledger.entry.model import Unit
+from ledger.reading.journal import read_heads
+from server.measuring import ledger, metrics
+from server.measuring.buffer import BufferedHistogram, CollectedHistogram
+from server.measuring.ledger import LedgerWatch
+from server.measuring.process import process_measured
 from tests.support.books import START, open_test_books
 from tests.support.crm import eventually
 
@@ -204,7 +204,7 @@ async def test_the_ledger_is_measured_again_after_its_connection_was_lost(
     ledger_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A database that comes and goes only makes the numbers late."""
-    monkeypatch.setattr(metrics_ledger, "INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(ledger, "INTERVAL_SECONDS", 0.01)
     opened: list[asyncpg.Connection[asyncpg.Record]] = []
 
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
@@ -216,7 +216,7 @@ async def test_the_ledger_is_measured_again_after_its_connection_was_lost(
 
     stop = asyncio.Event()
     async with open_test_books(ledger_dsn, 1) as books:
-        watching = asyncio.create_task(metrics_ledger.watch_ledger(connect, stop, books.clock))
+        watching = asyncio.create_task(ledger.watch_ledger(connect, stop, books.clock))
         await eventually(lambda: as_awaitable(len(opened) == 1), "it reads")
         opened[0].terminate()
         await books.buy(5)

@@ -16,13 +16,13 @@ import pytest
 from tallypoint.v1 import journal_pb2
 from typer.testing import CliRunner
 
-from ledger import semantics
-from ledger.keys import business_key
-from ledger.lookups import read_receipts
-from ledger.model import Booked
+from ledger.entry import semantics
+from ledger.entry.keys import business_key
+from ledger.entry.model import Booked
+from ledger.reading.lookups import read_receipts
 from ledger.rebuild import rebuild
 from ledger.verify import BookReport, record_checkpoints, verify, verify_since
-from server.ledger_cli import app
+from server.commands.ledger import app
 from tests.support.books import START, BooksUnderTest, open_test_books
 from tests.support.commands import Line, goods_return, member, purchase, receipt_key
 

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from tallypoint.v1 import finance_pb2, journal_pb2
 
 from server.backoffice.finance_servicer import FinanceServicer
-from server.clock import utc_now
-from server.edge import Caller, Role
-from server.errors import Refused
+from server.base.clock import utc_now
+from server.base.errors import Refused
+from server.base.storage import writer_pool
+from server.edge.caller import Caller, Role
 from server.finance.open_matters import Matter, read_open_matters, running
-from server.rules import ProgrammeStore, RulesBook
-from server.storage import writer_pool
+from server.rules.book import RulesBook
+from server.rules.versions import ProgrammeStore
 from tests.support.history import History, open_history
 
 ZONES: Final = ["Pacific/Honolulu", "America/New_York", "Europe/Kyiv", "Asia/Tokyo", "Pacific/Kiritimati", "UTC"]

@@ -14,13 +14,13 @@ import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from ledger.books import open_books
-from server.edge import Role
+from ledger.booking.opening import open_books
+from server.base.settings import Settings, StartRefusedError
+from server.base.storage import LEDGER_MIGRATIONS, Dsns, migrate_database, read_books, writer_connect
+from server.edge.caller import Role
 from server.members.identifiers import KeyedHash
-from server.opening import KEEP_FINGERPRINT, bring_up_to_date, fingerprint_of, open_hashes
-from server.settings import Settings, StartRefusedError
-from server.storage import LEDGER_MIGRATIONS, Dsns, migrate_database, read_books, writer_connect
-from server.stores import KeyRing, StoreRegistry, new_key
+from server.process.opening import KEEP_FINGERPRINT, bring_up_to_date, fingerprint_of, open_hashes
+from server.shop.stores import KeyRing, StoreRegistry, new_key
 from tests.integration.back_office import NOW
 from tests.support.crm import eventually
 from tests.support.database import DatabaseFactory

@@ -24,8 +24,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pydantic import SecretStr
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc, common_pb2, store_pb2, store_pb2_grpc
 
-from server.postgres import EmbeddedPostgres
-from server.settings import PREFIX, Settings, StartRefusedError, check_production
+from server.base.postgres import EmbeddedPostgres
+from server.base.settings import PREFIX, Settings, StartRefusedError, check_production
 from tests.support.certificates import make_certificate
 from tests.support.crm import eventually
 from tests.support.refusals import details_of
@@ -325,7 +325,7 @@ def test_settings_are_shown_with_secrets_masked(tmp_path: Path) -> None:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "COLUMNS": "250",
     }
-    command = [sys.executable, "-m", "server.cli", "settings"]
+    command = [sys.executable, "-m", "server.commands.main", "settings"]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "TALLYPOINT_LEDGER_DSN" in shown
     assert "postgresql://u:********@db/ledger" in shown
@@ -364,7 +364,7 @@ def test_commands_show_a_certificate_where_the_server_asks_for_one(tmp_path: Pat
 
 def test_names_of_settings_are_whole_on_a_narrow_terminal() -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", ""), "COLUMNS": "80"}
-    command = [sys.executable, "-m", "server.cli", "settings"]
+    command = [sys.executable, "-m", "server.commands.main", "settings"]
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert "…" not in shown
     assert "TALLYPOINT_ADJUSTMENT_LIMIT_POINTS" in shown
@@ -381,7 +381,14 @@ def test_a_certificate_and_a_key_that_do_not_belong_together_are_refused(tmp_pat
 
 def test_migrate_beside_a_running_server_changes_nothing(tallypoint: RunningServer) -> None:
     """Commands may use the embedded database while the server runs, and leave it running."""
-    command = [sys.executable, "-m", "server.cli", "migrate", "--embedded", f"--data-dir={tallypoint.data_dir}"]
+    command = [
+        sys.executable,
+        "-m",
+        "server.commands.main",
+        "migrate",
+        "--embedded",
+        f"--data-dir={tallypoint.data_dir}",
+    ]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert shown == "The databases are up to date.\n"
     assert postgres_of(tallypoint).pid is not None

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from server.database import connection
-from server.errors import Refused
-from server.rules import ProgrammeStore, RulesBook
+from server.base.database import connection
+from server.base.errors import Refused
+from server.rules.book import RulesBook
+from server.rules.versions import ProgrammeStore
 from tests.integration.back_office import NOW, BackOffice, back_office_over
 
 

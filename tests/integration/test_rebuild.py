@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from ledger.cache_tables import CACHE_TABLES
+from ledger.booking.retention import forget_message_ids
+from ledger.caches.tables import CACHE_TABLES
 from ledger.rebuild import rebuild
-from ledger.retention import forget_message_ids
 from ledger.verify import verify
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.books import open_test_books
 from tests.support.commands import cancel, checkout, hold
 from tests.support.database import DatabaseFactory

@@ -15,7 +15,7 @@ from tallypoint.v1 import reconciliation_pb2 as pb
 from tallypoint.v1 import reconciliation_pb2_grpc
 from typer.testing import CliRunner, Result
 
-from server.cli import app
+from server.commands.main import app
 from tests.support.server_process import RunningServer
 from tests.support.till import Till, card, open_till, set_up_store
 

@@ -15,10 +15,10 @@ import pytest
 from tallypoint.v1 import reconciliation_pb2 as pb
 
 from server.backoffice.reconciliation_servicer import ReconciliationServicer
-from server.edge import Caller, Role
-from server.errors import Refused
+from server.base.errors import Refused
+from server.edge.caller import Caller, Role
 from server.reconciliation import reconciler
-from server.rules import ProgrammeStore
+from server.rules.versions import ProgrammeStore
 from tests.support.history import History, open_history
 
 CLERK = Caller(Role.FINANCE, "olena", "", "", None)

@@ -11,14 +11,14 @@ from functools import partial
 import asyncpg
 import pytest
 
-from ledger import retention
-from ledger.keys import checkout_key
-from ledger.model import Booked
+from ledger.booking import retention
+from ledger.booking.retention import first_kept
+from ledger.entry.keys import checkout_key
+from ledger.entry.model import Booked
 from ledger.rebuild import rebuild
-from ledger.retention import first_kept
 from ledger.verify import verify
-from server.storage import writer_connect
-from server.sweeper import Sweeper
+from server.base.storage import writer_connect
+from server.process.sweeper import Sweeper
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.commands import adjust, cancel, checkout, hold, member, pass_time, purchase
 
@@ -132,7 +132,7 @@ async def test_an_old_receipt_counts_once_even_without_its_message(books: BooksU
 
 
 async def test_messages_of_administrators_go_too(books: BooksUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.sweeper.ADMIN_PIECE", 3)
+    monkeypatch.setattr("server.process.sweeper.ADMIN_PIECE", 3)
     conn = await asyncpg.connect(books.dsn)
     await conn.executemany(
         "INSERT INTO server.admin_message (message_id, content_hash, book, member_id, received_at) "
@@ -146,7 +146,7 @@ async def test_messages_of_administrators_go_too(books: BooksUnderTest, monkeypa
 
 async def test_holds_that_ended_long_ago_go(books: BooksUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
     """But none that is newer than one that is open still, so that a hole in the row is never taken for forgetting."""
-    monkeypatch.setattr("server.sweeper.forget_holds", partial(retention.forget_holds, piece_rows=2))
+    monkeypatch.setattr("server.process.sweeper.forget_holds", partial(retention.forget_holds, piece_rows=2))
     anna = member(1)
     await books.append([adjust("points", anna, 100, books=4)])
     for number in range(7):

@@ -14,13 +14,14 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2, rights_pb2
 
-from ledger.books import book_of_member, ensure_unit
-from ledger.committer import Committer
-from ledger.model import Booked, Command, CouponClaim, NewCoupon
-from server.clock import utc_now
-from server.errors import Refused, reason_name
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Booked, Command, CouponClaim, NewCoupon
+from server.base.clock import utc_now
+from server.base.errors import Refused, reason_name
+from server.corrections.merge import Merger
 from server.members.directory import Found, MemberRecord, OfferRow
-from server.members.merge import Merger
 from server.members.registry import AdminMessage
 from server.rights import audience as audience_module
 from server.rights.audience import AudienceDesk

@@ -20,22 +20,24 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2, member_pb2
 from tallypoint.v1 import programme_pb2 as pb
 from typer.testing import CliRunner
 
-from ledger.balances import BalanceAt, read_balances
-from ledger.committer import Committer
+from ledger.booking.committer import Committer
+from ledger.reading.balances import BalanceAt, read_balances
 from server import promotions
 from server.backoffice.programme_servicer import ProgrammeServicer
-from server.catalogue import Catalogue
+from server.base.database import connection
+from server.base.errors import Refused
+from server.base.gather import Gatherer
 from server.checkout.budgets import Budgets
-from server.checkout.reading import LedgerReader
+from server.checkout.lookups import LedgerReader
 from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
-from server.cli import app as command
-from server.database import connection
-from server.edge import Caller, Role
-from server.errors import Refused
-from server.gather import Gatherer
+from server.commands.main import app as command
+from server.edge.caller import Caller, Role
 from server.rights.coupons import CouponReader
-from server.rules import ProgrammeStore, Rollout, RulesBook, ShareBy
+from server.rules.book import RulesBook
+from server.rules.rollout import Rollout, ShareBy
 from server.rules.shadow import Shadows
+from server.rules.versions import ProgrammeStore
+from server.shop.catalogue import Catalogue
 from tests.integration.back_office import BOOKS, NOW, BackOffice, back_office_over, connect_writer
 
 ADMIN = Caller(Role.ADMIN, "anna", "", "", None)
@@ -492,7 +494,7 @@ async def test_what_was_tampered_with_is_named(chain: Chain) -> None:
         )
     event = journal_pb2.Event.FromString(payload)
     event.purchase.effects[0].payable_minor += 1
-    from server.checkout.facts import first_difference, reexplained
+    from server.rules.evidence import first_difference, reexplained
 
     rules = chain.rules.of_version(1)
     assert rules is not None

@@ -15,11 +15,12 @@ from random import Random
 import pytest
 from structlog.testing import capture_logs
 
-from server.database import connection
+from server.base.database import connection
 from server.promotions import CURRENT_SEMANTICS, Programme, ProgrammeError, Rules, compile_rules, load_programme
-from server.rules import ProgrammeStore, Rollout, RulesBook, ShareBy, book
-from server.rules.rollout import Mode, in_force
-from server.rules.versions import INSERT_VERSION, read_rollouts
+from server.rules import book
+from server.rules.book import RulesBook
+from server.rules.rollout import Mode, Rollout, ShareBy, in_force
+from server.rules.versions import INSERT_VERSION, ProgrammeStore, read_rollouts
 from tests.integration.back_office import BackOffice, back_office_over
 
 TODAY = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)

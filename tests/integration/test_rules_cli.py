@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from server.cli import app
+from server.commands.main import app
 from tests.support.server_process import RunningServer
 
 PROGRAMME = f"""\

@@ -15,14 +15,15 @@ from structlog.testing import capture_logs
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import Refused
+from server.base.settings import Settings
 from server.checkout import session
 from server.checkout.session import MAX_UNDER_WAY, serve_session
-from server.edge import Caller, Edge, Role, Stream, service_handler
-from server.edge.caller import Identity
-from server.edge.timeline import UNTIMED, SlowCalls, Timeline
-from server.errors import Refused
-from server.hosting import Port
-from server.settings import Settings
+from server.edge.caller import Caller, Identity, Role
+from server.edge.handlers import Edge, service_handler
+from server.edge.stream import Stream
+from server.measuring.timeline import UNTIMED, SlowCalls, Timeline
+from server.process.hosting import Port
 from tests.support.crm import eventually
 from tests.support.refusals import details_of
 

@@ -19,7 +19,7 @@ import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2, member_pb2
 
 from ledger.verify import verify
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.database import DatabaseFactory
 from tests.support.one_process import LANE, STORE, Service, running_service
 

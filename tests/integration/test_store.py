@@ -12,12 +12,12 @@ import asyncpg
 import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.books import ensure_unit, open_books
-from ledger.cache_tables import CACHE_TABLES
-from ledger.committer import BatchTimes, CommandFailed, Committer, Silent
-from ledger.decide import decide
-from ledger.lookups import read_receipts
-from ledger.model import (
+from ledger.booking.committer import BatchTimes, CommandFailed, Committer, Silent
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.booking.store import read_state, read_tail, write_decision
+from ledger.caches.tables import CACHE_TABLES
+from ledger.entry.decide import decide
+from ledger.entry.model import (
     MAX_OPEN_HOLDS,
     Booked,
     Command,
@@ -29,8 +29,8 @@ from ledger.model import (
     Refused,
     Repeat,
 )
+from ledger.reading.lookups import read_receipts
 from ledger.rebuild import rebuild
-from ledger.store import read_state, read_tail, write_decision
 from ledger.verify import verify
 from tests.support import commands
 from tests.support.commands import BONUS, NOON, Line, adjust, cancel, checkout, hold, member, pass_time, purchase

@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 from tallypoint.v1 import store_pb2
 
-from server.catalogue import Catalogue, Product, ProductRegistry
-from server.database import connection
-from server.edge import Role
-from server.errors import Refused
-from server.reload import Reloader
-from server.stores import KeyRing, StoreRegistry, Stores, new_key
+from server.base.database import connection
+from server.base.errors import Refused
+from server.base.reload import Reloader
+from server.edge.caller import Role
+from server.shop.catalogue import Catalogue, Product, ProductRegistry
+from server.shop.stores import KeyRing, StoreRegistry, Stores, new_key
 from tests.integration.back_office import HASHES, NOW, BackOffice, back_office_over, connect_writer
 
 

@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 from tallypoint.v1 import programme_pb2 as pb
 
-from server.errors import Refused
+from server.base.errors import Refused
 from server.rules.stranding import Named, Stranded, not_named
 from tests.integration.test_rules import ADMIN, Chain, chain, share
 

@@ -17,25 +17,26 @@ import asyncpg
 import pytest
 from tallypoint.v1 import journal_pb2, ledger_pb2
 
-from ledger.balances import AccountAt, read_accounts, read_balances
-from ledger.books import book_of_member
-from ledger.journal import read_heads
-from ledger.model import Grant
+from ledger.entry.books import book_of_member
+from ledger.entry.model import Grant
+from ledger.reading.balances import AccountAt, read_accounts, read_balances
+from ledger.reading.journal import read_heads
 from ledger.rebuild import rebuild
 from ledger.verify import verify
-from server import metrics, sweeper
 from server.backoffice.ledger_servicer import LedgerServicer
-from server.clock import utc_now
-from server.edge import Caller, Role
-from server.storage import writer_connect, writer_pool
-from server.sweeper import Sweeper, Swept
+from server.base.clock import utc_now
+from server.base.storage import writer_connect, writer_pool
+from server.edge.caller import Caller, Role
+from server.measuring import metrics
+from server.process import sweeper
+from server.process.sweeper import Sweeper, Swept
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.commands import Line, checkout, goods_return, hold, purchase
 from tests.support.crm import caught_up, comparison, eventually, streaming
 from tests.support.server_process import RunningServer
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 DAY = timedelta(days=1)
 YEAR = 365 * DAY
@@ -363,7 +364,7 @@ async def test_killed_in_the_middle_and_run_again(books: BooksUnderTest) -> None
     transaction = blocker.transaction()
     await transaction.start()
     await blocker.execute("SELECT FROM ledger.book_head WHERE book = 2 FOR UPDATE")
-    command = [sys.executable, "-m", "server.cli", "ledger", "sweep", "--dsn", books.dsn]
+    command = [sys.executable, "-m", "server.commands.main", "ledger", "sweep", "--dsn", books.dsn]
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
 
     watcher = await asyncpg.connect(books.dsn)

@@ -23,17 +23,19 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tallypoint.v1 import checkout_pb2, checkout_pb2_grpc
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.committer import Committer
+from ledger.booking.committer import Committer
+from server.base.errors import Refused
+from server.base.settings import Settings
+from server.base.storage import writer_connect
 from server.checkout.session import serve_session
-from server.checkout.submitting import submit
-from server.edge import Caller, Edge, Role, Stream, Timeline, service_handler
-from server.edge.caller import Identity
-from server.errors import Refused
-from server.hosting import Port, tracing_of
-from server.metrics import CommitterMetrics
-from server.settings import Settings
-from server.storage import writer_connect
-from server.tracing import Tracing, open_tracing
+from server.checkout.submission import submit
+from server.edge.caller import Caller, Identity, Role
+from server.edge.handlers import Edge, service_handler
+from server.edge.stream import Stream
+from server.measuring.metrics import CommitterMetrics
+from server.measuring.timeline import Timeline
+from server.measuring.tracing import Tracing, open_tracing
+from server.process.hosting import Port, tracing_of
 from tests.support.books import open_test_books
 from tests.support.commands import member, purchase
 
@@ -304,9 +306,9 @@ def test_off_means_not_loaded(tmp_path: Path) -> None:
     assert tracing_of(Settings(data_dir=tmp_path), "worker-1") is None
     code = (
         "import sys; sys.modules['opentelemetry'] = None\n"
-        "import server.worker\n"
-        "from server.hosting import tracing_of\n"
-        "from server.settings import Settings, StartRefusedError\n"
+        "import server.process.worker\n"
+        "from server.process.hosting import tracing_of\n"
+        "from server.base.settings import Settings, StartRefusedError\n"
         "try: tracing_of(Settings(trace_endpoint='http://127.0.0.1:1'), 'worker-1')\n"
         "except StartRefusedError as error: print(error)\n"
     )

@@ -15,11 +15,12 @@ import asyncpg
 import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.balances import BalanceAt, read_balances
-from ledger.books import book_of_member, ensure_unit, open_books
-from ledger.committer import Committer
-from ledger.model import CLEARING, Booked, Command, Grant, Refused
-from ledger.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.booking.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
+from ledger.entry.books import book_of_member
+from ledger.entry.model import CLEARING, Booked, Command, Grant, Refused
+from ledger.reading.balances import BalanceAt, read_balances
 from ledger.verify import verify
 from tests.support.commands import BONUS, Line, checkout, goods_return, hold, member, purchase
 

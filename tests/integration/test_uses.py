@@ -14,14 +14,16 @@ import asyncpg
 import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.books import book_of_member
-from ledger.budgets import lease, next_part
-from ledger.committer import Committer
-from ledger.counters import parse_counters
-from ledger.model import Booked, Command, Counter, CounterChange, NewCoupon, Outcome, Purchase, Refused, Usage
-from ledger.partners import ensure_partner, partner_account, read_partners
+from ledger.booking.budgets import lease, next_part
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_partner
+from ledger.booking.transfer import TransferOrder, transfer_everything
+from ledger.entry.accounts import partner_account
+from ledger.entry.books import book_of_member
+from ledger.entry.counters import parse_counters
+from ledger.entry.model import Booked, Command, Counter, CounterChange, NewCoupon, Outcome, Purchase, Refused, Usage
+from ledger.reading.partners import read_partners
 from ledger.rebuild import rebuild
-from ledger.transfer import TransferOrder, transfer_everything
 from ledger.verify import record_checkpoints, verify, verify_since
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.commands import (

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import asyncpg
 import pytest
 
-from ledger.model import Refused
-from ledger.transfer import TransferOrder, transfer_points
+from ledger.booking.transfer import TransferOrder, transfer_points
+from ledger.entry.model import Refused
 from ledger.verify import Problem, read_checkpoints, record_checkpoints, verify, verify_since
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.books import BooksUnderTest, open_test_books
 from tests.support.commands import adjust, checkout, hold
 from tests.support.database import DatabaseFactory

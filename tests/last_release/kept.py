@@ -24,9 +24,9 @@ from pydantic import SecretStr
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from proto.generate import RELEASED
-from server.opening import bring_up_to_date
-from server.settings import Settings
-from server.storage import Dsns
+from server.base.settings import Settings
+from server.base.storage import Dsns
+from server.process.opening import bring_up_to_date
 from tests.support.database import DatabaseFactory
 
 HERE: Final = Path(__file__).parent

@@ -29,8 +29,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from rich.console import Console
 from tallypoint.v1 import checkout_pb2, common_pb2, correction_pb2, finance_pb2, journal_pb2, member_pb2, rights_pb2
 
-from server.postgres import EmbeddedPostgres
-from server.progress import progress
+from server.base.postgres import EmbeddedPostgres
+from server.commands.output.progress import progress
 from tests.stateful.shop_ledgers import Bench
 from tests.stateful.shop_terms import (
     ARTICLES,

@@ -13,10 +13,10 @@ from typing import Any, Final, TypeVar
 
 import asyncpg
 
-from ledger.cache_tables import CACHE_TABLES
+from ledger.caches.tables import CACHE_TABLES
 from ledger.rebuild import rebuild
 from ledger.verify import record_checkpoints, verify, verify_since
-from server.storage import LEDGER_MIGRATIONS
+from server.base.storage import LEDGER_MIGRATIONS
 from tests.stateful.shop_terms import TERMS
 from tests.support.database import DatabaseFactory
 from tests.support.one_process import BOOKS, Service, running_service

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from ledger.model import (
+from ledger.entry.model import (
     ADJUSTED,
     CLEARING,
     DEBT,
@@ -29,8 +29,8 @@ from ledger.model import (
     Repeat,
     Usage,
 )
-from ledger.model import Counter as Counted
-from ledger.usage_caches import USED
+from ledger.entry.model import Counter as Counted
+from ledger.entry.usage import COUPON_USED
 from tests.stateful.model import FOREVER, ModelLot, ModelMember, ModelSale, split
 from tests.support.commands import (
     BONUS,
@@ -145,7 +145,7 @@ class Books(RuleBasedStateMachine):
         shopper.pass_time(now)
         own = shopper.kept.get(checkout_name) == coupon
         used = coupon if coupon and (own or self.free(coupon) > 0) else ""
-        assert [each.code for each in event.coupon_changes if each.action == USED] == ([used] if used else [])
+        assert [each.code for each in event.coupon_changes if each.action == COUPON_USED] == ([used] if used else [])
         self.used[used] += 1
         off = max(0, min(OFF, MOST - shopper.given, self.budget_left))
         assert sum(use.amount for use in event.budget_uses) == off

@@ -14,11 +14,12 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.append import MemberChange, append_member_changes
-from ledger.books import book_of_member, book_of_receipt, ensure_unit, open_books
-from ledger.committer import Committer
-from ledger.keys import business_key, content_hash
-from ledger.model import Booked, Command, Grant, Purchase, Spend, Unit
+from ledger.booking.append import MemberChange, append_member_changes
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_unit, open_books
+from ledger.entry.books import book_of_member, book_of_receipt
+from ledger.entry.keys import business_key, content_hash
+from ledger.entry.model import Booked, Command, Grant, Purchase, Spend, Unit
 from tests.support.judged import judged
 
 START = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)

@@ -20,7 +20,7 @@ from tallypoint.v1 import (
     member_pb2_grpc,
 )
 
-from ledger.keys import business_key, message_key, return_key
+from ledger.entry.keys import business_key, message_key, return_key
 from tests.support.tally import Answer, Operation, figures_of
 from tests.support.till import Till
 

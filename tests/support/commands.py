@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.books import book_of_member, book_of_receipt
-from ledger.keys import business_key, checkout_key, content_hash, return_key
-from ledger.model import (
+from ledger.entry.books import book_of_member, book_of_receipt
+from ledger.entry.keys import business_key, checkout_key, content_hash, return_key
+from ledger.entry.model import (
     REDEEMED,
     Adjust,
     Booked,

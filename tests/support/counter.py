@@ -11,20 +11,20 @@ from zoneinfo import ZoneInfo
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.counters import changes_of, serialise_counters
-from ledger.keys import return_key
-from ledger.lookups import BookedReceipt
-from ledger.model import Booked, CounterChange, CouponClaim
-from ledger.model import Counter as LedgerCounter
-from server.checkout.booking import commit_command
+from ledger.entry.counters import changes_of, serialise_counters
+from ledger.entry.keys import return_key
+from ledger.entry.model import Booked, CounterChange, CouponClaim
+from ledger.entry.model import Counter as LedgerCounter
+from ledger.reading.lookups import BookedReceipt
 from server.checkout.context import CommitContext, Shopper, cached_usage, member_facts
-from server.checkout.convert import lines_of
-from server.checkout.facts import receipt_facts
+from server.checkout.goods_return import ReturnContext, return_command, return_response
 from server.checkout.levels import relevel_of
-from server.checkout.presenting import Presented
-from server.checkout.returning import ReturnContext, return_command, return_response
+from server.checkout.presented import Presented
+from server.checkout.purchase import commit_command
 from server.members.directory import Found, MemberRecord
 from server.promotions import CouponFact, Programme, compile_rules, load_programme, quote
+from server.rules.evidence import receipt_facts
+from server.rules.receipt_lines import lines_of
 from tests.support.commands import (
     BONUS,
     GIFT,

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from ledger.journal import read_heads
+from ledger.reading.journal import read_heads
 from server.crm import streamer
 from server.crm.compare import Comparison, compare
 from server.crm.source import connect_ledger

@@ -12,8 +12,8 @@ from typing import Any
 
 import asyncpg
 
-from server.postgres import EmbeddedPostgres
-from server.storage import migrate_database
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import migrate_database
 
 
 class DatabaseFactory:

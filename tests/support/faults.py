@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 import psutil
 
-from server.postgres import EmbeddedPostgres
-from server.storage import LEDGER_DATABASE
+from server.base.postgres import EmbeddedPostgres
+from server.base.storage import LEDGER_DATABASE
 from tests.support.crm import eventually
 from tests.support.server_process import RunningServer
 

@@ -14,18 +14,19 @@ from fractions import Fraction
 import asyncpg
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.balances import read_balances
-from ledger.books import book_of_member, book_of_receipt, ensure_unit, open_books
-from ledger.committer import Committer
+from ledger.booking.committer import Committer
+from ledger.booking.opening import ensure_partner, ensure_unit, open_books
+from ledger.booking.transfer import TransferOrder, transfer_everything, transfer_points
+from ledger.entry.accounts import partner_account
+from ledger.entry.books import book_of_member, book_of_receipt
+from ledger.entry.keys import business_key, checkout_key, content_hash, return_key
+from ledger.entry.model import REDEEMED, Booked, Command, Grant, Purchase, Return, Spend, Unit, UnitSpend
 from ledger.finance.closing import DAY, MONTH, ClosedPeriod, close_books, last_day_of_month
 from ledger.finance.scope import Programme, Query
 from ledger.finance.summary import bring_up_to_date
 from ledger.finance.table import Table, Value
-from ledger.keys import business_key, checkout_key, content_hash, return_key
-from ledger.lookups import read_receipts
-from ledger.model import REDEEMED, Booked, Command, Grant, Purchase, Return, Spend, Unit, UnitSpend
-from ledger.partners import ensure_partner, partner_account
-from ledger.transfer import TransferOrder, transfer_everything, transfer_points
+from ledger.reading.balances import read_balances
+from ledger.reading.lookups import read_receipts
 from tests.support import commands
 from tests.support.commands import member
 from tests.support.judged import judged

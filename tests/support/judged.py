@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import Purchase, Spend, Spendable, Usage
+from ledger.entry.model import Purchase, Spend, Spendable, Usage
 from server.promotions.arithmetic import spread_largest_remainder
 
 

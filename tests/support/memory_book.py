@@ -13,13 +13,13 @@ from datetime import datetime
 
 from tallypoint.v1 import journal_pb2
 
-from ledger import usage
-from ledger.accounts import LOST
-from ledger.books import BEFORE_ALL_ENTRIES
-from ledger.caches import lots_given_back, postings_of
-from ledger.decide import decide
-from ledger.journal import EntryRecord, Loss, lost_by_lot
-from ledger.model import (
+from ledger.caches.points import lots_given_back, postings_of
+from ledger.entry import usage
+from ledger.entry.accounts import LOST
+from ledger.entry.books import BEFORE_ALL_ENTRIES
+from ledger.entry.chain import EntryRecord
+from ledger.entry.decide import decide
+from ledger.entry.model import (
     Account,
     AccountKey,
     Booked,
@@ -41,6 +41,7 @@ from ledger.model import (
     Unchanged,
     Unit,
 )
+from ledger.reading.journal import Loss, lost_by_lot
 from ledger.verify.chain import Checked, Recomputation, check_entry
 from tests.support.commands import BONUS, NOON, PARTNERS, UNITS, member
 

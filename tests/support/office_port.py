@@ -12,14 +12,14 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from server.backoffice.process import backoffice_main
-from server.child import ChildTask
-from server.clock import utc_now
-from server.edge import Role
-from server.opening import open_hashes
-from server.settings import Settings
-from server.storage import Dsns, writer_connect, writer_pool
-from server.stores import StoreRegistry, new_key
+from server.base.clock import utc_now
+from server.base.settings import Settings
+from server.base.storage import Dsns, writer_connect, writer_pool
+from server.edge.caller import Role
+from server.process.back_office import backoffice_main
+from server.process.child import ChildTask
+from server.process.opening import open_hashes
+from server.shop.stores import StoreRegistry, new_key
 
 SECRET = "a secret of the back office in tests, 40 bytes"
 START_SECONDS = 60

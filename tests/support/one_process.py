@@ -1,6 +1,6 @@
 """The whole service in one process, for tests: both ports over real gRPC, a ledger of its own, a clock that can be set.
 
-What `server.worker` and `server.backoffice.process` put together, with one clock for all. It starts in a few
+What `server.process.worker` and `server.process.back_office` put together, with one clock for all. It starts in a few
 milliseconds, so that hundreds of histories can have one each.
 """
 
@@ -30,34 +30,36 @@ from tallypoint.v1 import (
     rights_pb2_grpc,
 )
 
-from ledger.balances import BalanceAt, read_balances
-from ledger.books import open_books
-from ledger.committer import Committer
+from ledger.booking.committer import Committer
+from ledger.booking.opening import open_books
+from ledger.reading.balances import BalanceAt, read_balances
 from server.backoffice import correction_servicer, finance_servicer, member_servicer, rights_servicer
-from server.catalogue import Catalogue
+from server.base.database import connection
+from server.base.gather import Gatherer
 from server.checkout.budgets import Budgets
 from server.checkout.levels import relevel_of
-from server.checkout.reading import LedgerReader
+from server.checkout.lookups import LedgerReader
 from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.corrections.adjustments import AdjustmentDesk
-from server.corrections.settle import settle_merged
+from server.corrections.leftovers import settle_merged
+from server.corrections.merge import Merger
 from server.corrections.transfers import TransferDesk
-from server.database import connection
-from server.edge import Edge, Identity, MethodHandlers, Role, service_handler
-from server.gather import Gatherer
+from server.edge.caller import Identity, Role
+from server.edge.handlers import Edge, MethodHandlers, service_handler
 from server.members.directory import Directory
 from server.members.identifiers import IdentifierReader, KeyedHash
-from server.members.merge import Merger
 from server.members.profile import ProfileDesk
 from server.members.registry import Registry
+from server.process.sweeper import Sweeper
 from server.rights.audience import AudienceDesk
 from server.rights.coupon_desk import CouponDesk
 from server.rights.coupons import CouponReader
 from server.rights.people import MemberFinder
 from server.rights.showing import RightsViewer
-from server.rules import ProgrammeStore, RulesBook
-from server.stores import StoreRegistry, Stores
-from server.sweeper import Sweeper
+from server.rules.book import RulesBook
+from server.rules.versions import ProgrammeStore
+from server.shop.catalogue import Catalogue
+from server.shop.stores import StoreRegistry, Stores
 
 BOOKS: Final = 2
 STORE, LANE = "kyiv-1", "1"

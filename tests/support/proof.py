@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, HELD, ISSUED, PENDING, REDEEMED
+from ledger.entry.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, HELD, ISSUED, PENDING, REDEEMED
 from ledger.verify import verify
-from server.members.merge import MERGE_REASON
+from server.corrections.merge import MERGE_REASON
 from tests.support.crm import caught_up, comparison
 from tests.support.snapshots import read_snapshot
 from tests.support.tally import Answer, Operation, Slip, Tally, figures_of

@@ -17,7 +17,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.commands.main import app
 
 START_TIMEOUT_SECONDS = 240
 
@@ -97,7 +97,7 @@ def run_command(
     In this process, because its start takes longer than most commands, unless the process is what a test is about.
     """
     if own_process:
-        command = [sys.executable, "-m", "server.cli", *arguments]
+        command = [sys.executable, "-m", "server.commands.main", *arguments]
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TALLYPOINT_")}
         return subprocess.run(
             command,
@@ -121,7 +121,7 @@ def start_server(
 ) -> RunningServer:
     """Start a server without waiting for it; the caller stops it."""
     command: Sequence[str] = (
-        *(sys.executable, "-m", "server.cli", "serve", f"--data-dir={data_dir}"),
+        *(sys.executable, "-m", "server.commands.main", "serve", f"--data-dir={data_dir}"),
         *("--pos-listen=127.0.0.1:0", "--backoffice-listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"),
         *(("--development",) if development else ()),
         *arguments,

@@ -18,8 +18,8 @@ from typing import Any, Final
 import grpc
 from tallypoint.v1 import checkout_pb2, correction_pb2, member_pb2
 
-from ledger.keys import message_key
-from server.storage import CRM_DATABASE, LEDGER_DATABASE
+from ledger.entry.keys import message_key
+from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.calls import REQUESTS, Sent, Stubs, is_booked, key_of, message_of, told_by
 from tests.support.crm import eventually
 from tests.support.faults import dsn_of

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from server.postgres import EmbeddedPostgres
+from server.base.postgres import EmbeddedPostgres
 
 SIZE_MEGABYTES: Final = 192
 SERVER_SETTINGS: Final = {"max_wal_size": "96MB", "min_wal_size": "32MB", "wal_recycle": "off"}

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from ledger.model import AVAILABLE, CLEARING, DEBT, HELD, PENDING
+from ledger.entry.model import AVAILABLE, CLEARING, DEBT, HELD, PENDING
 
 PAUSE_SHARE: Final = 6
 """The reader rests so many times as long as it read, so that it takes little from those whom it watches."""

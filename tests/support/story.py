@@ -9,14 +9,14 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.append import append_locked, lock_books
-from ledger.books import ensure_unit
-from ledger.budgets import lease
-from ledger.keys import business_key, content_hash
-from ledger.lookups import read_receipts
-from ledger.model import Booked, Close, Command, CounterChange, Grant, NewCoupon, Refused
-from ledger.partners import ensure_partner, partner_account
-from ledger.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
+from ledger.booking.append import append_locked, lock_books
+from ledger.booking.budgets import lease
+from ledger.booking.opening import ensure_partner, ensure_unit
+from ledger.booking.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
+from ledger.entry.accounts import partner_account
+from ledger.entry.keys import business_key, content_hash
+from ledger.entry.model import Booked, Close, Command, CounterChange, Grant, NewCoupon, Refused
+from ledger.reading.lookups import read_receipts
 from tests.support.books import BooksUnderTest
 from tests.support.commands import (
     GIFT,

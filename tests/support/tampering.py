@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger.append import lock_books
-from ledger.decide import decide
+from ledger.booking.append import lock_books
+from ledger.booking.store import read_state
+from ledger.entry.chain import EntryRecord
+from ledger.entry.decide import decide
+from ledger.entry.model import Command, Decision, EntryRow, PostingRow
 from ledger.finance.proof import verify_closes, verify_summary
-from ledger.journal import EntryRecord, read_entries, read_heads
-from ledger.model import Command, Decision, EntryRow, PostingRow
-from ledger.store import read_state
+from ledger.reading.journal import read_entries, read_heads
 from ledger.verify import Problem, verify
 
 if TYPE_CHECKING:

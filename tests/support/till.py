@@ -26,7 +26,7 @@ from tallypoint.v1 import (
     store_pb2_grpc,
 )
 
-from server.storage import LEDGER_DATABASE
+from server.base.storage import LEDGER_DATABASE
 from tests.support.crm import eventually
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer

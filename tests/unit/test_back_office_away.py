@@ -13,8 +13,8 @@ import grpc
 import pytest
 from typer.testing import CliRunner
 
-from server.backoffice import client
-from server.cli import app
+from server.commands import client
+from server.commands.main import app
 from tests.support.certificates import make_certificate
 
 LOOPBACK = "127.0.0.1"

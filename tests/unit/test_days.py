@@ -10,11 +10,12 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import finance_pb2
 
-from server.backoffice import explanations, finance_servicer, ledger_servicer, reconciliation_servicer
-from server.backoffice.finance_messages import query_of
-from server.checkout.submitting import receipt_key_bytes
-from server.edge import read_day, read_optional_day
-from server.errors import Refused
+from server.backoffice import finance_servicer, ledger_servicer, reconciliation_servicer
+from server.base.errors import Refused
+from server.checkout import explanations
+from server.checkout.submission import receipt_key_bytes
+from server.edge.validation import read_day, read_optional_day
+from server.finance.messages import query_of
 from server.members.days import read_birthday
 from server.rights.rows import read_days
 

@@ -11,8 +11,8 @@ import pytest
 from google.rpc import error_details_pb2
 from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import STATUS_CODE_OF_REASON, Refused, reason_name, refusal_message
 from server.edge.status import MAX_METADATA_BYTES, rpc_status
-from server.errors import STATUS_CODE_OF_REASON, Refused, reason_name, refusal_message
 
 PROTO = Path(__file__).parents[2] / "proto/tallypoint/v1/common.proto"
 

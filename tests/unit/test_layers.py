@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MAY_IMPORT = {
     "ledger": {"ledger", "tallypoint", "google.protobuf", "asyncpg", "cryptography"},
-    "server/promotions": {"server.promotions", "server.scanned_text", "pydantic", "pydantic_core", "ruamel.yaml"},
+    "server/promotions": {"server.promotions", "server.base.scanned_text", "pydantic", "pydantic_core", "ruamel.yaml"},
     "pos_adapters": {"pos_adapters", "tallypoint", "google.protobuf", "google.rpc", "grpc", "grpc_status"},
 }
 """Beyond the standard library. `tallypoint` stands for the generated API."""

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from server import logs
-from server.logs import configure_logs
+from server.measuring import logs
+from server.measuring.logs import configure_logs
 
 SECRET_TEXT = "no member has the phone number +380501112233"
 

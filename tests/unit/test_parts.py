@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import Refused
 from server.edge.parts import do_in_parts
-from server.errors import Refused
 
 
 async def double(rows: Sequence[int]) -> list[int]:

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.replay.dataset import load
-from server.cli import app
+from server.commands.main import app
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.scanned_text import ascii_digits, scanned_code, visible_text
+from server.base.scanned_text import ascii_digits, scanned_code, visible_text
 
 ODD = st.text(
     st.one_of(st.characters(), st.sampled_from("]CEQ03 \t\r\n\x00\x1d\xa0\xad\u200b\u200d\u202a\ufe0f\uff11\u0663"))

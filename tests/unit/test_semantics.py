@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ledger import semantics
+from ledger.entry import semantics
 from server.promotions import CURRENT_SEMANTICS
 
 

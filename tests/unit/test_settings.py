@@ -10,8 +10,7 @@ import pytest
 import typer
 from pydantic import SecretStr
 
-from server.command import load_settings
-from server.settings import (
+from server.base.settings import (
     OTHER_VARIABLES,
     PREFIX,
     Settings,
@@ -21,6 +20,7 @@ from server.settings import (
     unknown_variables,
     variable_of,
 )
+from server.commands.common import load_settings
 from tests.support.server_process import run_command
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -163,7 +163,7 @@ def test_each_variable_that_the_repository_names_is_one() -> None:
             named.setdefault(name, []).append(str(path.relative_to(ROOT)))
     unknown = {name: named[name] for name in unknown_variables(named)}
     assert not unknown, f"{unknown}: add what commands, tests or load generators read to OTHER_VARIABLES"
-    assert {name for name in OTHER_VARIABLES if set(named[name]) <= {"server/settings.py"}} == set()
+    assert {name for name in OTHER_VARIABLES if set(named[name]) <= {"server/base/settings.py"}} == set()
 
 
 def files_of_the_repository() -> list[Path]:

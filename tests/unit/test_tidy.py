@@ -29,11 +29,11 @@ class Ban(NamedTuple):
     allowed_in: tuple[str, ...] = ()
 
 
-CLOCK = "take the time as an argument; a process hands in server.clock.utc_now"
-CHILDREN_WITH_HASHES = ("server/worker.py", "server/backoffice/process.py")
+CLOCK = "take the time as an argument; a process hands in server.base.clock.utc_now"
+CHILDREN_WITH_HASHES = ("server/process/worker.py", "server/process/back_office.py")
 """Their supervisor has opened the hashes before it starts them."""
 BANS = [
-    Ban("datetime.now", ("server", "ledger", "pos_adapters"), CLOCK, allowed_in=("server/clock.py",)),
+    Ban("datetime.now", ("server", "ledger", "pos_adapters"), CLOCK, allowed_in=("server/base/clock.py",)),
     Ban("datetime.utcnow", ALL_CODE, CLOCK),
     Ban("datetime.today", ALL_CODE, CLOCK),
     Ban("date.today", ALL_CODE, CLOCK),
@@ -44,8 +44,8 @@ BANS = [
     Ban(
         "KeyedHash",
         ("server", "benchmarks"),
-        "server.opening.open_hashes, which refuses a secret that is not the database's",
-        allowed_in=("server/opening.py", *CHILDREN_WITH_HASHES),
+        "server.process.opening.open_hashes, which refuses a secret that is not the database's",
+        allowed_in=("server/process/opening.py", *CHILDREN_WITH_HASHES),
     ),
     Ban("print", ("server", "ledger"), "structlog in the service, rich.console.Console in a command"),
 ]

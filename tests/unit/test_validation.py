@@ -27,11 +27,11 @@ from tallypoint.v1 import (
 )
 from tallypoint.v1 import common_pb2 as api
 
+from server.base.errors import Refused
+from server.base.scanned_text import visible_text
 from server.edge.holdable import HAS_NUL, NO_TIME
 from server.edge.validation import check, check_envelope
 from server.edge.wording import FORMS, wording
-from server.errors import Refused
-from server.scanned_text import visible_text
 
 VALIDATOR: Final = protovalidate.Validator()
 FILES: Final = [

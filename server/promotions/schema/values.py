@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from server.scanned_text import scanned_code
+from server.base.scanned_text import scanned_code
 
 MAX_NUMBER = 10**12
 """The largest number of a file: in minor units of any currency and point it fits the ledger's 64 bits."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Final
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from ledger import semantics
-from server.checkout.facts import member_of, receipt_of, usage_of
+from ledger.entry import semantics
 from server.members.days import known_birthday
 from server.promotions import MemberFacts
 from server.rules.backtest.simulation import Case
+from server.rules.evidence import member_of, receipt_of, usage_of
 
 if TYPE_CHECKING:
-    from server.database import Connection
+    from server.base.database import Connection
 
 ENTRIES_PER_READ: Final = 1000
 

@@ -22,11 +22,11 @@ from typing import Any, Final, NamedTuple, Protocol
 import asyncpg
 from tallypoint.v1 import journal_pb2
 
-from server.checkout.mended import as_booked, judged
 from server.promotions import Effects, ReceiptError, Rules, compile_rules
 from server.rules.backtest.journal import Stretch, stored_cases
 from server.rules.backtest.simulation import Case, Simulation
 from server.rules.backtest.tally import Tally
+from server.rules.mended import as_booked, judged
 from server.rules.versions import READ_NEW_TEXTS, ProgrammeText
 
 DRAFT: Final = -1

@@ -16,9 +16,9 @@ from typing import NamedTuple
 from tallypoint.v1 import journal_pb2
 
 from server.promotions import Effects, MemberFacts, ReceiptFacts, Rules, quote
+from server.promotions.counter_names import counted
 from server.promotions.facts import Counter, Usage
 from server.promotions.tiers import standing_changes
-from server.promotions.usage import counted
 
 PRUNE_FROM = 64
 """Counters of a member from which on those that no longer count are looked for."""

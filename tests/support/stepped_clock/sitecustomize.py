@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def _step(path: str) -> None:
-    import server.clock
+    import server.base.clock
 
     with Path(path).open("rb") as file:
         shared = mmap.mmap(file.fileno(), 8, prot=mmap.PROT_READ)
@@ -24,7 +24,7 @@ def _step(path: str) -> None:
         # This is the clock of the processes under test: the machine's own, and what the test steps it by.
         return datetime.now(UTC) + timedelta(milliseconds=step_milliseconds)
 
-    server.clock.utc_now = stepped_now
+    server.base.clock.utc_now = stepped_now
 
 
 if os.environ.get("ADVERSITY_CLOCK"):

@@ -8,18 +8,18 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.lookups import CheckoutHold, HeldPoints
-from ledger.model import Booked, Unit
-from server.checkout.holding import HoldContext, cancel_command, cancel_response, hold_command
-from server.checkout.presenting import NOTHING
-from server.checkout.quoting import (
+from ledger.entry.model import Booked, Unit
+from ledger.reading.lookups import CheckoutHold, HeldPoints
+from server.checkout.goods_return import return_response
+from server.checkout.hold import HoldContext, cancel_command, cancel_response, hold_command
+from server.checkout.presented import NOTHING
+from server.checkout.quote import (
     held_elsewhere,
     held_elsewhere_notice,
     held_elsewhere_text,
     of_other_checkouts,
     of_other_lanes,
 )
-from server.checkout.returning import return_response
 from server.checkout.sale import Sale
 from server.members.directory import Found, MemberRecord
 from server.promotions import ReceiptFacts, quote

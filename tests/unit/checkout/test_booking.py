@@ -11,28 +11,23 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.counters import serialise_counters
-from ledger.keys import content_hash
-from ledger.model import Booked, CouponClaim, Purchase, Spendable, Unit
-from ledger.model import Counter as LedgerCounter
-from ledger.model import Usage as LedgerUsage
-from server.catalogue import Product
-from server.checkout.booking import commit_command, commit_response
+from ledger.entry.counters import serialise_counters
+from ledger.entry.keys import content_hash
+from ledger.entry.model import Booked, CouponClaim, Purchase, Spendable, Unit
+from ledger.entry.model import Counter as LedgerCounter
+from ledger.entry.model import Usage as LedgerUsage
+from server.base.errors import Refused
+from server.checkout.answers import notices_of, unknown_sku_notice
 from server.checkout.context import CommitContext, Shopper, cached_usage, member_facts
-from server.checkout.convert import (
-    add_line_effects,
-    lines_of,
-    moment_of,
-    notices_of,
-    unknown_sku_notice,
-    variance_messages,
-)
-from server.checkout.facts import facts_of, first_difference, receipt_facts, reexplained, without_member
-from server.checkout.presenting import NOTHING, Presented
-from server.checkout.promising import capped_messages
-from server.errors import Refused
+from server.checkout.presented import NOTHING, Presented
+from server.checkout.promises import capped_messages
+from server.checkout.purchase import commit_command, commit_response
+from server.edge.moments import moment_of
 from server.members.directory import Found, MemberRecord, OfferRow
 from server.promotions import CouponFact, Effects, PaidLine, Rules, Usage, earn_as_paid
+from server.rules.evidence import facts_of, first_difference, receipt_facts, reexplained, without_member
+from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages
+from server.shop.catalogue import Product
 from tests.unit.promotions.builders import ONE_PERCENT, STORE_ZONE, promotions, rules
 
 NOON = datetime(2026, 3, 2, 10, tzinfo=UTC)

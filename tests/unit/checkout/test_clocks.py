@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from tallypoint.v1 import common_pb2
 
-from server.checkout.clocks import business_date_refusal, clock_refusal
+from server.edge.clocks import business_date_refusal, clock_refusal
 
 NOW = datetime(2026, 11, 30, 9, 15, tzinfo=UTC)
 

@@ -9,11 +9,11 @@ import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2
 
 from server.checkout import contradictions
-from server.checkout.convert import lines_of
-from server.checkout.facts import receipt_facts
-from server.checkout.presenting import NOTHING, Presented
+from server.checkout.presented import NOTHING, Presented
 from server.checkout.sale import Sale
 from server.promotions import quote
+from server.rules.evidence import receipt_facts
+from server.rules.receipt_lines import lines_of
 from tests.unit.promotions.builders import ONE_PERCENT, STORE_ZONE, promotions, rules
 
 NOON = datetime(2026, 3, 2, 10, tzinfo=UTC)

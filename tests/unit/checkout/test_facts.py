@@ -9,8 +9,9 @@ from zoneinfo import ZoneInfo
 import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from server.checkout.convert import add_line_effects, lines_of, variance_messages
-from server.checkout.facts import (
+from server.promotions import Effects, MemberFacts, Rules, earn_as_paid, quote
+from server.promotions.facts import Counter, CouponFact, PaidLine, Usage
+from server.rules.evidence import (
     facts_of,
     first_difference,
     member_of,
@@ -20,8 +21,7 @@ from server.checkout.facts import (
     usage_of,
     without_member,
 )
-from server.promotions import Effects, MemberFacts, Rules, earn_as_paid, quote
-from server.promotions.facts import Counter, CouponFact, PaidLine, Usage
+from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages
 from tests.unit.promotions.builders import ONE_PERCENT, promotions, rules
 
 ZONE = ZoneInfo("Europe/Kyiv")

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 from tallypoint.v1 import journal_pb2
 
-from ledger import semantics
-from ledger.semantics import MENDED, Area, mended_since
-from server.checkout.convert import add_line_effects
-from server.checkout.facts import facts_of, receipt_of, reexplained
-from server.checkout.mended import as_booked, judged
+from ledger.entry import semantics
+from ledger.entry.semantics import MENDED, Area, mended_since
 from server.promotions import MemberFacts, Rules, quote
 from server.promotions.facts import Usage
+from server.rules.evidence import facts_of, receipt_of, reexplained
+from server.rules.mended import as_booked, judged
+from server.rules.receipt_lines import add_line_effects
 from tests.unit.promotions.builders import ONE_PERCENT, promotions, rules
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from ledger.model import Spendable
+from ledger.entry.model import Spendable
 from server.checkout.spending import Limit, Limits, money_of, payment_of, units_that_pay
 from tests.unit.checkout.test_booking import MEMBER, Case, context_of
 from tests.unit.promotions.builders import ONE_PERCENT, rules

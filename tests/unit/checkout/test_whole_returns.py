@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from ledger.model import Booked
+from ledger.entry.model import Booked
 from tests.support.commands import member
 from tests.support.counter import ANNA, NOON, Counter, Sold, gift
 

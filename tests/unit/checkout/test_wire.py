@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from server.checkout import wire
 from server.promotions import Effects, LineEffects
+from server.rules import wire
 
 INT64 = st.integers(-(1 << 63), (1 << 63) - 1)
 MONEY = st.one_of(st.integers(0, 300), st.integers(0, 10**12), INT64)

@@ -7,7 +7,7 @@ import stdnum.ean
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.csv_rows.cells import (
+from server.commands.csv_rows.cells import (
     CHANGED,
     DAY_FOR_CODE,
     DAY_NUMBER,

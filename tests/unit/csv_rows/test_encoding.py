@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.csv_rows.encoding import EncodingError, check_encoding, find_encoding
+from server.commands.csv_rows.encoding import EncodingError, check_encoding, find_encoding
 
 UKRAINIAN = ["Олена Коваль", "Їжакевич Ґанна", "Іван", "ЖАННА", "Марія-Тереза", "Єва", "І", "ТОВ «Квітка»", "№ 5, 2 %"]
 RUSSIAN = ["Сергей Щербаков", "Ёлкина", "ИТОГО", "Сыр Gouda “мир”"]

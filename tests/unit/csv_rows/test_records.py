@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from server.csv_rows.records import INSIDE, NOT_CLOSED, read_records
+from server.commands.csv_rows.records import INSIDE, NOT_CLOSED, read_records
 
 DELIMITERS = st.sampled_from(",;\t|")
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r"])

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
-from server.backoffice.client import CallFailed
-from server.csv_rows import Batch, Column, FileError, Refusal, Row, Table, send_rows
-from server.csv_rows.report import Report
-from server.csv_rows.sending import deliver
+from server.commands.client import CallFailed
+from server.commands.csv_rows import Batch, Column, FileError, Refusal, Row, Table, send_rows
+from server.commands.csv_rows.report import Report
+from server.commands.csv_rows.sending import deliver
 
 CODE = grpc.StatusCode
 TABLE = Table(Path("codes.csv"), (Column("code"),))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server.csv_rows import Column, FileError, Kind, Reading, Table
-from server.csv_rows.cells import CHANGED, LOST_LETTER, ZEROS_CUT
-from server.csv_rows.records import NOT_CLOSED
+from server.commands.csv_rows import Column, FileError, Kind, Reading, Table
+from server.commands.csv_rows.cells import CHANGED, LOST_LETTER, ZEROS_CUT
+from server.commands.csv_rows.records import NOT_CLOSED
 
 COLUMNS = (
     Column("phone", Kind.DIGITS),

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import journal_pb2
 
+from ledger.entry.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 from ledger.finance.accounts import movement_of
 from ledger.finance.breakage import Proposal, at_grant, propose, recognise
 from ledger.finance.issue_month import Flow, Moved, add_up
 from ledger.finance.point_value import PointValue, PointValues
-from ledger.model import ADJUSTED, AVAILABLE, CLEARING, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 
 JANUARY, MARCH = date(2026, 1, 1), date(2026, 3, 1)
 ACCOUNTS = [AVAILABLE, PENDING, DEBT, ISSUED, REDEEMED, EXPIRED, ADJUSTED, CLEARING, 1001]

@@ -16,11 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ledger.finance.table import Column, Table, Value
-from server.finance import xlsx
-from server.finance.cells import for_people, plain
-from server.finance.extra import CannotWriteError
-from server.finance.files import WRITERS, csv_bytes, parquet_bytes, write_file
-from server.finance.xlsx import xlsx_bytes
+from server.commands.output import xlsx
+from server.commands.output.cells import for_people, plain
+from server.commands.output.extra import CannotWriteError
+from server.commands.output.files import WRITERS, csv_bytes, parquet_bytes, write_file
+from server.commands.output.xlsx import xlsx_bytes
 
 COLUMNS = (
     Column("day", "Day", "day"),
@@ -141,7 +141,7 @@ def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
-    monkeypatch.setattr("server.finance.extra.importlib.import_module", missing)
+    monkeypatch.setattr("server.commands.output.extra.importlib.import_module", missing)
     with pytest.raises(CannotWriteError, match=r"XLSX needs the library openpyxl, .*: pip install openpyxl "):
         write_file(REPORT, tmp_path / "report.xlsx")
 

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import journal_pb2
 
+from ledger.entry.model import AVAILABLE, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 from ledger.finance.accounts import ACCOUNT_NAMES, movement_of
 from ledger.finance.general_ledger import REVALUATION, DaySum, Line, Period, book
 from ledger.finance.point_value import PointValue, PointValues
 from ledger.finance.rounding import half_up
-from ledger.model import AVAILABLE, DEBT, EXPIRED, ISSUED, PENDING, REDEEMED
 from server.finance.account_map import load_account_map
 from server.finance.general_ledger import transactions
 

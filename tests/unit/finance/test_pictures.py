@@ -10,8 +10,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from ledger.finance.table import Column, Table, Value
-from server.finance.extra import CannotWriteError
-from server.finance.pictures import Picture, by_month, months, write_picture
+from server.commands.output.extra import CannotWriteError
+from server.commands.output.pictures import Picture, by_month, months, write_picture
 
 PROFILE = Table(
     "Outstanding points by expiry",

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from ledger.books import BEFORE_ALL_ENTRIES
-from ledger.decide import decide
-from ledger.model import (
+from ledger.entry.books import BEFORE_ALL_ENTRIES
+from ledger.entry.decide import decide
+from ledger.entry.model import (
     AVAILABLE,
     DEBT,
     EXPIRED,

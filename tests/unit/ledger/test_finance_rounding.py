@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import journal_pb2
 
+from ledger.entry.model import AVAILABLE, CLEARING, DEBT, EXPIRED, HELD, ISSUED, PENDING, REDEEMED
 from ledger.finance.accounts import MOVEMENTS, movement_of
 from ledger.finance.liability import SHOWN, Moved, exact_sums, roll_over_time, roll_side_by_side
 from ledger.finance.point_value import PointValue, PointValues
 from ledger.finance.rounding import Cumulative, half_up
-from ledger.model import AVAILABLE, CLEARING, DEBT, EXPIRED, HELD, ISSUED, PENDING, REDEEMED
 
 PURCHASE = int(journal_pb2.ENTRY_KIND_PURCHASE)
 RETURN = int(journal_pb2.ENTRY_KIND_RETURN)

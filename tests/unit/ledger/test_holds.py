@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.model import MAX_OPEN_HOLDS, Booked, Grant, Repeat, Spend, Unchanged
+from ledger.entry.model import MAX_OPEN_HOLDS, Booked, Grant, Repeat, Spend, Unchanged
 from tests.support.commands import NOON, adjust, cancel, checkout, hold, member, pass_time, purchase
 from tests.support.memory_book import MemoryBook
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2
 
-from ledger.books import book_of_member, book_of_receipt
-from ledger.chain import entry_hash, microseconds
-from ledger.keys import business_key, content_hash
+from ledger.entry.books import book_of_member, book_of_receipt
+from ledger.entry.chain import entry_hash, microseconds
+from ledger.entry.keys import business_key, content_hash
 
 COLUMNS: dict[str, Any] = {
     "book": 3,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallypoint.v1 import journal_pb2
 
-from ledger.model import Booked, Grant
+from ledger.entry.model import Booked, Grant
 from tests.support.commands import GIFT, NOON, Line, adjust, goods_return, member, purchase, selling
 from tests.support.memory_book import MemoryBook
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.model import Booked, Grant
-from ledger.returns import LotPart, next_parts, plan_return, spread
+from ledger.entry.model import Booked, Grant
+from ledger.entry.returns import LotPart, next_parts, plan_return, spread
 from tests.support.commands import NOON, Line, adjust, checkout, goods_return, hold, member, purchase
 from tests.support.memory_book import MemoryBook
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ledger.model import Grant
+from ledger.entry.model import Grant
 from tests.support.commands import NOON, Line, adjust, checkout, goods_return, hold, member, pass_time, purchase
 from tests.support.memory_book import MemoryBook
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.model import AVAILABLE, HELD, ISSUED, REDEEMED, Booked, Grant, Spend, Unit, UnitSpend
+from ledger.entry.model import AVAILABLE, HELD, ISSUED, REDEEMED, Booked, Grant, Spend, Unit, UnitSpend
 from tests.support.commands import (
     BONUS,
     GIFT,

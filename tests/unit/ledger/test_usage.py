@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.counters import apply_changes, parse_counters, serialise_counters
-from ledger.model import (
+from ledger.entry.counters import apply_changes, parse_counters, serialise_counters
+from ledger.entry.model import (
     Booked,
     BudgetSlice,
     Command,
@@ -26,7 +26,7 @@ from ledger.model import (
     Refused,
     Usage,
 )
-from ledger.usage import BudgetExceeded
+from ledger.entry.usage import BudgetExceeded
 from tests.support.commands import (
     NOON,
     Line,

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import pytest
 from tallypoint.v1 import journal_pb2
 
-from ledger import semantics
-from ledger.journal import EntryRecord
-from ledger.model import CouponSlot, OpenHold, PostingRow
-from ledger.usage_caches import UsageCaches, UsageError
+from ledger.caches.uses import UsageCaches, UsageError
+from ledger.entry import semantics
+from ledger.entry.chain import EntryRecord
+from ledger.entry.model import CouponSlot, OpenHold, PostingRow
 from ledger.verify.across import AcrossBooks
 from ledger.verify.entries import ADJUSTMENT, BUDGET, CANCEL, HOLD, MEMBER_CHANGE, PURCHASE, RETURN, TRANSFER
 from ledger.verify.report import BadEntry
-from ledger.verify.usage import UsageChecks, check_partners, check_usage
+from ledger.verify.uses import UsageChecks, check_partners, check_usage
 from tests.support.commands import NOON, PARTNERS, PHARMACY, member
 
 ANNA = member("Anna")

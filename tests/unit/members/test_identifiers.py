@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
+from server.base.card_scheme import CardCheck, CardScheme, parse_card_scheme
+from server.base.errors import Refused
 from server.edge.validation import check
-from server.errors import Refused
-from server.members.card_scheme import CardCheck, CardScheme, parse_card_scheme
 from server.members.identifiers import IdentifierReader, KeyedHash, NormalIdentifier, mask_name
 
 FOREIGN = api.REFUSAL_REASON_CARD_FOREIGN

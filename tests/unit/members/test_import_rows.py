@@ -9,8 +9,8 @@ import pytest
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from server.csv_rows import Row, Table
-from server.members.import_cli import COLUMNS, FIELDS, member_of
+from server.commands.csv_rows import Row, Table
+from server.commands.members_import import COLUMNS, FIELDS, member_of
 
 
 def row_of(folder: Path, text: str) -> Row:

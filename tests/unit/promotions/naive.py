@@ -17,6 +17,7 @@ from hashlib import sha256
 from math import floor
 
 from server.promotions.arithmetic import in_birthday_window
+from server.promotions.counter_names import club_key, shared_key, use_key, visit_key
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -63,7 +64,6 @@ from server.promotions.model import (
     Steps,
     UnitDeal,
 )
-from server.promotions.usage import club_key, shared_key, use_key, visit_key
 
 MILLION = 10**6
 Without = tuple[Counts[int], Counts[int]]

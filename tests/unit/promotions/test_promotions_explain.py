@@ -21,11 +21,11 @@ from server.promotions import (
     load_programme,
     quote,
 )
+from server.promotions.counter_names import use_key
 from server.promotions.explain import LineAmounts, PromotionAnswer, Status, explain
 from server.promotions.facts import Counter, CouponFact, Usage
 from server.promotions.kinds import Period
 from server.promotions.model import BASE_ID
-from server.promotions.usage import use_key
 from tests.unit.promotions.builders import MONDAY, SHOPPER, STORE_ZONE, line, promotions, receipt, rules
 
 TEA = line(1, 1000, category="drinks/tea")

@@ -27,7 +27,7 @@ from server.promotions import (
     earn_as_paid,
     quote,
 )
-from server.promotions.usage import use_key
+from server.promotions.counter_names import use_key
 from tests.unit.promotions.builders import MONDAY, as_quoted, points
 from tests.unit.promotions.naive import Naive
 from tests.unit.promotions.worlds import COUNTERS, members, programmes, promotions, receipts, usages, wishes

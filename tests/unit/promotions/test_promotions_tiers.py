@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.promotions.counter_names import tier_key, visit_key
 from server.promotions.facts import Count, Counter
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
 from server.promotions.tiers import Standing, TierChange, standing, standing_changes, window_keys
-from server.promotions.usage import tier_key, visit_key
 
 BASE, SILVER, GOLD = Tier("base", "Base", 0), Tier("silver", "Silver", 100), Tier("gold", "Gold", 300)
 LEVELS = (BASE, SILVER, GOLD)

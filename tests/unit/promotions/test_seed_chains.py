@@ -26,9 +26,9 @@ from server.promotions import (
     load_programme,
     quote,
 )
+from server.promotions.counter_names import club_key, use_key, visit_key
 from server.promotions.facts import Counter, CouponFact, Usage
 from server.promotions.kinds import Period
-from server.promotions.usage import club_key, use_key, visit_key
 from tests.unit.promotions.builders import discounts, points
 
 EXAMPLES = Path(server.promotions.__file__).parent / "examples"

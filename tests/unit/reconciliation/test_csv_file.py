@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.message import Message
 from tallypoint.v1 import reconciliation_pb2 as pb
 
-from server.csv_rows import FileError
-from server.reconciliation.csv_file import Decimals, RowFault, open_file
+from server.commands.csv_rows import FileError
+from server.commands.reconcile_files import Decimals, RowFault, open_file
 
 DECIMALS = Decimals(money=2, points=1)
 TODAY = date(2026, 3, 2)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.reconciliation.csv_file import Decimals, open_file
+from server.commands.reconcile_files import Decimals, open_file
 from server.reconciliation.model import Break, BreakKind, BreakState, Figure, Measure
 from server.reconciliation.receipt_numbers import parse
 from server.reconciliation.wording import describe

@@ -11,7 +11,7 @@ from rich.console import Console
 from benchmarks.replay.control import Bought, differences, from_data_set, summed
 from benchmarks.replay.latency import Latencies
 from benchmarks.replay.report import money
-from server.progress import progress
+from server.commands.output.progress import progress
 
 
 def test_totals_of_chosen_baskets_by_member() -> None:

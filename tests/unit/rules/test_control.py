@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from server.cli import app
+from server.commands.main import app
 from server.promotions import MemberFacts, Rules, compile_rules, quote
 from server.rules.control import Group, memberships, with_group
 from tests.unit.promotions.builders import discounts, programme, promotions, receipt

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from server.commands.programme.shown import difference_lines
 from server.promotions.yaml_text import read_yaml
 from server.rules.difference import Difference, difference
-from server.rules.show import difference_lines
 
 HEAD = """\
 programme: demo

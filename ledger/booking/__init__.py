@@ -1,0 +1,1 @@
+"""How entries come into the books: one transaction a batch, under a fence."""

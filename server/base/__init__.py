@@ -1,0 +1,1 @@
+"""What everything above stands on: settings, clock, errors, databases. Knows nothing of loyalty."""

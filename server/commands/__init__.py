@@ -1,0 +1,1 @@
+"""Every sub-command of `tallypoint`: what people type, read and load."""

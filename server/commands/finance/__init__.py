@@ -1,0 +1,1 @@
+"""`tallypoint finance`: reports, closes, exports and proofs."""

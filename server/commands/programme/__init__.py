@@ -1,0 +1,1 @@
+"""`tallypoint programme`: files checked and tried, versions published, receipts explained, backtests."""

@@ -1,0 +1,1 @@
+"""What a chain sells, and where: stores, their terminals, and the catalogue."""
