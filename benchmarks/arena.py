@@ -97,7 +97,7 @@ class Arena:
         judged = [index for index, status in enumerate(statuses) if status not in REFUSALS]
         wanted = [rung_up[index][1] for index in judged]
         failures = self._failures([responses[index] for index in judged], wanted, check=side == "ours")
-        _tell(failures)
+        _print_failures(failures)
         return OpenTurn(
             due_nanoseconds,
             sent.sent_nanoseconds,
@@ -220,10 +220,10 @@ def _response(kind: Kind, answer: Answer) -> Response:
 
 
 def _with_errors(turn: Turn, failures: Sequence[str]) -> Turn:
-    _tell(failures)
+    _print_failures(failures)
     return Turn(turn.operations, turn.seconds, len(failures), turn.latencies_nanoseconds, turn.cpu_seconds)
 
 
-def _tell(failures: Sequence[str]) -> None:
+def _print_failures(failures: Sequence[str]) -> None:
     for failure in failures[:_SHOWN_FAILURES]:
         narrator.print(f"error: {failure}", style="red", markup=False)

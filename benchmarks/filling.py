@@ -201,7 +201,7 @@ class FilledLedger:
         large = {name: size for name, size in tables.items() if size >= _LARGE_TABLE * whole}
         return Disk(whole, payload, large | {"others": whole - sum(large.values())})
 
-    def settle(self) -> None:
+    def vacuum(self) -> None:
         """Let PostgreSQL do now what it would otherwise do in the middle of a measurement."""
         self._postgres.execute("VACUUM (ANALYZE); CHECKPOINT", self._plan.database)
 

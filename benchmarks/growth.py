@@ -99,7 +99,7 @@ def measure_size(postgres: EmbeddedPostgres, entries: int, shape: LedgerPlan, ro
         fill_per_second = None if found >= entries else filled.fill(entries)
         if fill_per_second is not None:
             narrator.print(f"{entries:,} entries: filled {entries - found:,} at {fill_per_second:,.0f}/s")
-        filled.settle()
+        filled.vacuum()
         before, disk = filled.entries(), filled.disk()
         databases.drop(_EMPTY)
         try:

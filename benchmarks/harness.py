@@ -161,13 +161,13 @@ class ProcessorTime:
 
     def __init__(self, parts: Mapping[str, Callable[[], Iterable[psutil.Process]]]) -> None:
         self._parts = parts
-        self._before = self._now()
+        self._before = self._processor_seconds_by_part()
 
     def spent(self) -> dict[str, float]:
         """Return the seconds of each part since the beginning."""
-        return {part: seconds - self._before[part] for part, seconds in self._now().items()}
+        return {part: seconds - self._before[part] for part, seconds in self._processor_seconds_by_part().items()}
 
-    def _now(self) -> dict[str, float]:
+    def _processor_seconds_by_part(self) -> dict[str, float]:
         return {part: sum(map(_processor_seconds, processes())) for part, processes in self._parts.items()}
 
 

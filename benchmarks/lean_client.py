@@ -85,7 +85,7 @@ def status_of(trailers: bytes) -> str:
     return f"{name}: {urllib.parse.unquote(text)}"
 
 
-def _nobody(index: int, answer: bytes | str) -> None:
+def _drop_answer(index: int, answer: bytes | str) -> None:
     """Take an answer that nobody waits for."""
 
 
@@ -98,7 +98,7 @@ class LeanConnection(asyncio.Protocol):
 
     def __init__(self, headers: bytes) -> None:
         self._headers = headers
-        self.done: Done = _nobody
+        self.done: Done = _drop_answer
         """Is told of every call that ended."""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None

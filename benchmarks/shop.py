@@ -40,7 +40,7 @@ from server.base.storage import CRM_DATABASE, LEDGER_DATABASE
 from tests.support.server_process import RunningServer, running_server
 
 _CALL_TIMEOUT_SECONDS: Final = 60.0
-_SETTLE_SECONDS: Final = 60.0
+_READY_SECONDS: Final = 60.0
 _DRAIN_SECONDS: Final = 300.0
 _POLL_SECONDS: Final = 0.05
 _MEMBERS_PER_CALL: Final = 500
@@ -259,7 +259,7 @@ async def _seed(server: RunningServer, size: ShopSize) -> tuple[Register, list[s
     async with grpc.aio.insecure_channel(server.pos_address) as channel:
         stub = checkout_pb2_grpc.CheckoutServiceStub(channel)
         quotes = _Quotes(stub, keys[0])
-        await quotes.settle(receipts[0])
+        await quotes.wait_until_ready(receipts[0])
         plain = [await quotes.paid(receipt, 0) for receipt in receipts]
         spending = [await quotes.paid(receipt, workload.SPENT_POINTS_MINOR) for receipt in receipts]
         register = Register(plain, spending, shoppers)
@@ -300,9 +300,9 @@ class _Quotes:
         self._quote = stub.Quote
         self._metadata = _bearing(key)
 
-    async def settle(self, receipt: common_pb2.Receipt) -> None:
+    async def wait_until_ready(self, receipt: common_pb2.Receipt) -> None:
         """Wait until the worker behind this connection knows key, goods and programme."""
-        give_up_at = time.monotonic() + _SETTLE_SECONDS
+        give_up_at = time.monotonic() + _READY_SECONDS
         while True:
             try:
                 answer = await self._ask(receipt, 0)

@@ -64,7 +64,7 @@ async def _add_up(conn: asyncpg.Connection, book: int, progress: Progress) -> tu
             caches.apply(entry, journal_pb2.Event.FromString(entry.payload), rows.get(entry.number, []))
         number = chunk[-1].number
         progress(len(chunk))
-    caches.settle()
+    caches.find_next_changes()
     return caches, number
 
 

@@ -145,10 +145,10 @@ def check_committed(answer: checkout_pb2.CommitResponse, request: checkout_pb2.C
         _equal("points earned", settlement.accrual_points_minor, wanted.quote.accrual_points_minor)
         _equal("money of the points spent", settlement.spent_money_minor, wanted.quote.spend_money_minor)
     if wanted.before is not None:
-        _equal("balance", Points.of(settlement.balance), _after(wanted.before, settlement))
+        _equal("balance", Points.of(settlement.balance), _points_after(wanted.before, settlement))
 
 
-def _after(before: Points, settlement: checkout_pb2.Settlement) -> Points:
+def _points_after(before: Points, settlement: checkout_pb2.Settlement) -> Points:
     free_at_once = settlement.accrual_points_minor - settlement.pending_points_minor - settlement.debt_paid_points_minor
     from_balance = settlement.spent_points_minor - settlement.captured_points_minor
     return Points(

@@ -202,10 +202,10 @@ class Finding(NamedTuple):
 
 def judge(total: Total, limits: Limits) -> list[Finding]:
     """Judge a run; it passes if every finding does."""
-    return [*_enough(total), *_p99(total, limits), *_errors(total, limits.error_budget)]
+    return [*_findings_on_amount(total), *_p99(total, limits), *_errors(total, limits.error_budget)]
 
 
-def _enough(total: Total) -> Iterable[Finding]:
+def _findings_on_amount(total: Total) -> Iterable[Finding]:
     if not any(row.calls for row in total.calls().values()):
         yield Finding(passed=False, text="no call was made")
 

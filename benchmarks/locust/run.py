@@ -244,7 +244,7 @@ class Run:
             self.options.summary_json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
         return passed
 
-    def _beside(self, ceiling: Ceiling) -> str:
+    def _ceiling_in_words(self, ceiling: Ceiling) -> str:
         """Say how near to its ceiling the generator came."""
         rows = self.total.calls().items()
         rate = sum(row.calls for (transport, _), row in rows if transport == ceiling.transport) / self.seconds
@@ -258,7 +258,7 @@ class Run:
             if pace
             else "Closed loop: a lane began the next checkout when the last one was over.",
             "Calls count from when they were sent: a lane makes one at a time, so a slow answer delays the next call.",
-            *(self._beside(ceiling) for ceiling in self.ceilings),
+            *(self._ceiling_in_words(ceiling) for ceiling in self.ceilings),
         ]
         if not self.options.limits.p99_milliseconds:
             lines.append("Latencies are not judged: --p99-ms sets limits.")

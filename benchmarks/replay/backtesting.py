@@ -45,7 +45,9 @@ def cases(month: str | None, limit: int | None, part: int, parts: int) -> Iterat
 
 def _case(basket: Basket, goods: _Goods, members: dict[int, MemberFacts]) -> Case | str:
     lines = tuple(
-        ReceiptLine(number, *_of(goods, line.sku), line.quantity_milli, line.list_amount_minor, 0, line.weighed)
+        ReceiptLine(
+            number, *_goods_of_sku(goods, line.sku), line.quantity_milli, line.list_amount_minor, 0, line.weighed
+        )
         for number, line in enumerate(basket.lines, start=1)
         if line.quantity_milli
     )
@@ -59,7 +61,7 @@ def _case(basket: Basket, goods: _Goods, members: dict[int, MemberFacts]) -> Cas
     return Case(f"basket {basket.basket_id}", CURRENCY, receipt, member)
 
 
-def _of(goods: _Goods, sku: str) -> tuple[str, str, str, str, tuple[str, ...]]:
+def _goods_of_sku(goods: _Goods, sku: str) -> tuple[str, str, str, str, tuple[str, ...]]:
     category, brand, tags = goods.get(sku, ("", "", ()))
     return sku, category, brand, "", tags
 

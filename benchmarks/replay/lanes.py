@@ -133,7 +133,7 @@ class Lanes:
             try:
                 if (back := self._schedule.before.get(index)) is not None:
                     await self._bring_back(stub, back)
-                await self._one(stub, index, basket_id, stored)
+                await self._one_receipt(stub, index, basket_id, stored)
                 if (back := self._schedule.after.get(index)) is not None:
                     await self._bring_back(stub, back)
             except CallFailed as error:
@@ -142,7 +142,7 @@ class Lanes:
                     self.tally.problems.append(f"basket {basket_id}: {error}")
             on_done()
 
-    async def _one(
+    async def _one_receipt(
         self,
         stub: checkout_pb2_grpc.CheckoutServiceAsyncStub,
         index: int,

@@ -23,10 +23,10 @@ from benchmarks.replay.journal import RegisterJournal
 from benchmarks.replay.lanes import Answered, Lanes, Plan, Tally
 from benchmarks.replay.own_server import Target
 from benchmarks.replay.people import CardShape, Person, person
+from benchmarks.replay.readiness import Newest, wait_until_seeded
 from benchmarks.replay.report import Check, ReplayReport, money
 from benchmarks.replay.schedule import Schedule, months_of, schedule
 from benchmarks.replay.seed import BackOffice
-from benchmarks.replay.settle import Newest, settle
 from server.commands.output.progress import progress
 
 PROGRAMME: Final = Path(__file__).parent / "programme.yaml"
@@ -127,7 +127,7 @@ async def replay(target: Target, options: Options, journal_dir: Path, console: C
         ]
         stubs = [checkout_pb2_grpc.CheckoutServiceStub(each) for each in channels]
         newest_event = int(dataset.event_seconds[selection[-1]])
-        await settle(stubs, Newest(keys, dataset.products[-1].sku, version, newest_event))
+        await wait_until_seeded(stubs, Newest(keys, dataset.products[-1].sku, version, newest_event))
         scheduled = schedule(dataset, options.returns_per_million)
         run = _Run(target, options, console, dataset, selection, scheduled, people, office, journal, campaigns)
         return await _send_and_report(run, stubs)

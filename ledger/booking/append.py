@@ -22,7 +22,7 @@ from ledger.entry.model import Command, Decision
 _TIMEOUT_SECONDS = 10.0
 
 
-class MemberChange(NamedTuple):
+class ChangedMember(NamedTuple):
     """A member whose record has a new version."""
 
     member_id: uuid.UUID
@@ -58,7 +58,7 @@ async def append_locked(conn: asyncpg.Connection, book: int, commands: Sequence[
 
 
 async def append_member_changes(
-    conn: asyncpg.Connection, book: int, changes: Sequence[MemberChange], now: datetime
+    conn: asyncpg.Connection, book: int, changes: Sequence[ChangedMember], now: datetime
 ) -> None:
     """Append one entry for each change, in the caller's transaction.
 

@@ -16,7 +16,7 @@ What can go wrong, and what becomes of a command then:
 * too many wait, or for too long: ``Overloaded``, nothing stored;
 * its deadline passed before it was sent to the database: ``DeadlinePassed``, nothing stored;
 * the database was lost: the batch runs again with the same keys until the command's deadline, since entries that
-  were stored after all are found by their keys; then ``OutcomeUnknown``, and sending the same keys again settles it;
+  were stored after all are found by their keys; then ``OutcomeUnknown``, and sending the same keys again tells;
 * the database or ``decide`` refuse the data, under the lock of the book too: the batch is halved until the guilty
   command stands alone, and it alone gets ``CommandFailed``.
 """
@@ -345,7 +345,7 @@ class Committer:
         waited_seconds = time.perf_counter() - since
         while batch := self._still_wanted(lane, batch, loop.time()):
             try:
-                settled = await self._attempt(lane, batch, under_lock=under_lock)
+                done = await self._attempt(lane, batch, under_lock=under_lock)
             except asyncpg.UniqueViolationError:  # a key that an owner did not look for, or that was booked just now
                 self._forget(lane, batch)
                 self._observer.retry("key")
@@ -353,7 +353,7 @@ class Committer:
                 lane.read_keys_batches = READ_KEYS_BATCHES
                 continue
             except _LOST_RACE:
-                settled = None
+                done = None
             except _LOST_CONNECTION:
                 lane.is_away = True
                 self._forget(lane, batch)
@@ -370,8 +370,8 @@ class Committer:
                     return
                 # Without the lock the statements of a read see different moments, and what they give together may
                 # make no sense. Under the lock it does, or the command is at fault.
-                settled = None
-            if settled is None:
+                done = None
+            if done is None:
                 self._forget(lane, batch)
                 self._observer.retry("race")
                 races += 1
@@ -379,13 +379,13 @@ class Committer:
                     under_lock, lane.contended_batches = True, CONTENDED_BATCHES
                 continue
             lane.is_away = False
-            self._answer(lane, batch, waited_seconds, settled)
+            self._answer(lane, batch, waited_seconds, done)
             return
 
-    def _answer(self, lane: _Lane, batch: list[_Waiting], waited_seconds: float, settled: _Settled) -> None:
-        times = settled.times
+    def _answer(self, lane: _Lane, batch: list[_Waiting], waited_seconds: float, done: _Done) -> None:
+        times = done.times
         self._observer.batch(lane.book, len(batch), waited_seconds, times)
-        for waiting, outcome in zip(batch, settled.outcomes, strict=True):
+        for waiting, outcome in zip(batch, done.outcomes, strict=True):
             if waiting.answer.done():
                 continue
             if waiting.marks is not None:
@@ -439,7 +439,7 @@ class Committer:
                 waiting.answer.set_exception(error)
         return wanted
 
-    async def _attempt(self, lane: _Lane, batch: Sequence[_Waiting], *, under_lock: bool) -> _Settled | None:
+    async def _attempt(self, lane: _Lane, batch: Sequence[_Waiting], *, under_lock: bool) -> _Done | None:
         """Read, decide and write once; None if another writer came first."""
         if lane.conn is None or lane.conn.is_closed():
             lane.conn = await asyncio.wait_for(self._connect(), STATEMENT_TIMEOUT_SECONDS)
@@ -459,7 +459,7 @@ class Committer:
         if lane.owned is not None and work.decision.entries:  # now it is durable, under the lock as well
             lane.owned.absorb(work.state, work.decision, commands)
         outcomes = await _outcomes(lane.conn, work.decision.verdicts)
-        return _Settled(outcomes, BatchTimes(begun, work.read_at, work.decided_at, time.perf_counter()))
+        return _Done(outcomes, BatchTimes(begun, work.read_at, work.decided_at, time.perf_counter()))
 
     async def _decide_and_write(
         self, lane: _Lane, conn: asyncpg.Connection, commands: Sequence[Command], *, read_all: bool
@@ -521,7 +521,7 @@ class _Work(NamedTuple):
     decided_at: float
 
 
-class _Settled(NamedTuple):
+class _Done(NamedTuple):
     """What became of a batch, and when."""
 
     outcomes: list[Outcome]

@@ -257,7 +257,7 @@ async def write_decision(
         *_lots(decision),
         _totals(decision),
         _counters(state, decision),
-        _more(state, decision),
+        _rare_changes(state, decision),
         timeout=timeout_seconds,
     )
     if not written:
@@ -327,7 +327,7 @@ def _counters(state: BookState, decision: Decision) -> list[tuple[uuid.UUID, byt
     return [(member, serialise_counters(state.counters[member])) for member in decision.counted]
 
 
-def _more(state: BookState, decision: Decision) -> str | None:
+def _rare_changes(state: BookState, decision: Decision) -> str | None:
     """Return what few batches change in the caches, as the JSON that ``write_more`` and ``write_uses`` read."""
     more: dict[str, Any] = {}
     if decision.holds or decision.ended or decision.returns:

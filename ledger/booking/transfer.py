@@ -29,8 +29,8 @@ from ledger.entry.model import (
     PENDING,
     Booked,
     CounterChange,
+    Declined,
     Grant,
-    Refused,
     Relevel,
     Repeat,
     TransferIn,
@@ -81,7 +81,7 @@ class Transferred(NamedTuple):
 
 async def transfer_points(
     conn: asyncpg.Connection, books: int, order: TransferOrder, unit: Unit, points_minor: int, now: datetime
-) -> Transferred | Refused:
+) -> Transferred | Declined:
     """Move available points; ``books`` is the ledger's number of books.
 
     Returns:
@@ -118,7 +118,7 @@ async def transfer_everything(
         transfer_id, counters = uuid.uuid5(order.transfer_id, unit.code), counted and index == 0
         step = _Step(conn, books, order, transfer_id, unit, now, counters, relevel if counters else None)
         outcome = await step.move(None)
-        assert not isinstance(outcome, Refused), f"all that there is can be moved: {outcome.message}"
+        assert not isinstance(outcome, Declined), f"all that there is can be moved: {outcome.message}"
         moved.append(outcome)
     return moved
 
@@ -148,10 +148,10 @@ class _Step:
     counters: bool = False
     relevel: Relevel | None = None
 
-    async def move(self, points_minor: int | None) -> Transferred | Refused:
+    async def move(self, points_minor: int | None) -> Transferred | Declined:
         """Write both entries, or find them; None moves everything."""
         left = await self._leave(points_minor)
-        if isinstance(left, Refused):
+        if isinstance(left, Declined):
             return left
         event = journal_pb2.Event.FromString(left.event)
         sent = [p for p in event.postings if CLEARING in (p.debit, p.credit)]
@@ -169,7 +169,7 @@ class _Step:
             arrived,
         )
 
-    async def _leave(self, points_minor: int | None) -> Booked | Refused:
+    async def _leave(self, points_minor: int | None) -> Booked | Declined:
         amount = b"everything" if points_minor is None else points_minor.to_bytes(8, "big")
         sender = self.order.sender
         command = TransferOut(
@@ -210,7 +210,7 @@ class _Step:
         assert isinstance(arrived, Booked), f"points that have left arrive: {arrived}"
         return arrived
 
-    async def _append(self, command: TransferOut | TransferIn) -> Booked | Refused:
+    async def _append(self, command: TransferOut | TransferIn) -> Booked | Declined:
         verdict = (await append_locked(self.conn, command.book, [command], self.now)).verdicts[0]
         if isinstance(verdict, Repeat):
             stored = await read_payloads(self.conn, [(verdict.book, verdict.number)])

@@ -224,7 +224,7 @@ class BookCaches:
             slots_kept(event),
         )
 
-    def settle(self) -> None:
+    def find_next_changes(self) -> None:
         """Work out when each account changes next; to be called after the last entry."""
         for account in self.accounts.values():
             account.next_change_at = None

@@ -61,11 +61,11 @@ class CacheTable:
             want, have = wanted.get(key), found.get(key)
             if want == have:
                 continue
-            place = f"{self.name} {'/'.join(map(_shown, key))}"
+            place = f"{self.name} {'/'.join(map(_row_in_words, key))}"
             if want is None or have is None:
                 return f"{place} is {'missing' if have is None else 'there, and the journal knows nothing of it'}"
             parts = [
-                f"{column} is {_shown(b)}, and the journal says {_shown(a)}"
+                f"{column} is {_row_in_words(b)}, and the journal says {_row_in_words(a)}"
                 for column, a, b in zip(self.columns, want, have, strict=True)
                 if a != b
             ]
@@ -77,7 +77,7 @@ def _sortable(key: Row) -> tuple[str, ...]:
     return tuple(f"{part:020}" if isinstance(part, int) else str(part) for part in key)
 
 
-def _shown(value: object) -> str:
+def _row_in_words(value: object) -> str:
     return value.hex() if isinstance(value, bytes) else str(value)
 
 

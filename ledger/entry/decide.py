@@ -8,7 +8,7 @@ The order of checks is part of the contract, one named answer each:
 4. the command's own ladder, below: a hold wants points that are there, a return goods that were bought. A paid
    receipt is never refused for lack of points: what the balance does not cover is left out, and the settlement says
    so;
-5. otherwise the command is booked. A purchase with a plan is settled first: what limits leave, and which coupons can
+5. otherwise the command is booked. A purchase with a plan is made whole first: what limits leave, and which coupons can
    be used, depends on what stands in the books at that moment.
 
 Inside an entry, time comes first (holds expire, points become active or lapse), then spending, then earning, so that
@@ -40,6 +40,7 @@ from ledger.entry.model import (
     Close,
     Command,
     Decision,
+    Declined,
     EndedHold,
     EntryRow,
     Head,
@@ -50,7 +51,6 @@ from ledger.entry.model import (
     OpenHold,
     PassTime,
     Purchase,
-    Refused,
     Repeat,
     Return,
     Settlement,
@@ -81,19 +81,19 @@ def decide(state: BookState, commands: Sequence[Command], now: datetime) -> Deci
     """
     decision = Decision()
     for command in commands:
-        verdict: Verdict | None = _known(state, command) or command.refusal
+        verdict: Verdict | None = _answer_by_key(state, command) or command.refusal
         if verdict is None:
             verdict = _book(state, decision, command, max(now, state.head.booked_at + TICK))
         decision.verdicts.append(verdict)
     return decision
 
 
-def _known(state: BookState, command: Command) -> Repeat | Refused | None:
+def _answer_by_key(state: BookState, command: Command) -> Repeat | Declined | None:
     """Answer a command whose keys were used before."""
     if command.message_id is not None and (used := state.messages.get(command.message_id)):
         if _is_same(used, command):
             return Repeat(used.book, used.number)
-        return Refused(
+        return Declined(
             common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED,
             f"this message id stands for another message, booked as entry {used.number} of book {used.book}; "
             "give every new message an id of its own",
@@ -101,7 +101,7 @@ def _known(state: BookState, command: Command) -> Repeat | Refused | None:
     if command.business_key is not None and (used := state.receipts.get(command.business_key)):
         if _is_same(used, command):
             return Repeat(used.book, used.number)
-        return Refused(
+        return Declined(
             common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED,
             f"this receipt is booked as entry {used.number} of book {used.book}, for another member or with other "
             "content; a receipt counts once, so correct it by a return",
@@ -121,7 +121,7 @@ def _book(state: BookState, decision: Decision, command: Command, at: datetime) 
     made = move(state, command, draft)
     if not isinstance(made, journal_pb2.Event):
         return made
-    usage.settle(state, decision, command, draft, made)
+    usage.apply_usage(state, decision, command, draft, made)
     if draft.ended:
         made.hold_ends.extend(end for _, end in draft.ended)
         if made.HasField("settlement"):
@@ -205,17 +205,17 @@ def _purchase(state: BookState, command: Purchase, draft: Draft) -> journal_pb2.
     if command.member_id is None:
         purchase.leave_out(command, settlement)
     else:
-        purchase.settle_purchase(state, command, command.member_id, draft, settlement)
+        purchase.apply_purchase(state, command, command.member_id, draft, settlement)
     return draft.event
 
 
 # --- holds --------------------------------------------------------------------------------------------------------
 
 
-def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | Refused:
+def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | Declined:
     ended = state.ended_holds.get(command.checkout_key)
     if ended is not None and ended.how == END_CAPTURED and draft.at - ended.held_at < CHECKOUT_ID_LIFE:
-        return Refused(
+        return Declined(
             common_pb2.REFUSAL_REASON_HOLD_GONE,
             f"this checkout was paid with entry {ended.ended_number} of book {state.book}; begin a new one",
         )
@@ -230,7 +230,7 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
     if command.points_minor > account.available_minor or len(others) >= MAX_OPEN_HOLDS:
         return _hold_refused(command, account, others, draft.at)
     coupons = usage.claim_for_hold(state, command, draft)
-    if isinstance(coupons, Refused):
+    if isinstance(coupons, Declined):
         return coupons
     parts = movement.spend(command.points_minor, HELD)
     movement.begin_hold(
@@ -259,9 +259,9 @@ def _hold(state: BookState, command: Hold, draft: Draft) -> journal_pb2.Event | 
     return event
 
 
-def _hold_refused(command: Hold, account: Account, others: list[OpenHold], at: datetime) -> Refused:
+def _hold_refused(command: Hold, account: Account, others: list[OpenHold], at: datetime) -> Declined:
     if command.points_minor > account.available_minor + account.held_minor or not others:
-        return Refused(
+        return Declined(
             common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT,
             f"the balance has {account.available_minor} points (in minor units) that can be spent, "
             f"and {command.points_minor} are to be held",
@@ -270,7 +270,7 @@ def _hold_refused(command: Hold, account: Account, others: list[OpenHold], at: d
         f"store {hold.store_id}, lane {hold.terminal_id}, {int((at - hold.held_at).total_seconds())} s ago"
         for hold in others
     )
-    return Refused(
+    return Declined(
         common_pb2.REFUSAL_REASON_HELD_ELSEWHERE,
         f"the points are held at {places}; take them over with a reason, or cancel there",
     )
@@ -286,16 +286,16 @@ def held_elsewhere(hold: OpenHold, at: datetime) -> checkout_pb2.HeldElsewhere:
     )
 
 
-def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Event | Refused | Repeat:
+def _cancel(state: BookState, command: Cancel, draft: Draft) -> journal_pb2.Event | Declined | Repeat:
     key = (command.member_id, command.unit.number)
     account = state.accounts.get(key)
     if account is not None and open_hold(account, command.checkout_key) is not None:
         return _cancel_open(state, command, draft, key)
     ended = state.ended_holds.get(command.checkout_key)
     if ended is None:
-        return Refused(common_pb2.REFUSAL_REASON_HOLD_GONE, "nothing is held for this checkout")
+        return Declined(common_pb2.REFUSAL_REASON_HOLD_GONE, "nothing is held for this checkout")
     if ended.how == END_CAPTURED:
-        return Refused(
+        return Declined(
             common_pb2.REFUSAL_REASON_HOLD_GONE,
             f"this checkout was paid with entry {ended.ended_number} of book {state.book}; goods come back by a return",
         )
@@ -317,10 +317,10 @@ def _cancel_open(state: BookState, command: Cancel, draft: Draft, key: AccountKe
 # --- returns ------------------------------------------------------------------------------------------------------
 
 
-def _return(state: BookState, command: Return, draft: Draft) -> journal_pb2.Event | Refused:
+def _return(state: BookState, command: Return, draft: Draft) -> journal_pb2.Event | Declined:
     """Bring goods back: points go back to the lots they came from, what was earned is taken back."""
     purchase = journal_pb2.Event.FromString(command.purchase)
-    return goods_return.settle_return(state, command, draft, purchase)
+    return goods_return.apply_return(state, command, draft, purchase)
 
 
 # --- time, corrections, the rest ----------------------------------------------------------------------------------
@@ -335,7 +335,7 @@ def _pass_time(state: BookState, command: PassTime, draft: Draft) -> journal_pb2
     return Unchanged() if draft.is_empty else journal_pb2.Event()
 
 
-def _adjust(state: BookState, command: Adjust, draft: Draft) -> journal_pb2.Event | Refused:
+def _adjust(state: BookState, command: Adjust, draft: Draft) -> journal_pb2.Event | Declined:
     movement = trial(state, draft, (command.member_id, command.unit.number))
     settlement = Settlement()
     if command.deduct_points_minor > movement.account.available_minor:
@@ -348,14 +348,14 @@ def _adjust(state: BookState, command: Adjust, draft: Draft) -> journal_pb2.Even
     return journal_pb2.Event(settlement=settlement)
 
 
-def _too_few(account: Account, wanted_minor: int) -> Refused:
-    return Refused(
+def _too_few(account: Account, wanted_minor: int) -> Declined:
+    return Declined(
         common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT,
         f"the balance has {account.available_minor} points (in minor units) that can be spent, not {wanted_minor}",
     )
 
 
-def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journal_pb2.Event | Refused:
+def _transfer_out(state: BookState, command: TransferOut, draft: Draft) -> journal_pb2.Event | Declined:
     movement = trial(state, draft, (command.member_id, command.unit.number))
     account = movement.account
     if command.points_minor is not None:
@@ -392,7 +392,7 @@ def _no_points(*_: object) -> journal_pb2.Event:
     return journal_pb2.Event()
 
 
-_Made = journal_pb2.Event | Refused | Repeat | Unchanged
+_Made = journal_pb2.Event | Declined | Repeat | Unchanged
 _HANDLERS: dict[type[Command], tuple[int, Callable[[BookState, Any, Draft], _Made]]] = {
     Purchase: (int(journal_pb2.ENTRY_KIND_PURCHASE), _purchase),
     MemberChange: (int(journal_pb2.ENTRY_KIND_MEMBER_CHANGE), _no_points),

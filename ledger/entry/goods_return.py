@@ -24,7 +24,7 @@ from tallypoint.v1 import checkout_pb2, journal_pb2
 
 from ledger.entry import returns, semantics
 from ledger.entry.accounts import LOST
-from ledger.entry.model import ISSUED, BookState, Grant, Lot, LotTerms, Refused, Return, Settlement, Unit
+from ledger.entry.model import ISSUED, BookState, Declined, Grant, Lot, LotTerms, Return, Settlement, Unit
 from ledger.entry.movement import Draft, Movement, spending_order, trial, write_balance
 from ledger.entry.returns import OWN, LotPart, PlannedPoints
 
@@ -112,15 +112,15 @@ class _Refund:
         return self.planned.get(code, PlannedPoints(0, 0, {}))
 
 
-def settle_return(
+def apply_return(
     state: BookState, command: Return, draft: Draft, purchase: journal_pb2.Event
-) -> journal_pb2.Event | Refused:
+) -> journal_pb2.Event | Declined:
     """Reverse what the goods had spent, earned and sold, each unit's points in their own unit."""
     before = state.returned.get(command.purchase_number) or journal_pb2.ReturnedSoFar()
     returned = {line.line_number: line.quantity_milli for line in before.lines}
     began = before.semantics if before.lines else semantics.CURRENT
     plan = returns.plan_return(purchase, returned, command.asked, began)
-    if isinstance(plan, Refused):
+    if isinstance(plan, Declined):
         return plan
     refund = _Refund(command, purchase, before, plan)
     settlement = Settlement(refund_points_minor=plan.refund_points_minor)
@@ -129,7 +129,7 @@ def settle_return(
         for code in refund.codes:
             refund.movements[code].close()
             _tell_returned(settlement, refund, code)
-    told = _told(refund, plan, began)
+    told = _returned_so_far(refund, plan, began)
     draft.returned = (command.purchase_number, told)
     kept_back = sum(clawback.money_minor for clawback in refund.clawbacks.values())
     body = journal_pb2.GoodsReturn(
@@ -182,7 +182,7 @@ def _copied(units: Iterable[_SoFar]) -> dict[str, _SoFar]:
     return found
 
 
-def _told(refund: _Refund, plan: returns.ReturnPlan, began: int) -> journal_pb2.ReturnedSoFar:
+def _returned_so_far(refund: _Refund, plan: returns.ReturnPlan, began: int) -> journal_pb2.ReturnedSoFar:
     own = refund.earned[OWN]
     return journal_pb2.ReturnedSoFar(
         lines=plan.so_far,

@@ -263,7 +263,7 @@ class Spendable(NamedTuple):
     hold_number: int = 0
 
 
-class Usage(NamedTuple):
+class FoundUnderFence(NamedTuple):
     """What a purchase finds under the fence: its member's counters, its book's parts of budgets, its coupons, points.
 
     ``budgets`` has what is left, ``coupons`` zero for each claim that can have a use, or else the reason why not.
@@ -300,7 +300,7 @@ class UnitSpend(NamedTuple):
     spend: Spend
 
 
-class Refused(NamedTuple):
+class Declined(NamedTuple):
     """The command was not carried out, and nothing was stored."""
 
     reason: common_pb2.RefusalReason
@@ -325,7 +325,7 @@ class Command:
     message_id: bytes | None = None
     business_key: bytes | None = None
     same_contents: tuple[bytes, ...] = ()
-    refusal: Refused | None = None
+    refusal: Declined | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,7 +335,7 @@ class Purchase(Command):
     ``claims`` are the coupons that were presented, ``budget_keys`` the shared budgets that may be used: what stands in
     the books of them is read for ``plan``, a pure function that makes of what it finds the command as it is to be
     booked: with ``event``, ``spend``, ``further_spends``, ``grants``, ``counts``, ``coupons`` (codes among the claims),
-    ``budgets`` and ``issued`` settled. Without ``plan`` these stand as they are. What points pay is taken by
+    ``budgets`` and ``issued`` filled in. Without ``plan`` these stand as they are. What points pay is taken by
     ``redeemed_account``. Without a member nothing is spent, whatever ``spend`` asks for.
     """
 
@@ -347,7 +347,7 @@ class Purchase(Command):
     redeemed_account: int = REDEEMED
     claims: tuple[CouponClaim, ...] = ()
     budget_keys: tuple[str, ...] = ()
-    plan: Callable[[Usage], Purchase] | None = None
+    plan: Callable[[FoundUnderFence], Purchase] | None = None
     counts: tuple[CounterChange, ...] = ()
     coupons: tuple[str, ...] = ()
     budgets: tuple[tuple[str, int], ...] = ()
@@ -358,7 +358,7 @@ class Purchase(Command):
 class Hold(Command):
     """Keep points for a checkout, for ``ttl_seconds`` from its booking, in place of what the checkout held before.
 
-    With ``takeover`` all other holds of the member end first. Refused POINTS_INSUFFICIENT or HELD_ELSEWHERE if the
+    With ``takeover`` all other holds of the member end first. Declined POINTS_INSUFFICIENT or HELD_ELSEWHERE if the
     balance does not cover ``points_minor``, HOLD_GONE if the checkout was paid within the last day, COUPON_USED or
     COUPON_HELD_ELSEWHERE if a coupon of ``claims`` has no use left.
     """
@@ -378,7 +378,7 @@ class Hold(Command):
 class Cancel(Command):
     """Release a checkout's hold. One that is over already repeats the entry that ended it.
 
-    Refused HOLD_GONE if it was captured, or if the member has no hold of that checkout.
+    Declined HOLD_GONE if it was captured, or if the member has no hold of that checkout.
     """
 
     member_id: uuid.UUID
@@ -396,8 +396,8 @@ class Return(Command):
     ``rates`` are (money, points) by the unit's code, empty for the programme's own: what is kept back for points that
     cannot be taken back. ``day`` is the store's; ``is_merged`` says that the member was merged into another one, to
     whom what the member leaves goes on. ``relevel`` is a pure function of the member's counters before and after, which
-    says what becomes of the level. Refused RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase does
-    not have.
+    says what becomes of the level. Declined RETURN_EXCEEDS_PURCHASE, or INVALID_REQUEST for lines that the purchase
+    does not have.
     """
 
     unit: Unit
@@ -432,7 +432,7 @@ class PassTime(Command):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adjust(Command):
-    """Grant points by hand, or take ``deduct_points_minor``. Refused POINTS_INSUFFICIENT if there are fewer."""
+    """Grant points by hand, or take ``deduct_points_minor``. Declined POINTS_INSUFFICIENT if there are fewer."""
 
     member_id: uuid.UUID
     unit: Unit
@@ -445,7 +445,7 @@ class TransferOut(Command):
     """Send points to another member, through the clearing account; see ``ledger.booking.transfer``.
 
     ``points_minor`` None sends everything: pending points and debt too, and ends the holds. With ``counters`` all that
-    was counted for the member goes along. Refused POINTS_INSUFFICIENT if there are fewer available.
+    was counted for the member goes along. Declined POINTS_INSUFFICIENT if there are fewer available.
     """
 
     member_id: uuid.UUID
@@ -505,8 +505,8 @@ class Unchanged(NamedTuple):
     """There was nothing to do, and nothing was stored."""
 
 
-Outcome = Booked | Refused | Unchanged
-Verdict = Booked | Refused | Repeat | Unchanged
+Outcome = Booked | Declined | Unchanged
+Verdict = Booked | Declined | Repeat | Unchanged
 
 
 # --- what it writes -----------------------------------------------------------------------------------------------

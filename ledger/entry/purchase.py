@@ -38,7 +38,7 @@ class _Spent(NamedTuple):
     left_out_reason: int
 
 
-def settle_purchase(
+def apply_purchase(
     state: BookState, command: Purchase, member_id: uuid.UUID, draft: Draft, settlement: Settlement
 ) -> None:
     """Spend and grant what a paid receipt says; it is never refused. Write into ``settlement`` what was done."""
@@ -96,7 +96,7 @@ def _begin(state: BookState, draft: Draft, member_id: uuid.UUID, unit: Unit) -> 
 
 
 def _spend(movement: Movement, spend: Spend | None, hold: OpenHold | None, credit: int) -> _Spent:
-    """Spend what the hold kept, then what is there. What the hold kept is settled: no status can forbid it any more."""
+    """Spend what the hold kept, then what is there. What the hold kept was promised: no status forbids it any more."""
     asked = 0 if spend is None else spend.points_minor
     step = 1 if spend is None else spend.step_minor
     wanted = asked - asked % step

@@ -25,7 +25,7 @@ from typing import NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.entry.accounts import is_granting, is_taking
-from ledger.entry.model import MEMBER_ACCOUNTS, REDEEMED, Refused
+from ledger.entry.model import MEMBER_ACCOUNTS, REDEEMED, Declined
 from ledger.entry.semantics import CURRENT, FIRST
 
 UNIT_MILLI = 1000
@@ -187,7 +187,7 @@ def plan_return(
     returned: Mapping[int, int],
     asked: Sequence[tuple[int, int]],
     semantics: int = CURRENT,
-) -> ReturnPlan | Refused:
+) -> ReturnPlan | Declined:
     """Return what bringing back ``asked`` reverses of a purchase's event.
 
     ``returned`` has the thousandths that came back before, by line number; ``asked`` are pairs of line number and
@@ -195,7 +195,7 @@ def plan_return(
     """
     lines = _paid_lines(event, semantics)
     wanted = _wanted(lines, returned, asked)
-    if isinstance(wanted, Refused):
+    if isinstance(wanted, Declined):
         return wanted
     so_far = dict(returned)
     reversals, partners = [], Counter[tuple[str, str]]()
@@ -213,7 +213,7 @@ def plan_return(
 
 def _wanted(
     lines: Mapping[int, _Line], returned: Mapping[int, int], asked: Sequence[tuple[int, int]]
-) -> dict[int, int] | Refused:
+) -> dict[int, int] | Declined:
     """Return the thousandths to bring back by line number, or why that cannot be."""
     left = {number: line.goods.quantity_milli - returned.get(number, 0) for number, line in lines.items()}
     if not asked:
@@ -237,12 +237,12 @@ def _wanted(
     return wanted
 
 
-def _exceeds(what: str) -> Refused:
-    return Refused(common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE, what)
+def _exceeds(what: str) -> Declined:
+    return Declined(common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE, what)
 
 
-def _invalid(what: str) -> Refused:
-    return Refused(common_pb2.REFUSAL_REASON_INVALID_REQUEST, what)
+def _invalid(what: str) -> Declined:
+    return Declined(common_pb2.REFUSAL_REASON_INVALID_REQUEST, what)
 
 
 def _paid_lines(event: journal_pb2.Event, semantics: int) -> dict[int, _Line]:

@@ -138,9 +138,9 @@ class _State:
         money = sum(self._part(line.line_number, line.money_minor) for line in given.lines)
         points = sum(self._part(line.line_number, line.points_minor) for line in given.lines)
         times = sum(self._units(line.line_number, line.units) for line in given.lines)
-        return times + self._once(given, money, points), money, points
+        return times + self._uses_of_no_line(given, money, points), money, points
 
-    def _once(self, given: journal_pb2.Given, money: int, points: int) -> int:
+    def _uses_of_no_line(self, given: journal_pb2.Given, money: int, points: int) -> int:
         """Return the uses that belong to no line and came back: in proportion to the money or the points given."""
         for back, total in (
             (money, sum(line.money_minor for line in given.lines)),

@@ -23,17 +23,17 @@ from ledger.entry.model import (
     CouponClaim,
     CouponSlot,
     Decision,
+    Declined,
+    FoundUnderFence,
     Hold,
     LeaseBudget,
     Purchase,
-    Refused,
     Relevelled,
     Return,
     SlotUse,
     Spendable,
     TransferIn,
     TransferOut,
-    Usage,
 )
 from ledger.entry.movement import DamagedCaches, Draft, open_hold, trial
 from ledger.entry.reversing import CLUBS, VISITS, Reversed, reversed_of
@@ -101,14 +101,14 @@ def issued_codes(purchase: journal_pb2.Event) -> list[str]:
 
 
 def planned(state: BookState, command: Command, draft: Draft) -> Command:
-    """Return the command as it is to be booked: a purchase with a plan is settled by what stands in the books."""
+    """Return the command as it is to be booked: a purchase with a plan is made whole by what stands in the books."""
     if not isinstance(command, Purchase) or command.plan is None:
         return command
     ending = _ending_with(state, command, draft)
     counters = {} if command.member_id is None else state.counters.get(command.member_id, {})
-    found = Usage(
+    found = FoundUnderFence(
         counters,
-        {key: _left(state.budgets.get(key)) for key in command.budget_keys},
+        {key: _budget_left(state.budgets.get(key)) for key in command.budget_keys},
         {claim.code: _reason(_slot_for(state, claim, ending, command)) for claim in command.claims},
         _spendable(state, command, draft),
     )
@@ -135,7 +135,7 @@ def _spendable(state: BookState, command: Purchase, draft: Draft) -> dict[str, S
     return found
 
 
-def _left(part: BudgetSlice | None) -> int:
+def _budget_left(part: BudgetSlice | None) -> int:
     return 0 if part is None else part.granted - part.used
 
 
@@ -148,7 +148,7 @@ def _ending_with(state: BookState, command: Purchase, draft: Draft) -> set[int]:
     return {hold.number for hold in holds if hold.expires_at <= draft.at or hold.checkout_key == command.checkout_key}
 
 
-def claim_for_hold(state: BookState, command: Hold, draft: Draft) -> tuple[CouponSlot, ...] | Refused:
+def claim_for_hold(state: BookState, command: Hold, draft: Draft) -> tuple[CouponSlot, ...] | Declined:
     """Return a use of each coupon that a hold wants to keep, or why one cannot be kept."""
     ending = {hold.number for hold, _ in draft.ended}
     slots = []
@@ -157,13 +157,13 @@ def claim_for_hold(state: BookState, command: Hold, draft: Draft) -> tuple[Coupo
         if isinstance(slot, CouponSlot):
             slots.append(slot)
         elif slot == common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE:
-            return Refused(
+            return Declined(
                 slot,
                 f"coupon {claim.code} is kept for another checkout; it comes free soon after that is cancelled or "
                 "its time is over",
             )
         else:
-            return Refused(slot, f"coupon {claim.code} was used as often as it may be")
+            return Declined(slot, f"coupon {claim.code} was used as often as it may be")
     return tuple(sorted(slots))
 
 
@@ -195,7 +195,7 @@ def _reason(found: CouponSlot | common_pb2.RefusalReason) -> int:
 # --- with an entry ------------------------------------------------------------------------------------------------
 
 
-def settle(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
+def apply_usage(state: BookState, decision: Decision, command: Command, draft: Draft, made: journal_pb2.Event) -> None:
     """Book what an entry counts and uses up: into its event, the state and the decision.
 
     Called once the entry is certain, when its points were moved and the holds that it ends are known.
@@ -377,11 +377,11 @@ def _changes(command: Command, counters: Mapping[str, Counter]) -> Iterable[Coun
             for key, each in sorted(counters.items())
         ]
     if isinstance(command, TransferIn):
-        return [change._replace(until=_later(change, counters.get(change.key))) for change in command.counts]
+        return [change._replace(until=_later_day(change, counters.get(change.key))) for change in command.counts]
     return ()
 
 
-def _later(change: CounterChange, counter: Counter | None) -> date | None:
+def _later_day(change: CounterChange, counter: Counter | None) -> date | None:
     """Return the later of two last days; a counter without one keeps that."""
     if counter is None or change.until is None:
         return change.until

@@ -50,7 +50,9 @@ async def breakage(conn: asyncpg.Connection, query: Query) -> Table:
     if any(found.owed.flows.values()):
         rows.append((None, OWED, *_points(found.owed), *(None,) * 7))
     proposal = propose(found.lots)
-    return Table("Breakage by issue month", _columns(scope), tuple(rows), (scope.note(), *_NOTES, _say(proposal)))
+    return Table(
+        "Breakage by issue month", _columns(scope), tuple(rows), (scope.note(), *_NOTES, _proposal_text(proposal))
+    )
 
 
 _NOTES: Final = (
@@ -155,7 +157,7 @@ def propose(lots: dict[date, Moved]) -> Proposal | None:
     return Proposal(Fraction(expired, granted), tuple(mature))
 
 
-def _say(proposal: Proposal | None) -> str:
+def _proposal_text(proposal: Proposal | None) -> str:
     share = f"{MATURE_OUTSTANDING.numerator * 100 // MATURE_OUTSTANDING.denominator} %"
     if proposal is None:
         return f"No estimate can be proposed: of every issue month, more than {share} of the points are left."

@@ -168,14 +168,16 @@ def roll_side_by_side(before: Sums, during: Sums) -> list[tuple[Value, ...]]:
     closings = {name: Cumulative() for name, _, _ in SHOWN}
     rows: list[tuple[Value, ...]] = []
     for label in sorted(before.keys() | during.keys(), key=str):
-        at_opening = [openings[name].add(_of(before, label, name)) for name, _, _ in SHOWN]
-        at_closing = [closings[name].add(_of(before, label, name) + _of(during, label, name)) for name, _, _ in SHOWN]
+        at_opening = [openings[name].add(_sum_of(before, label, name)) for name, _, _ in SHOWN]
+        at_closing = [
+            closings[name].add(_sum_of(before, label, name) + _sum_of(during, label, name)) for name, _, _ in SHOWN
+        ]
         parts = [after - earlier for earlier, after in zip(at_opening, at_closing, strict=True)]
         rows.append((label, *_row(sum(at_opening), parts)))
     return rows
 
 
-def _of(sums: Sums, label: Value, movement: Movement) -> Fraction:
+def _sum_of(sums: Sums, label: Value, movement: Movement) -> Fraction:
     return sums[label][movement] if label in sums else Fraction(0)
 
 

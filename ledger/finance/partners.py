@@ -27,7 +27,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
 
 
-class Settled(NamedTuple):
+class PartnerMovement(NamedTuple):
     """Points issued at a partner's expense, less what returns took back, or redeemed there, less what they gave back.
 
     ``month`` is that of the accounting day; None for what came before the time asked for.
@@ -54,9 +54,11 @@ async def partner_settlement(conn: asyncpg.Connection, query: Query) -> Table:
         # way round.
         redeemed = is_partner(debit) == (kind == _RETURN)
         sign = -1 if kind == _RETURN else 1
-        found.append(Settled(partner, None if is_before else month, redeemed, issue_month, sign * points_minor))
+        found.append(PartnerMovement(partner, None if is_before else month, redeemed, issue_month, sign * points_minor))
     values = {each.issue_month: scope.values.full(each.issue_month) for each in found}
-    return Table("Settlement with partners", _columns(scope), tuple(settle(found, values)), (scope.note(), *_NOTES))
+    return Table(
+        "Settlement with partners", _columns(scope), tuple(settlement_rows(found, values)), (scope.note(), *_NOTES)
+    )
 
 
 _NOTES: Final = (
@@ -85,7 +87,7 @@ class _Account:
         self._points = [0, 0]
         self._money = [Cumulative(), Cumulative()]
 
-    def move(self, moved: Sequence[Settled], values: Mapping[date, Fraction]) -> tuple[int, ...]:
+    def move(self, moved: Sequence[PartnerMovement], values: Mapping[date, Fraction]) -> tuple[int, ...]:
         """Add what moved; return opening, issued, redeemed and closing, in points and then in money."""
         parts = [[each for each in moved if each.redeemed == redeemed] for redeemed in (False, True)]
         points = [sum(each.points_minor for each in part) for part in parts]
@@ -99,7 +101,7 @@ class _Account:
         )
 
 
-def settle(found: Sequence[Settled], values: Mapping[date, Fraction]) -> list[tuple[Value, ...]]:
+def settlement_rows(found: Sequence[PartnerMovement], values: Mapping[date, Fraction]) -> list[tuple[Value, ...]]:
     """Return a row for each month and partner with movements, in order; partners without any have one at the end.
 
     ``values`` is the money, in minor units, that a point minor unit of each issue month is worth.

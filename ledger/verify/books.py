@@ -155,7 +155,7 @@ async def end_problem(conn: asyncpg.Connection, ledger: Ledger, at: Head, book: 
 async def _cache_problem(conn: asyncpg.Connection, recomputation: Recomputation) -> Problem | None:
     """Compare every cache of the book with what the entries add up to."""
     caches = recomputation.caches
-    caches.settle()
+    caches.find_next_changes()
     for table in CACHE_TABLES:
         difference = table.difference(table.rows(caches), await table.read(conn, caches.book))
         if difference is not None:

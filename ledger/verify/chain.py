@@ -104,7 +104,7 @@ class Chain:
         """
         while entries := await read_entries(self._conn, self.book, self.at.number, CHUNK_ENTRIES):
             rows = await read_postings(self._conn, self.book, self.at.number, entries[-1].number)
-            for checked in self._checked(await _beside(self._conn, self.book, entries, rows), chained=True):
+            for checked in self._checked(await _chunk_with_context(self._conn, self.book, entries, rows), chained=True):
                 yield checked
                 entry = checked.entry
                 self.at = Head(entry.number, entry.hash, entry.booked_at)
@@ -122,7 +122,9 @@ class Chain:
             entries = [EntryRecord(*row) for row in rows]
             numbers = [entry.number for entry in entries]
             postings = _by_number(await self._conn.fetch(READ_POSTINGS_OF, self.book, numbers))
-            for checked in self._checked(await _beside(self._conn, self.book, entries, postings), chained=False):
+            for checked in self._checked(
+                await _chunk_with_context(self._conn, self.book, entries, postings), chained=False
+            ):
                 yield checked
             number = entries[-1].number
 
@@ -171,7 +173,7 @@ def check_entry(entry: EntryRecord, rows: list[PostingRow], books: int) -> journ
     return event
 
 
-async def _beside(
+async def _chunk_with_context(
     conn: asyncpg.Connection, book: int, entries: Sequence[EntryRecord], postings: Mapping[int, list[PostingRow]]
 ) -> _Chunk:
     given_back = lots_given_back(posting for each in postings.values() for posting in each)

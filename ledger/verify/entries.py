@@ -168,7 +168,7 @@ def check_settlement(event: journal_pb2.Event, kind: int, postings: list[Posting
     Raises:
         BadEntry: if they differ, or the kind of entry cannot move points in this way.
     """
-    moved, own_lots_paid = _moved(kind, postings)
+    moved, own_lots_paid = _sums_by_accounts(kind, postings)
     captured = sum(end.captured_points_minor for end in event.hold_ends)
     released = sum(end.released_points_minor for end in event.hold_ends)
     if (captured, released) != (moved[HELD, REDEEMED], moved[HELD, AVAILABLE]):
@@ -183,7 +183,7 @@ def check_settlement(event: journal_pb2.Event, kind: int, postings: list[Posting
         _check_direction(event.transfer, moved)
 
 
-def _moved(kind: int, postings: list[PostingRow]) -> tuple[Counter[tuple[int, int]], int]:
+def _sums_by_accounts(kind: int, postings: list[PostingRow]) -> tuple[Counter[tuple[int, int]], int]:
     """Add postings up by accounts; and what of the entry's own lots paid a debt."""
     moved: Counter[tuple[int, int]] = Counter()
     own_lots_paid = 0
@@ -216,10 +216,10 @@ def check_units(event: journal_pb2.Event, kind: int, postings: list[PostingRow],
     if not settlement.units:
         return
     released = sum(end.released_points_minor for end in event.hold_ends)
-    moved, own_lots_paid = _moved(kind, [each for each in postings if each.unit == numbers[codes[0]]])
+    moved, own_lots_paid = _sums_by_accounts(kind, [each for each in postings if each.unit == numbers[codes[0]]])
     _check_told(settlement, kind, moved, released, own_lots_paid)
     for told in settlement.units:
-        moved, _ = _moved(kind, [each for each in postings if each.unit == numbers[told.balance.unit]])
+        moved, _ = _sums_by_accounts(kind, [each for each in postings if each.unit == numbers[told.balance.unit]])
         posted = _posted(moved)
         for name in ("spent_points_minor", "accrual_points_minor", "refund_points_minor", "clawback_points_minor"):
             expected = posted[name] if name in _TELLS[kind] else 0

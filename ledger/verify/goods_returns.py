@@ -37,12 +37,12 @@ class _Points:
     @property
     def waived_minor(self) -> int:
         """What should have been taken back, and was not."""
-        settled: int = sum(getattr(self, name) for name in _SETTLED)
-        return self.clawback_due_points_minor - settled
+        met: int = sum(getattr(self, name) for name in _MET)
+        return self.clawback_due_points_minor - met
 
 
 _FIGURES: Final = tuple(_Points.__dataclass_fields__)
-_SETTLED: Final = _FIGURES[2:]
+_MET: Final = _FIGURES[2:]
 """What may become of points that are to be taken back, waiving aside."""
 
 
@@ -169,7 +169,7 @@ def _add_settled(event: journal_pb2.Event, units: Mapping[str, Unit], so_far: _R
     added: dict[_Purse, _Points] = {}
     for purse, points in so_far.points.items():
         more = added[purse] = _Points()
-        for name in _SETTLED:
+        for name in _MET:
             setattr(more, name, getattr(told[purse], name) - getattr(points, name) if purse in told else 0)
             if getattr(more, name) < 0:
                 raise BadEntry(f"it says less of {name} than earlier returns did")
@@ -184,21 +184,21 @@ def _check_settled(event: journal_pb2.Event, units: Mapping[str, Unit], added: M
     strange = {code for (code, _), more in added.items() if code not in told and more != _Points()}
     if strange:
         raise BadEntry(f"it takes back points {min(strange)!r}, and its settlement does not")
-    for code, settled in told.items():
+    for code, met in told.items():
         unit = units.get(code or event.settlement.balance.unit)
         owed = sum(p.points_minor for p in event.postings if p.debit == DEBT and unit and p.unit == unit.number)
-        if event.semantics != FIRST and settled.clawback_debt_points_minor != owed:
-            raise BadEntry(f"it says that {settled.clawback_debt_points_minor} points are owed, and books {owed}")
+        if event.semantics != FIRST and met.clawback_debt_points_minor != owed:
+            raise BadEntry(f"it says that {met.clawback_debt_points_minor} points are owed, and books {owed}")
         figures = (
-            settled.clawback_points_minor,
+            met.clawback_points_minor,
             owed,
-            settled.clawback_lapsed_points_minor,
-            settled.clawback_kept_back_points_minor,
+            met.clawback_lapsed_points_minor,
+            met.clawback_kept_back_points_minor,
         )
-        for name, expected in zip(_SETTLED, figures, strict=True):
+        for name, expected in zip(_MET, figures, strict=True):
             grown = sum(getattr(more, name) for (of, _), more in added.items() if of == code)
             if grown != expected:
-                raise BadEntry(f"it says that {name} grew by {grown}, and it settles {expected}")
+                raise BadEntry(f"it says that {name} grew by {grown}, and it meets {expected}")
     if event.goods_return.kept_back_money_minor and not any(
         more.clawback_kept_back_points_minor for more in added.values()
     ):

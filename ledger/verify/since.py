@@ -170,15 +170,13 @@ async def _member_problem(
     members = sorted(since.members)
     for start in range(0, len(members), MEMBERS_AT_ONCE):
         some = members[start : start + MEMBERS_AT_ONCE]
-        recomputation = Recomputation(
-            since.chain.book, since.chain.terms, ledger.units, ledger.partners, whole=False
-        )
+        recomputation = Recomputation(since.chain.book, since.chain.terms, ledger.units, ledger.partners, whole=False)
         try:
             async for checked in since.chain.entries_of(some, since.chain.at.number):
                 recomputation.take(checked)
         except (BadEntry, JournalError, ValueError) as error:
             return Problem(since.chain.book, since.chain.at_hand, str(error))
-        recomputation.caches.settle()
+        recomputation.caches.find_next_changes()
         for name, condition in _OF_MEMBERS.items():
             table = BY_NAME[name]
             actual = await table.read(conn, since.chain.book, condition, some)

@@ -129,7 +129,7 @@ class CorrectionServicer:
             by=caller.name,
         )
         moved = await self._transfers.transfer(gift, self._clock())
-        return correction_pb2.TransferPointsResponse(moved=_moved(moved))
+        return correction_pb2.TransferPointsResponse(moved=_points_moved(moved))
 
     async def merge_members(
         self, request: correction_pb2.MergeMembersRequest, caller: Caller
@@ -172,7 +172,7 @@ def _message(adjustment: Adjustment) -> correction_pb2.ManualAdjustment:
     return message
 
 
-def _moved(moved: Transferred) -> correction_pb2.PointsMoved:
+def _points_moved(moved: Transferred) -> correction_pb2.PointsMoved:
     return correction_pb2.PointsMoved(
         unit=moved.unit.code,
         precision=moved.unit.precision,

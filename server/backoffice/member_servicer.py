@@ -58,12 +58,12 @@ class MemberServicer:
         """Make a member."""
         message = AdminMessage.of(request.message_id, request)
         row = await self._registry.register(message, request.member, self._clock())
-        return member_pb2.RegisterMemberResponse(member=await self._shown(row))
+        return member_pb2.RegisterMemberResponse(member=await self._identifier_shown(row))
 
     async def get_member(self, request: member_pb2.GetMemberRequest, caller: Caller) -> member_pb2.GetMemberResponse:
         """Find a member by any identifier."""
         row = await self._registry.find(request.identifier)
-        return member_pb2.GetMemberResponse(member=await self._shown(row))
+        return member_pb2.GetMemberResponse(member=await self._identifier_shown(row))
 
     async def set_member_status(
         self, request: member_pb2.SetMemberStatusRequest, caller: Caller
@@ -72,7 +72,7 @@ class MemberServicer:
         message = AdminMessage.of(request.message_id, request)
         member_id = read_member_id(request.member_id, "member_id")
         row = await self._registry.set_status(message, member_id, request.status, request.reason, self._clock())
-        return member_pb2.SetMemberStatusResponse(member=await self._shown(row))
+        return member_pb2.SetMemberStatusResponse(member=await self._identifier_shown(row))
 
     async def replace_card(
         self, request: member_pb2.ReplaceCardRequest, caller: Caller
@@ -83,7 +83,7 @@ class MemberServicer:
         row = await self._registry.replace_card(
             message, member_id, request.old_card_number, request.new_card_number, self._clock()
         )
-        return member_pb2.ReplaceCardResponse(member=await self._shown(row))
+        return member_pb2.ReplaceCardResponse(member=await self._identifier_shown(row))
 
     async def set_card_status(
         self, request: member_pb2.SetCardStatusRequest, caller: Caller
@@ -94,7 +94,7 @@ class MemberServicer:
         row = await self._registry.set_card_status(
             message, member_id, request.card_number, request.status, self._clock()
         )
-        return member_pb2.SetCardStatusResponse(member=await self._shown(row))
+        return member_pb2.SetCardStatusResponse(member=await self._identifier_shown(row))
 
     async def change_member(
         self, request: member_pb2.ChangeMemberRequest, caller: Caller
@@ -103,7 +103,7 @@ class MemberServicer:
         message = AdminMessage.of(request.message_id, request)
         member_id = read_member_id(request.member_id, "member_id")
         row = await self._profiles.change(message, member_id, request, self._clock())
-        return member_pb2.ChangeMemberResponse(member=await self._shown(row))
+        return member_pb2.ChangeMemberResponse(member=await self._identifier_shown(row))
 
     async def import_members(
         self, request: member_pb2.ImportMembersRequest, caller: Caller
@@ -122,7 +122,7 @@ class MemberServicer:
             results=[_result(outcomes[index]) for index in range(len(request.members))]
         )
 
-    async def _shown(self, row: MemberRow) -> member_pb2.Member:
+    async def _identifier_shown(self, row: MemberRow) -> member_pb2.Member:
         """Return a record with its balances; a merged one names the member who lives on."""
         async with connection(self._pool) as conn:
             found = await read_balances(conn, [(row.book, row.member_id)], self._clock())

@@ -69,13 +69,15 @@ class ProgrammeServicer:
         """Store a file as the next version."""
         rollout = _rollout(request.rollout, caller) if request.HasField("rollout") else None
         text, now = _text(request), self._clock()
-        version, is_new = await self._programmes.publish(text, request.file_name, now, rollout, _named(request.strands))
+        version, is_new = await self._programmes.publish(
+            text, request.file_name, now, rollout, _named_strands(request.strands)
+        )
         loaded = await asyncio.to_thread(load_programme, text, request.file_name)
         warnings = (
             [] if isinstance(loaded, list) else await self._programmes.warnings(loaded, text, request.file_name, now)
         )
         return pb.PublishProgrammeResponse(
-            version=await self._shown(version),
+            version=await self._version_shown(version),
             unchanged=not is_new,
             warnings=[_problem(one, has_lines=not request.HasField("document")) for one in warnings],
         )
@@ -83,9 +85,9 @@ class ProgrammeServicer:
     async def set_rollout(self, request: pb.SetRolloutRequest, caller: Caller) -> pb.SetRolloutResponse:
         """Say for whom a version counts from now on."""
         rollout = _rollout(request.rollout, caller)
-        named = _named(request.strands)
+        named = _named_strands(request.strands)
         version = await self._programmes.set_rollout(request.version, rollout, self._clock(), named)
-        return pb.SetRolloutResponse(version=await self._shown(version))
+        return pb.SetRolloutResponse(version=await self._version_shown(version))
 
     async def rollback_programme(
         self, request: pb.RollbackProgrammeRequest, caller: Caller
@@ -112,7 +114,7 @@ class ProgrammeServicer:
         """Show a version with its text."""
         version, text = await self._programmes.get(request.version)
         rollouts = [_rollout_message(said) for said in version.rollouts]
-        return pb.GetProgrammeVersionResponse(version=await self._shown(version), text=text, rollouts=rollouts)
+        return pb.GetProgrammeVersionResponse(version=await self._version_shown(version), text=text, rollouts=rollouts)
 
     async def get_shadow_report(self, request: pb.GetShadowReportRequest, caller: Caller) -> pb.GetShadowReportResponse:
         """Show what a version would have changed as a shadow."""
@@ -128,7 +130,7 @@ class ProgrammeServicer:
         effective = version_in_effect(versions, now)
         return [_message(one, one.version == effective, in_force(one.rollouts, now)) for one in versions]
 
-    async def _shown(self, version: ProgrammeVersion) -> pb.ProgrammeVersion:
+    async def _version_shown(self, version: ProgrammeVersion) -> pb.ProgrammeVersion:
         return next(one for one in await self._list() if one.version == version.version)
 
 
@@ -142,7 +144,7 @@ def _strand(one: Stranded) -> pb.StrandedPoints:
     )
 
 
-def _named(strands: Iterable[pb.StrandedPoints]) -> list[Named]:
+def _named_strands(strands: Iterable[pb.StrandedPoints]) -> list[Named]:
     return [Named(one.unit, one.points_minor, one.members) for one in strands]
 
 

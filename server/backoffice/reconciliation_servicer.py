@@ -16,7 +16,7 @@ from server.base.errors import Refused
 from server.edge.caller import Caller, Role
 from server.edge.validation import read_day, read_optional_day
 from server.promotions import Programme, load_programme
-from server.reconciliation import breaks, files, reconciler, settle
+from server.reconciliation import breaks, carry_over, files, reconciler
 from server.reconciliation.model import BreakKind, BreakState, Figure, Rules
 from server.reconciliation.wording import describe
 from server.rules.versions import ProgrammeStore
@@ -112,7 +112,7 @@ class ReconciliationServicer:
     async def get_break(self, request: pb.GetBreakRequest, caller: Caller) -> pb.GetBreakResponse:
         """Show a break with its history."""
         async with transaction(self._pool) as conn:
-            one = await _only(conn, request.break_id)
+            one = await _break_by_prefix(conn, request.break_id)
             events = await breaks.read_events(conn, one.what.break_id)
         return pb.GetBreakResponse(
             item=_message(one, self._clock()), events=[_event_message(event) for event in events]
@@ -122,10 +122,10 @@ class ReconciliationServicer:
         """Explain a break, write it off, or open it again."""
         now = self._clock()
         async with transaction(self._pool) as conn:
-            one = await _only(conn, request.break_id)
+            one = await _break_by_prefix(conn, request.break_id)
             if one.state is BreakState.RESOLVED:
                 raise _invalid("break_id", "is resolved: the last run no longer found it, so there is nothing to say")
-            step = settle.work(one, BreakState(request.state), request.note, caller.name, now)
+            step = carry_over.work(one, BreakState(request.state), request.note, caller.name, now)
             if step is not None:
                 await breaks.write(conn, [step], caller.name)
                 one = step.after
@@ -163,7 +163,7 @@ class ReconciliationServicer:
         )
 
 
-async def _only(conn: Connection, break_id: str) -> settle.KeptBreak:
+async def _break_by_prefix(conn: Connection, break_id: str) -> carry_over.KeptBreak:
     """Return the one break whose id is, or begins with, what the caller wrote."""
     found = await breaks.read_by_id(conn, break_id)
     if len(found) > 1:
@@ -177,7 +177,7 @@ async def _only(conn: Connection, break_id: str) -> settle.KeptBreak:
     return found[0]
 
 
-def _message(one: settle.KeptBreak, now: datetime) -> pb.Break:
+def _message(one: carry_over.KeptBreak, now: datetime) -> pb.Break:
     what = one.what
     message = pb.Break(
         break_id=what.break_id,
@@ -233,7 +233,7 @@ def _rules_message(store_id: str, rules: Rules) -> pb.ReconciliationRules:
     )
 
 
-def _token(one: settle.KeptBreak) -> str:
+def _token(one: carry_over.KeptBreak) -> str:
     return f"{one.what.place.business_date.isoformat()}/{one.what.break_id}"
 
 

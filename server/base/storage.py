@@ -68,15 +68,15 @@ def open_databases(settings: Settings) -> Iterator[Databases]:
         PostgresError: The embedded server cannot start.
     """
     check_databases(settings, "ledger_dsn", "crm_dsn")
-    ledger_dsn, crm_dsn = _given(settings.ledger_dsn), _given(settings.crm_dsn)
+    ledger_dsn, crm_dsn = _dsn_given(settings.ledger_dsn), _dsn_given(settings.crm_dsn)
     if ledger_dsn is not None and crm_dsn is not None:
         yield Databases(Dsns(ledger_dsn, crm_dsn), None)
         return
     with _embedded(settings) as embedded:
         yield Databases(
             Dsns(
-                ledger_dsn or _made(embedded, LEDGER_DATABASE),
-                crm_dsn or _made(embedded, CRM_DATABASE),
+                ledger_dsn or _embedded_dsn(embedded, LEDGER_DATABASE),
+                crm_dsn or _embedded_dsn(embedded, CRM_DATABASE),
             ),
             embedded,
         )
@@ -91,12 +91,12 @@ def open_ledger(settings: Settings) -> Iterator[str]:
         PostgresError: The embedded server cannot start.
     """
     check_databases(settings, "ledger_dsn")
-    given = _given(settings.ledger_dsn)
+    given = _dsn_given(settings.ledger_dsn)
     if given is not None:
         yield given
         return
     with _embedded(settings) as embedded:
-        yield _made(embedded, LEDGER_DATABASE)
+        yield _embedded_dsn(embedded, LEDGER_DATABASE)
 
 
 @contextlib.contextmanager
@@ -178,10 +178,10 @@ def _as_writer(application_name: str) -> dict[str, Any]:
     }
 
 
-def _given(dsn: SecretStr | None) -> str | None:
+def _dsn_given(dsn: SecretStr | None) -> str | None:
     return None if dsn is None else dsn.get_secret_value()
 
 
-def _made(embedded: EmbeddedPostgres, database: str) -> str:
+def _embedded_dsn(embedded: EmbeddedPostgres, database: str) -> str:
     embedded.ensure_database(database)
     return embedded.dsn(database)

@@ -16,7 +16,7 @@ from server.base.errors import Refused
 from server.checkout.presented import Presented
 from server.members.directory import Found, MemberRecord
 from server.promotions import (
-    Counter,
+    CounterFact,
     FurtherUnit,
     MemberFacts,
     ReceiptFacts,
@@ -109,20 +109,20 @@ def cached_usage(found: Found | None) -> Usage:
     return Usage(_Unread(found.member.counters))
 
 
-class _Unread(Mapping[str, Counter]):
+class _Unread(Mapping[str, CounterFact]):
     """A member's counters as the books keep them, parsed when the first is looked at: for most receipts none is."""
 
     def __init__(self, row: bytes) -> None:
         self._row = row
-        self._read: dict[str, Counter] | None = None
+        self._read: dict[str, CounterFact] | None = None
 
     @property
-    def _counters(self) -> dict[str, Counter]:
+    def _counters(self) -> dict[str, CounterFact]:
         if self._read is None:
             self._read = counters_of(parse_counters(self._row))
         return self._read
 
-    def __getitem__(self, key: str) -> Counter:
+    def __getitem__(self, key: str) -> CounterFact:
         return self._counters[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -132,9 +132,9 @@ class _Unread(Mapping[str, Counter]):
         return len(self._counters)
 
 
-def counters_of(found: Mapping[str, tuple[int, int, int, date | None]]) -> dict[str, Counter]:
+def counters_of(found: Mapping[str, tuple[int, int, int, date | None]]) -> dict[str, CounterFact]:
     """Return counters of the books as promotions see them."""
-    return {key: Counter(*counter) for key, counter in found.items()}
+    return {key: CounterFact(*counter) for key, counter in found.items()}
 
 
 def ids_of(found: Found) -> tuple[uuid.UUID, ...]:

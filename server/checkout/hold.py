@@ -10,8 +10,7 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.entry.books import book_of_member
 from ledger.entry.keys import checkout_key, content_hash, message_key
-from ledger.entry.model import Booked, Cancel, Hold, Unit
-from ledger.entry.model import Refused as LedgerRefused
+from ledger.entry.model import Booked, Cancel, Declined, Hold, Unit
 from ledger.reading.lookups import CheckoutHold
 from server.base.errors import Refused
 from server.checkout.context import ids_of
@@ -76,7 +75,7 @@ def hold_command(request: checkout_pb2.HoldRequest, context: HoldContext, books:
         event_at=context.sale.facts.local_at.astimezone(UTC),
         member_id=member_id,
         event=journal_pb2.Event(hold=record).SerializeToString(),
-        refusal=None if refusal is None else LedgerRefused(refusal.reason, refusal.message),
+        refusal=None if refusal is None else Declined(refusal.reason, refusal.message),
         unit=context.unit,
         checkout_key=checkout_key(request.checkout_key),
         store_id=request.checkout_key.store_id,

@@ -1,4 +1,4 @@
-"""A purchase settled: from what was used before it to the command to be booked. Pure, so that the fence may run it."""
+"""A purchase planned: from what was used before it to the command to be booked. Pure, so that the fence may run it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2
 
-from ledger.entry.model import CounterChange, NewCoupon, Purchase
-from ledger.entry.model import Usage as LedgerUsage
+from ledger.entry.model import CounterChange, FoundUnderFence, NewCoupon, Purchase
 from server.checkout.context import CommitContext, counters_of
 from server.checkout.evaluation import earn_as_paid
 from server.checkout.presented import Presented
@@ -19,7 +18,7 @@ from server.checkout.record import Issued, Record, event_of, with_coupons
 from server.checkout.spending import Limits, Payment, as_spender, limit_of, payment_of
 from server.promotions import (
     Count,
-    Counter,
+    CounterFact,
     Effects,
     LotGrant,
     ReceiptFacts,
@@ -49,7 +48,7 @@ class Commitment(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Settler:
+class PurchasePlanner:
     """Makes of a purchase, and of what was used before it, the command as it is to be booked: a pure function.
 
     It runs once, before the books are asked, for most receipts. Where limits, coupons or levels are concerned, or
@@ -64,13 +63,13 @@ class Settler:
     deposits: tuple[LotGrant, ...]
 
     def commitment(self, usage: Usage) -> Commitment:
-        """Return the command: settled, or with ``plan`` if the fence has to be asked."""
+        """Return the command: whole, or with ``plan`` if the fence has to be asked."""
         presented = self.context.presented
         effects = self._effects(presented, usage)
         has_tiers = self.context.rules.programme.tiers is not None and self.context.found is not None
         spends = self.context.found is not None and bool(self.request.spend_points_minor or self.request.spend_units)
         if not (effects.consulted or effects.shared or presented.claims or has_tiers or spends):
-            return Commitment(self._settled(effects, presented, usage), ())
+            return Commitment(self._command(effects, presented, usage), ())
         budget_keys = tuple(dict.fromkeys(use.key for use in effects.shared))
         plan = partial(self._plan, self._limits(presented, effects) if spends else None)
         command = self.purchase(event=b"", claims=presented.claims, budget_keys=budget_keys, plan=plan)
@@ -90,11 +89,11 @@ class Settler:
             return Limits(limit, None)
         return Limits(limit, limit_of(hold.rules, earn_as_paid(hold.rules, facts, member, charged)))
 
-    def _plan(self, limits: Limits | None, found: LedgerUsage) -> Purchase:
+    def _plan(self, limits: Limits | None, found: FoundUnderFence) -> Purchase:
         usage = Usage(counters_of(found.counters), found.budgets, only_shared_known=True)
         presented = self.context.presented.without(found.coupons)
         payment = None if limits is None else payment_of(self.request, self.context, limits, found.points)
-        return self._settled(self._effects(presented, usage, payment), presented, usage, payment)
+        return self._command(self._effects(presented, usage, payment), presented, usage, payment)
 
     def _effects(self, presented: Presented, usage: Usage, payment: Payment | None = None) -> Effects:
         """Evaluate on the money as paid: what points pay of each line is no money."""
@@ -106,7 +105,7 @@ class Settler:
         effects = earn_as_paid(context.rules, facts, context.member, charged, usage)
         return without_member(effects) if context.found is None else effects
 
-    def _settled(
+    def _command(
         self, effects: Effects, presented: Presented, usage: Usage, payment: Payment | None = None
     ) -> Purchase:
         context = self.context
@@ -129,7 +128,7 @@ class Settler:
 
 
 def _levels(
-    context: CommitContext, counts: tuple[Count, ...], before: Mapping[str, Counter]
+    context: CommitContext, counts: tuple[Count, ...], before: Mapping[str, CounterFact]
 ) -> tuple[str, TierChange | None, Standing | None]:
     """Return the member's level before the receipt, whether the receipt raises it, and the level after it."""
     tiers = context.rules.programme.tiers
@@ -143,7 +142,7 @@ def _levels(
 def issued_coupons(effects: Effects, receipt_key: bytes) -> tuple[Issued, ...]:
     """Return the coupons that a receipt gives its member: their codes follow from receipt and promotion.
 
-    So a receipt that is settled twice gives the same coupons. They count for their member alone, which is why nobody
+    So a receipt that is planned twice gives the same coupons. They count for their member alone, which is why nobody
     gains by guessing them.
     """
     return tuple(

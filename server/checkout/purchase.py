@@ -10,13 +10,12 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.entry.books import book_of_member, book_of_receipt
 from ledger.entry.keys import checkout_key, framed, framed_content_hash, message_key
-from ledger.entry.model import REDEEMED, Booked, Purchase, Spend, UnitSpend
-from ledger.entry.model import Refused as LedgerRefused
+from ledger.entry.model import REDEEMED, Booked, Declined, Purchase, Spend, UnitSpend
 from server.base.errors import invalid_field
 from server.checkout import contradictions
 from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
 from server.checkout.deposits import check_deposit_lines
-from server.checkout.plan import Commitment, Settler
+from server.checkout.plan import Commitment, PurchasePlanner
 from server.checkout.spending import left_out_notices
 from server.checkout.submission import receipt_key_bytes
 from server.promotions import (
@@ -56,8 +55,8 @@ def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, 
         same_contents=contents[1:],
         refusal=_ledger_refusal(context.shopper),
     )
-    settler = Settler(request, context, purchase, key, _deposits(request, context))
-    return settler.commitment(cached_usage(context.found))
+    planner = PurchasePlanner(request, context, purchase, key, _deposits(request, context))
+    return planner.commitment(cached_usage(context.found))
 
 
 def _deposits(request: checkout_pb2.CommitRequest, context: CommitContext) -> tuple[LotGrant, ...]:
@@ -157,10 +156,10 @@ def _content_hashes(request: checkout_pb2.CommitRequest, shopper: Shopper) -> tu
     return (without, *members) if shopper.booked_without else (*members, without)
 
 
-def _ledger_refusal(shopper: Shopper) -> LedgerRefused | None:
+def _ledger_refusal(shopper: Shopper) -> Declined | None:
     if shopper.refusal is None or shopper.booked_without or shopper.found is not None:
         return None
-    return LedgerRefused(shopper.refusal.reason, shopper.refusal.message)
+    return Declined(shopper.refusal.reason, shopper.refusal.message)
 
 
 def _spend(request: checkout_pb2.CommitRequest, context: CommitContext) -> Spend | None:

@@ -79,9 +79,9 @@ def event_of(request: checkout_pb2.CommitRequest, context: CommitContext, record
             _PROGRAMME_CODE[context.rules.programme.code],
             _PROGRAMME_VERSION[effects.programme_version],
             _ASKED_POINTS[request.spend_points_minor],
-            _said(context, effects, outcomes),
+            _variances_and_notices(context, effects, outcomes),
             _TIME_ZONE[context.zone.key],
-            _shown(context, record),
+            _coupons_presented(context, record),
             _QUOTED_VERSION[request.quoted_programme_version],
             _FACTS[len(facts)],
             facts,
@@ -126,7 +126,7 @@ def _complete_lines(receipt: common_pb2.Receipt, facts: ReceiptFacts) -> None:
             line.tags[:] = seen.tags
 
 
-def _said(context: CommitContext, effects: Effects, outcomes: list[common_pb2.CouponOutcome]) -> bytes:
+def _variances_and_notices(context: CommitContext, effects: Effects, outcomes: list[common_pb2.CouponOutcome]) -> bytes:
     """Write on which lines the register charged otherwise, and what was said."""
     if not (effects.variances or effects.messages or context.notices or outcomes):
         return b""
@@ -136,7 +136,7 @@ def _said(context: CommitContext, effects: Effects, outcomes: list[common_pb2.Co
     ).SerializeToString()
 
 
-def _shown(context: CommitContext, record: Record) -> bytes:
+def _coupons_presented(context: CommitContext, record: Record) -> bytes:
     """Write which coupons were presented, and why a card did not count."""
     refusal = context.shopper.refusal
     if refusal is None and not record.presented.codes:

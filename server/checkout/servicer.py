@@ -508,7 +508,7 @@ class CheckoutServicer:
         """Find whom a receipt is for, whatever became of the card meanwhile.
 
         One whose card is refused now may still repeat its answer, and is booked if the checkout holds points: what a
-        hold has settled is not refused after payment. Otherwise, for receipts taken offline, the programme decides.
+        hold has kept is not refused after payment. Otherwise, for receipts taken offline, the programme decides.
         """
         if not request.HasField("identifier"):
             return Shopper()

@@ -100,7 +100,7 @@ def limit_of(rules: Rules, effects: Effects) -> Limit:
 
 
 def as_spender(member: MemberFacts | None) -> MemberFacts | None:
-    """Return a member as one who may spend: what a hold has kept is settled, whatever became of the member since."""
+    """Return a member as one who may spend: what a hold has kept may be spent, whatever became of the member since."""
     return member if member is None or member.can_spend else member._replace(can_spend=True)
 
 
@@ -112,12 +112,14 @@ def payment_of(
     is_quoted = context.quoted_hold is not None and context.quoted_hold.number == own_there.hold_number
     limit = limits.of_hold if limits.of_hold is not None and is_quoted else limits.of_receipt
     forbidden = _forbidden(context, limit.rules)
-    own = _own(request.spend_points_minor, limit, own_there, forbidden)
+    own = _spend_of_own_unit(request.spend_points_minor, limit, own_there, forbidden)
     room = limit.money_minor - (0 if own is None else money_of(own))
     left = {code: 0 if forbidden else each.available_minor for code, each in points.items()}
     further = []
     for asked in request.spend_units:
-        spend = _further(asked, _rate(asked.unit, limit.rules, context.rules), limit, room, left[asked.unit])
+        spend = _spend_of_further_unit(
+            asked, _rate(asked.unit, limit.rules, context.rules), limit, room, left[asked.unit]
+        )
         if forbidden and spend.left_out_minor:
             spend = spend._replace(left_out_reason=forbidden)
         room -= money_of(spend)
@@ -139,7 +141,7 @@ def _forbidden(context: CommitContext, rules: Rules) -> int:
     return 0 if may_spend and (not partner or rules.accepts_points(partner)) else _FORBIDDEN
 
 
-def _own(asked_minor: int, limit: Limit, there: Spendable, forbidden: int) -> Spend | None:
+def _spend_of_own_unit(asked_minor: int, limit: Limit, there: Spendable, forbidden: int) -> Spend | None:
     """Return what is spent of the programme's own points: of those that a hold keeps first, in whole steps."""
     if not asked_minor:
         return None
@@ -177,7 +179,9 @@ def _own_reason(asked_minor: int, limit: Limit) -> int:
     return _ABOVE_GOODS if asked_minor * step_money > total * step_points else _ABOVE_SHARE
 
 
-def _further(asked: common_pb2.UnitPoints, rate: Fraction, limit: Limit, room_minor: int, there_minor: int) -> Spend:
+def _spend_of_further_unit(
+    asked: common_pb2.UnitPoints, rate: Fraction, limit: Limit, room_minor: int, there_minor: int
+) -> Spend:
     """Return what is spent of a further unit: the fewest points that pay the money that they can."""
     points, money = units_that_pay(min(asked.points_minor, there_minor), rate, room_minor)
     reason = 0
@@ -224,13 +228,13 @@ def left_out_notices(event: journal_pb2.Event) -> list[common_pb2.Notice]:
         if one.left_out_points_minor:
             points = decimal_text(one.left_out_points_minor, one.balance.precision)
             name = "points" if one is settlement else f"{one.balance.unit} points"
-            why = _why(one.left_out_reason, event)
+            why = _reason_text(one.left_out_reason, event)
             text = f"{points} {name} were not spent: {why}. The receipt is booked; tell the shopper."
             found.append(cashier_notice(LEFT_OUT_CODE, text))
     return found
 
 
-def _why(reason: int, event: journal_pb2.Event) -> str:
+def _reason_text(reason: int, event: journal_pb2.Event) -> str:
     if reason == _FORBIDDEN and event.semantics and event.purchase.facts.can_spend:
         return _NOT_HERE
     return _LEFT_OUT_TEXTS.get(reason, _LEFT_OUT_TEXTS[_FORBIDDEN])

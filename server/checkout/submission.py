@@ -18,8 +18,7 @@ from ledger.booking.committer import (
 )
 from ledger.booking.owned import NEVER_READ
 from ledger.entry.keys import business_key, return_key
-from ledger.entry.model import Booked, Command
-from ledger.entry.model import Refused as LedgerRefused
+from ledger.entry.model import Booked, Command, Declined
 from server.base.errors import Refused, invalid_field
 from server.edge.wording import no_day
 
@@ -105,7 +104,7 @@ async def submit(
         raise  # a mistake of ours: the edge answers INTERNAL with an incident id
     if refusal is not None and outcome is command.refusal:
         raise refusal
-    if isinstance(outcome, LedgerRefused):
+    if isinstance(outcome, Declined):
         raise Refused(outcome.reason, outcome.message, cashier_text=CASHIER_TEXTS.get(outcome.reason, ""))
     assert isinstance(outcome, Booked), "nothing that a register asks for leaves the books unchanged"
     return outcome

@@ -184,7 +184,7 @@ class RegisterFile(NamedTuple):
                     row.wrong(name, "must not be empty")
                 continue
             try:
-                _set(message, column.field, column.read(text, decimals))
+                _set_field(message, column.field, column.read(text, decimals))
             except ValueError as error:
                 row.wrong(name, str(error))
         if not row.faults:
@@ -221,10 +221,12 @@ def open_file(path: Path, reading: Reading = ANYHOW) -> RegisterFile:
 
 
 def _file_columns(columns: Mapping[str, Column]) -> tuple[FileColumn, ...]:
-    return tuple(FileColumn(name, _CELLS.get(name, Kind.FIGURE), _also(column)) for name, column in columns.items())
+    return tuple(
+        FileColumn(name, _CELLS.get(name, Kind.FIGURE), _names_in_api(column)) for name, column in columns.items()
+    )
 
 
-def _also(column: Column) -> tuple[str, ...]:
+def _names_in_api(column: Column) -> tuple[str, ...]:
     """Return the field's name in the API, unless the API counts it in minor units."""
     return () if column.field.endswith("_minor") else (column.field,)
 
@@ -233,7 +235,7 @@ def _required(columns: Mapping[str, Column]) -> str:
     return ", ".join(name for name, column in columns.items() if column.required)
 
 
-def _set(message: Message, field: str, value: Any) -> None:  # noqa: ANN401 - whatever the field holds
+def _set_field(message: Message, field: str, value: Any) -> None:  # noqa: ANN401 - whatever the field holds
     if isinstance(value, list):
         getattr(message, field).extend(value)
     else:

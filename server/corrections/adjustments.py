@@ -22,8 +22,7 @@ from tallypoint.v1 import correction_pb2, journal_pb2
 
 from ledger.booking.append import append_locked, lock_books
 from ledger.entry.keys import content_hash
-from ledger.entry.model import Adjust, Booked, Grant, Unit
-from ledger.entry.model import Refused as LedgerRefused
+from ledger.entry.model import Adjust, Booked, Declined, Grant, Unit
 from server.base.database import Raced, connection, in_transaction
 from server.base.errors import Refused
 from server.corrections.common import chain_zone, check_reason, unit_of
@@ -195,7 +194,7 @@ class AdjustmentDesk:
             await conn.execute(LOCK_PERSON, by, _LOCK_SPACE)
             known = _adjustment(await conn.fetchrow(READ_REQUEST, message.message_id))
             if known is not None:
-                return _same(known, digest)
+                return _repeated_request(known, digest)
             adjustment = await self._keep(conn, message.message_id, digest, order, by, now)
             if adjustment.is_within_limit:
                 await self._book(conn, adjustment, Decided("", now, ""), now)
@@ -295,7 +294,7 @@ class AdjustmentDesk:
         await lock_books(conn, [adjustment.book])
         command = self._command(adjustment, decided, now, zone)
         (verdict,) = (await append_locked(conn, adjustment.book, [command], now)).verdicts
-        if isinstance(verdict, LedgerRefused):
+        if isinstance(verdict, Declined):
             raise Refused(verdict.reason, verdict.message, violations=[("points_minor", verdict.message)])
         assert isinstance(verdict, Booked), f"a request that waits is not in the books: {verdict}"
         signed = (decided.by, decided.at, decided.note) if decided.by else ("", None, "")
@@ -378,7 +377,7 @@ def _adjustment(row: asyncpg.Record | None) -> Adjustment | None:
     return Adjustment(unit=Unit(row["unit"], row["unit_code"], row["precision"]), **plain)  # type: ignore[arg-type]  # the columns of the table
 
 
-def _same(known: Adjustment, digest: bytes) -> Adjustment:
+def _repeated_request(known: Adjustment, digest: bytes) -> Adjustment:
     if known.content_hash != digest:
         raise Refused(
             api.REFUSAL_REASON_MESSAGE_ID_REUSED,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS: Final = 60.0
 MEMBERS_PER_ROUND: Final = 500
-SETTLED_BY: Final = "tallypoint"
+MOVED_BY: Final = "tallypoint"
 """Who asked for these transfers, in the journal."""
 
 # Merged members who have or owe something, and those into whom they were merged.
@@ -51,7 +51,7 @@ RelevelAt = Callable[[datetime], Relevel | None]
 """Returns what judges the levels of those from whom something is taken at a moment."""
 
 
-async def settle_merged(pool: Pool, books: int, now: datetime, relevel_at: RelevelAt = lambda _: None) -> int:
+async def move_leftovers(pool: Pool, books: int, now: datetime, relevel_at: RelevelAt = lambda _: None) -> int:
     """Move on what merged members have and owe, each member in a transaction; return how many transfers it took.
 
     What returns took out of their counters goes on, too, and ``relevel_at`` judges what becomes of the survivors'
@@ -67,13 +67,13 @@ async def settle_merged(pool: Pool, books: int, now: datetime, relevel_at: Relev
             leftovers = await conn.fetch(READ_LEFTOVERS, MEMBERS_PER_ROUND)
         moved = 0
         for row in leftovers:
-            order = TransferOrder(uuid4(), row["member_id"], row["merged_into"], MERGE_REASON, SETTLED_BY)
-            moved += await _settle(pool, books, order, now, relevel_at(now))
+            order = TransferOrder(uuid4(), row["member_id"], row["merged_into"], MERGE_REASON, MOVED_BY)
+            moved += await _move(pool, books, order, now, relevel_at(now))
         transfers += moved
     return transfers
 
 
-async def _settle(pool: Pool, books: int, order: TransferOrder, now: datetime, relevel: Relevel | None) -> int:
+async def _move(pool: Pool, books: int, order: TransferOrder, now: datetime, relevel: Relevel | None) -> int:
     async def work(conn: Connection) -> int:
         return len(await transfer_everything(conn, books, order, now, relevel))
 
@@ -82,12 +82,12 @@ async def _settle(pool: Pool, books: int, order: TransferOrder, now: datetime, r
     except Refused:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is wrong with this member, the others go on
-        _log.error("settling_failed", member_id=str(order.sender), **describe_error(error))
+        _log.error("leftovers_not_moved", member_id=str(order.sender), **describe_error(error))
         return 0
 
 
-class Settler:
-    """Settles once a minute until it is stopped. While the database is away it tries on."""
+class LeftoversMover:
+    """Moves leftovers once a minute until it is stopped. While the database is away it tries on."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class Settler:
         relevel_at: RelevelAt = lambda _: None,
         interval_seconds: float = INTERVAL_SECONDS,
     ) -> None:
-        """Work over a pool whose connections have the writer's role; ``relevel_at`` is that of `settle_merged`."""
+        """Work over a pool whose connections have the writer's role; ``relevel_at`` is that of `move_leftovers`."""
         self._pool = pool
         self._books = books
         self._clock = clock
@@ -107,7 +107,7 @@ class Settler:
 
     def start(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._run(), name="settle merged members")
+        self._task = asyncio.create_task(self._run(), name="move leftovers of merged members")
 
     async def stop(self) -> None:
         """Stop; a transaction under way is rolled back."""
@@ -119,9 +119,9 @@ class Settler:
     async def _run(self) -> None:
         while True:
             try:
-                transfers = await settle_merged(self._pool, self._books, self._clock(), self._relevel_at)
+                transfers = await move_leftovers(self._pool, self._books, self._clock(), self._relevel_at)
             except Refused as refused:
-                _log.warning("settling_put_off", reason=refused.reason_name)
+                _log.warning("leftovers_put_off", reason=refused.reason_name)
             else:
                 if transfers:
                     _log.info("merged_members_settled", transfers=transfers)

@@ -15,7 +15,7 @@ from uuid import UUID
 
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.booking.append import MemberChange, append_member_changes
+from ledger.booking.append import ChangedMember, append_member_changes
 from ledger.booking.transfer import TransferOrder, transfer_everything
 from server.base.errors import Refused
 from server.members.days import known_birthday
@@ -92,7 +92,7 @@ class Merger:
             order = TransferOrder(message.message_id, duplicate_id, survivor_id, MERGE_REASON, by)
             await transfer_everything(conn, self._books, order, now)  # from here on both books are locked
             for row in (duplicate, survivor):
-                await append_member_changes(conn, row.book, [MemberChange(row.member_id, row.version + 1, now)], now)
+                await append_member_changes(conn, row.book, [ChangedMember(row.member_id, row.version + 1, now)], now)
 
         return await self._registry.carry_out(message, survivor_id, now, work)
 
@@ -130,8 +130,8 @@ def joined(duplicate: MemberRow, survivor: MemberRow) -> MemberRow:
     What the survivor has, it keeps; what is empty comes from the duplicate. All identifiers of both stay good: a
     second phone or digital card joins the further ones.
     """
-    phones = _others(survivor.phone, (*survivor.further_phones, duplicate.phone, *duplicate.further_phones))
-    tokens = _others(
+    phones = _all_but_first(survivor.phone, (*survivor.further_phones, duplicate.phone, *duplicate.further_phones))
+    tokens = _all_but_first(
         survivor.digital_token, (*survivor.further_tokens, duplicate.digital_token, *duplicate.further_tokens)
     )
     return replace(
@@ -149,14 +149,14 @@ def joined(duplicate: MemberRow, survivor: MemberRow) -> MemberRow:
     )
 
 
-def _others(first: str | None, candidates: Iterable[str | None]) -> list[str]:
+def _all_but_first(first: str | None, candidates: Iterable[str | None]) -> list[str]:
     return [one for one in candidates if one is not None and one != first]
 
 
 def _identifiers(row: MemberRow) -> list[NormalIdentifier]:
     cards = [NormalIdentifier(api.IDENTIFIER_KIND_CARD, card.number) for card in row.cards]
-    phones = _others(None, (row.phone, *row.further_phones))
-    tokens = _others(None, (row.digital_token, *row.further_tokens))
+    phones = _all_but_first(None, (row.phone, *row.further_phones))
+    tokens = _all_but_first(None, (row.digital_token, *row.further_tokens))
     return [
         *cards,
         *(NormalIdentifier(api.IDENTIFIER_KIND_PHONE, phone) for phone in phones),

@@ -9,7 +9,7 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 
 from ledger.booking.transfer import TransferOrder, Transferred, transfer_points, was_transferred
-from ledger.entry.model import Refused as LedgerRefused
+from ledger.entry.model import Declined
 from server.base.database import in_transaction
 from server.base.errors import Refused
 from server.corrections.common import check_reason, unit_of
@@ -63,7 +63,7 @@ class TransferDesk:
             if not await was_transferred(conn, gift.request_id):  # what is done stays done, whatever became of them
                 await self._lock_members(conn, gift)
             moved = await transfer_points(conn, self._books, order, unit, gift.points_minor, now)
-            if isinstance(moved, LedgerRefused):
+            if isinstance(moved, Declined):
                 raise Refused(moved.reason, moved.message)
             return moved
 

@@ -30,7 +30,7 @@ def clock_refusal(event_at: Timestamp, field: str, now: datetime) -> Refused | N
     if seconds_ahead <= _SECONDS_AHEAD:
         return None
     days = math.ceil(seconds_ahead / timedelta(days=1).total_seconds()) - 1
-    return _ahead(field, f"more than {days:,} days", now)
+    return _clock_ahead(field, f"more than {days:,} days", now)
 
 
 def business_date_refusal(key: common_pb2.ReceiptKey, field: str, now: datetime) -> Refused | None:
@@ -42,7 +42,7 @@ def business_date_refusal(key: common_pb2.ReceiptKey, field: str, now: datetime)
         return invalid_field(
             field, f"is {day}, before {FIRST_BUSINESS_DATE}: set the register's date, and send it again"
         )
-    return _ahead(field, f"more than {DAYS_AHEAD} days", now)
+    return _clock_ahead(field, f"more than {DAYS_AHEAD} days", now)
 
 
 @lru_cache(maxsize=4)
@@ -50,7 +50,7 @@ def _last_day(today: date) -> str:
     return (today + timedelta(days=DAYS_AHEAD)).isoformat()
 
 
-def _ahead(field: str, how_far: str, now: datetime) -> Refused:
+def _clock_ahead(field: str, how_far: str, now: datetime) -> Refused:
     cure = "set the register's clock right, correct this, and send it again"
     fault = f"lies {how_far} ahead of this service's clock ({now:%Y-%m-%d %H:%M} UTC): {cure}"
     return Refused(

@@ -190,11 +190,11 @@ class _Served(_Link):
         if kind == _PING:
             self.send(call, _PONG)
             return
-        task = asyncio.get_running_loop().create_task(self._do(call, body))
+        task = asyncio.get_running_loop().create_task(self._do_call(call, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, call: int, body: bytes) -> None:
+    async def _do_call(self, call: int, body: bytes) -> None:
         book, raw, caller = _unpacked(body)
         try:
             answer = await self._answer(book, raw, caller)

@@ -177,7 +177,7 @@ def service_handler(
         elif not method.client_streaming and not method.server_streaming:
             checker = check_envelope if method.name in batch_methods else check
             handlers[full_name] = grpc.unary_unary_rpc_method_handler(
-                _unary_wrapper(method, function or _absent(method), roles, edge, checker)
+                _unary_wrapper(method, function or _method_to_come(method), roles, edge, checker)
             )
         else:
             raise TypeError(f"{full_name} streams one way only; no wrapper exists for that yet")
@@ -260,7 +260,7 @@ def _stream_wrapper(
     return handle
 
 
-def _absent(method: MethodDescriptor) -> UnaryMethod:
+def _method_to_come(method: MethodDescriptor) -> UnaryMethod:
     async def refuse(request: Message, caller: Caller) -> Message:  # noqa: ARG001 - a method's shape
         raise _not_yet_available(method)
 

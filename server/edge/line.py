@@ -39,7 +39,7 @@ class Line:
         """Return what answers `METHOD`."""
 
         async def take(token: bytes, _: object) -> bytes:
-            self._over(token)
+            self._end_of_call(token)
             return b""
 
         return grpc.unary_unary_rpc_method_handler(take)
@@ -64,10 +64,10 @@ class Line:
                 try:
                     await wait(token)
                 except grpc.aio.AioRpcError:  # gRPC drops whoever has waited for too long, us too
-                    self._over(token)
+                    self._end_of_call(token)
                 await asyncio.sleep(INTERVAL_SECONDS)
 
-    def _over(self, token: bytes) -> None:
+    def _end_of_call(self, token: bytes) -> None:
         if token == self._token:
             self._token = None
             self._tell(time.perf_counter() - self._since)

@@ -52,14 +52,14 @@ class UnknownRuleError(Exception):
 
 def prover(descriptor: Any) -> Proof:  # noqa: ANN401 - stubs know two classes of descriptors
     """Return a function that says of messages of a type whether they surely keep all limits."""
-    return _Maker().proof_of(descriptor) or _always
+    return _Maker().proof_of(descriptor) or _always_valid
 
 
-def _always(message: Message) -> bool:  # noqa: ARG001 - a proof's shape
+def _always_valid(message: Message) -> bool:  # noqa: ARG001 - a proof's shape
     return True
 
 
-def _never(message: Message) -> bool:  # noqa: ARG001 - a proof's shape
+def _never_proved(message: Message) -> bool:  # noqa: ARG001 - a proof's shape
     return False
 
 
@@ -79,13 +79,13 @@ class _Maker:
         """Return the proof for a type; None if nothing about it has to be proved."""
         name = descriptor.full_name
         if name not in self._made:
-            self._made[name] = _never  # for a message inside one of its own type
+            self._made[name] = _never_proved  # for a message inside one of its own type
             self._made[name] = self._make(descriptor)
         return self._made[name]
 
     def _make(self, descriptor: Descriptor) -> Proof | None:
         if _rules(descriptor, validate_pb2.message).ListFields():
-            return _never
+            return _never_proved
         names: dict[str, Any] = {}
         lines = list(self._lines(descriptor, names))
         if not lines:
@@ -139,7 +139,7 @@ class _Maker:
             return self._repeated(field, rules, names)
         if field.message_type is not None:
             return self._message(field, rules, names, is_chosen=is_chosen)
-        _only(rules, {"string", "enum", *_NUMBERS, "ignore"})
+        _refuse_unknown_rules(rules, {"string", "enum", *_NUMBERS, "ignore"})
         conditions = list(_scalar(field, rules, names))
         if not conditions:
             return []
@@ -151,12 +151,12 @@ class _Maker:
     def _message(
         self, field: FieldDescriptor, rules: validate_pb2.FieldRules, names: dict[str, Any], *, is_chosen: bool
     ) -> Iterator[str]:
-        _only(rules, {"required", "ignore", "timestamp"})
+        _refuse_unknown_rules(rules, {"required", "ignore", "timestamp"})
         proof = self.proof_of(field.message_type)
         names[f"prove_{field.name}"] = proof
         kept = [] if proof is None else [f"prove_{field.name}({_value(field)})"]
         if rules.HasField("timestamp"):
-            kept.append(_within(rules.timestamp, f"{_value(field)}.seconds"))
+            kept.append(_time_condition(rules.timestamp, f"{_value(field)}.seconds"))
         if rules.required and not is_chosen:
             yield f"if not {_is_set(field)}: return False"
         if kept:
@@ -165,20 +165,20 @@ class _Maker:
             yield f"if {broken}: return False" if must_be_set else f"if {_is_set(field)} and {broken}: return False"
 
     def _repeated(self, field: FieldDescriptor, rules: validate_pb2.FieldRules, names: dict[str, Any]) -> Iterator[str]:
-        _only(rules, {"repeated", "ignore"})
-        _only(rules.repeated, {"min_items", "max_items", "items"})
+        _refuse_unknown_rules(rules, {"repeated", "ignore"})
+        _refuse_unknown_rules(rules.repeated, {"min_items", "max_items", "items"})
         items, limits = rules.repeated.items, rules.repeated
         if items.ignore == validate_pb2.IGNORE_ALWAYS:
             condition = ""
         elif field.message_type is not None:
-            _only(items, {"ignore"})
+            _refuse_unknown_rules(items, {"ignore"})
             proof = self.proof_of(field.message_type)
             if proof is not None and field.message_type.GetOptions().map_entry:
                 raise UnknownRuleError
             names[f"prove_{field.name}"] = proof
             condition = "" if proof is None else f"prove_{field.name}(v)"
         else:
-            _only(items, {"string", "enum", *_NUMBERS, "ignore"})
+            _refuse_unknown_rules(items, {"string", "enum", *_NUMBERS, "ignore"})
             condition = " and ".join(_scalar(field, items, names))
         lines = []
         if limits.HasField("max_items"):
@@ -209,13 +209,13 @@ def _scalar(field: FieldDescriptor, rules: validate_pb2.FieldRules, names: dict[
     if kind == "string":
         yield from _text(field, limits, names)
     elif kind == "enum":
-        _only(limits, {"defined_only", "in", "not_in"})
+        _refuse_unknown_rules(limits, {"defined_only", "in", "not_in"})
         if limits.defined_only and field.enum_type is not None:
             names[f"defined_{field.name}"] = frozenset(value.number for value in field.enum_type.values)
             yield f"v in defined_{field.name}"
         yield from _membership(limits)
     elif field.type in _INTEGERS:
-        _only(limits, {"gt", "gte", "lt", "lte", "in", "not_in"})
+        _refuse_unknown_rules(limits, {"gt", "gte", "lt", "lte", "in", "not_in"})
         low = limits.WhichOneof("greater_than")
         high = limits.WhichOneof("less_than")
         if low and high and getattr(limits, low) >= getattr(limits, high):
@@ -230,7 +230,7 @@ def _scalar(field: FieldDescriptor, rules: validate_pb2.FieldRules, names: dict[
 
 
 def _text(field: FieldDescriptor, limits: validate_pb2.StringRules, names: dict[str, Any]) -> Iterator[str]:
-    _only(limits, {"min_len", "max_len", "pattern", "uuid"})
+    _refuse_unknown_rules(limits, {"min_len", "max_len", "pattern", "uuid"})
     shortest, longest = limits.min_len, limits.max_len if limits.HasField("max_len") else None
     if longest is not None:
         yield f"{shortest} <= len(v) <= {longest}" if shortest else f"len(v) <= {longest}"
@@ -244,9 +244,9 @@ def _text(field: FieldDescriptor, limits: validate_pb2.StringRules, names: dict[
         yield f"uuid_{field.name}(v)"
 
 
-def _within(limits: validate_pb2.TimestampRules, seconds: str) -> str:
+def _time_condition(limits: validate_pb2.TimestampRules, seconds: str) -> str:
     """Return the condition of a time; its nanos cannot move it over a limit of whole seconds."""
-    _only(limits, {"gte", "lt"})
+    _refuse_unknown_rules(limits, {"gte", "lt"})
     if limits.gte.nanos or limits.lt.nanos:
         raise UnknownRuleError
     low = f"{limits.gte.seconds} <= " if limits.HasField("gte") else ""
@@ -274,7 +274,7 @@ def _membership(limits: Any) -> Iterator[str]:  # noqa: ANN401 - the rules of an
         yield f"v not in {tuple(forbidden)!r}"
 
 
-def _only(rules: Message, known: set[str]) -> None:
+def _refuse_unknown_rules(rules: Message, known: set[str]) -> None:
     """Refuse rules beside those known."""
     for field, _ in rules.ListFields():
         if field.is_extension or field.name not in known:

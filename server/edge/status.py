@@ -40,11 +40,11 @@ def rpc_status(refused: Refused) -> status_pb2.Status:
     """Return the refusal as a status with ErrorInfo and, where they apply, BadRequest, RetryInfo, LocalizedMessage."""
     numeric_code: int = refused.code.value[0]
     status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
-    status.details.append(_why(refused.reason_name, refused.living_member_id))
+    status.details.append(_error_info(refused.reason_name, refused.living_member_id))
     if refused.violations:
         status.details.append(_packed(_bad_request(refused)))
     if refused.retry_after_seconds is not None:
-        status.details.append(_when(refused.retry_after_seconds))
+        status.details.append(_retry_info(refused.retry_after_seconds))
     if refused.cashier_text:
         text = _cut(refused.cashier_text, MAX_TEXT_BYTES)
         status.details.append(_packed(error_details_pb2.LocalizedMessage(locale="en", message=text)))
@@ -65,13 +65,13 @@ def _bad_request(refused: Refused) -> error_details_pb2.BadRequest:
 
 
 @functools.lru_cache
-def _why(reason_name: str, living_member_id: str) -> any_pb2.Any:
+def _error_info(reason_name: str, living_member_id: str) -> any_pb2.Any:
     metadata = {LIVING_MEMBER_KEY: living_member_id} if living_member_id else {}
     return _packed(error_details_pb2.ErrorInfo(reason=reason_name, domain=ERROR_DOMAIN, metadata=metadata))
 
 
 @functools.lru_cache
-def _when(retry_after_seconds: float) -> any_pb2.Any:
+def _retry_info(retry_after_seconds: float) -> any_pb2.Any:
     return _packed(error_details_pb2.RetryInfo(retry_delay=duration_of_seconds(retry_after_seconds)))
 
 

@@ -47,7 +47,7 @@ def check_envelope(request: Message) -> None:
 
 def _faults(request: Message) -> list[tuple[str, str]]:
     """Return all fields at fault and what is wrong; protovalidate is not asked about times that it cannot read."""
-    return list(unholdable(request)) or _named(_collect(request), request)
+    return list(unholdable(request)) or _by_field(_collect(request), request)
 
 
 def _is_surely_valid(request: Message) -> bool:
@@ -78,7 +78,7 @@ def read_optional_day(text: str, field: str) -> date | None:
         raise invalid_request([(field, no_day(text, optional=True))]) from None
 
 
-def _named(violations: Iterable[protovalidate.Violation], request: Message) -> list[tuple[str, str]]:
+def _by_field(violations: Iterable[protovalidate.Violation], request: Message) -> list[tuple[str, str]]:
     """Return the path of each field at fault, such as ``receipt.lines[3].sku``, and all that is wrong with it."""
     named: dict[str, str] = {}
     for violation in violations:

@@ -132,7 +132,7 @@ def load_account_map(path: Path | None = None) -> AccountMap:
         return AccountMap.model_validate(known)
     try:
         own = tomllib.loads(read_utf8(path))
-        return AccountMap.model_validate(_over(known, own))
+        return AccountMap.model_validate(_merged_tables(known, own))
     except NotTextError as error:
         raise AccountMapError(str(error)) from None
     except tomllib.TOMLDecodeError as error:
@@ -157,8 +157,8 @@ def _wording(fault: ErrorDetails) -> str:
     return _WORDS.get(kind) or fault["msg"]
 
 
-def _over(known: Any, own: Any) -> Any:  # noqa: ANN401 - any TOML
+def _merged_tables(known: Any, own: Any) -> Any:  # noqa: ANN401 - any TOML
     """Put one's own values over the known ones, table by table."""
     if isinstance(known, dict) and isinstance(own, dict):
-        return known | {key: _over(known.get(key), value) for key, value in own.items()}
+        return known | {key: _merged_tables(known.get(key), value) for key, value in own.items()}
     return own

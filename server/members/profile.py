@@ -10,7 +10,7 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.booking.append import MemberChange
+from ledger.booking.append import ChangedMember
 from server.base.errors import Refused
 from server.members.identifiers import KeyedHash, NormalIdentifier
 from server.members.records import MemberRow, lock_present
@@ -50,7 +50,7 @@ class ProfileDesk:
         """
         checked = self._checked(wanted, now)
 
-        async def work(conn: Connection) -> MemberChange | None:
+        async def work(conn: Connection) -> ChangedMember | None:
             row = await lock_present(conn, member_id, self._books)
             changed = _changed(row, wanted, checked)
             if changed == row:
@@ -62,7 +62,7 @@ class ProfileDesk:
                 *(row.book, member_id, changed.name, changed.birthday, changed.language),
                 *(changed.phone, changed.further_phones),
             )
-            return MemberChange(member_id, row.version + 1, now)
+            return ChangedMember(member_id, row.version + 1, now)
 
         return await self._registry.carry_out(message, member_id, now, work)
 
@@ -70,7 +70,7 @@ class ProfileDesk:
         """Return the wanted data as that of a new member would be kept."""
         profile = member_pb2.Profile(name=wanted.name, birthday=wanted.birthday, language=wanted.language)
         try:
-            return self._registry.draft(member_pb2.NewMember(profile=profile, phone=wanted.phone), now).row
+            return self._registry.candidate(member_pb2.NewMember(profile=profile, phone=wanted.phone), now).row
         except Refused as refused:
             fields = [(field.removeprefix("profile."), text) for field, text in refused.violations]
             message = refused.message.removeprefix("profile.")

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import member_pb2
 
-from ledger.booking.append import MemberChange, append_member_changes
+from ledger.booking.append import ChangedMember, append_member_changes
 from ledger.entry.books import book_of_member
 from server.base.database import connection, transaction
 from server.base.errors import Refused
@@ -121,7 +121,7 @@ class Claim(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class Candidate:
     """Somebody who is to become a member. `id_given`: another system made the id, so it may exist already.
 
     `id_field` is the request's field with the id. `said` are attributes of the row that the request gives a value, with
@@ -178,30 +178,30 @@ class Registry:
             Refused: IDENTIFIER_TAKEN, ALREADY_EXISTS for a given id, MESSAGE_ID_REUSED, or what is wrong with the
                 person's data.
         """
-        draft = self.draft(person, now, "member.")
+        candidate = self.candidate(person, now, "member.")
 
-        async def work(conn: Connection) -> MemberChange:
-            outcome = (await self._place(conn, [draft]))[0]
+        async def work(conn: Connection) -> ChangedMember:
+            outcome = (await self._place(conn, [candidate]))[0]
             if isinstance(outcome, Refused):
                 raise outcome
-            if outcome is not draft:
-                raise identifier_taken(draft.claims[0].field) if draft.claims else _id_taken("member.member_id")
-            await self._insert(conn, draft.row.book, [draft])
-            return MemberChange(draft.row.member_id, 1, draft.row.registered_at)
+            if outcome is not candidate:
+                raise identifier_taken(candidate.claims[0].field) if candidate.claims else _id_taken("member.member_id")
+            await self._insert(conn, candidate.row.book, [candidate])
+            return ChangedMember(candidate.row.member_id, 1, candidate.row.registered_at)
 
-        return await self.carry_out(message, draft.row.member_id, now, work)
+        return await self.carry_out(message, candidate.row.member_id, now, work)
 
     async def set_status(
         self, message: AdminMessage, member_id: UUID, status: api.MemberStatus, reason: str, now: datetime
     ) -> MemberRow:
         """Change what a member may do; Refused NOT_FOUND if there is none."""
 
-        async def work(conn: Connection) -> MemberChange | None:
+        async def work(conn: Connection) -> ChangedMember | None:
             row = await self._locked(conn, member_id)
             if row.status == status:
                 return None
             await conn.execute(UPDATE_STATUS, row.book, member_id, status, reason)
-            return MemberChange(member_id, row.version + 1, now)
+            return ChangedMember(member_id, row.version + 1, now)
 
         return await self.carry_out(message, member_id, now, work)
 
@@ -219,12 +219,12 @@ class Registry:
         if new == old:
             raise identifier_taken("new_card_number")
 
-        async def work(conn: Connection) -> MemberChange:
+        async def work(conn: Connection) -> ChangedMember:
             row = await self._locked(conn, member_id)
             cards = (Card(new.value, member_pb2.CARD_STATUS_ACTIVE), *_without_old(row.cards, old))
             await self._swap_identifiers(conn, row, new, old)
             await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
-            return MemberChange(member_id, row.version + 1, now)
+            return ChangedMember(member_id, row.version + 1, now)
 
         return await self.carry_out(message, member_id, now, work)
 
@@ -238,14 +238,14 @@ class Registry:
         """
         card = self._reader.card(number, "card_number")
 
-        async def work(conn: Connection) -> MemberChange | None:
+        async def work(conn: Connection) -> ChangedMember | None:
             row = await self._locked(conn, member_id)
             cards = _with_status(row.cards, card, status, "card_number")
             if cards == list(row.cards):
                 return None
             await conn.execute(UPDATE_IDENTIFIER, self._hashes.of_identifier(card), status)
             await conn.execute(UPDATE_CARDS, row.book, member_id, [c.number for c in cards], [c.status for c in cards])
-            return MemberChange(member_id, row.version + 1, now)
+            return ChangedMember(member_id, row.version + 1, now)
 
         return await self.carry_out(message, member_id, now, work)
 
@@ -261,21 +261,21 @@ class Registry:
             Refused: LEDGER_UNAVAILABLE; some rows may be stored, and sending all again is safe.
         """
         results: dict[int, Placed | Refused] = {}
-        waiting: dict[int, Draft] = {}
+        waiting: dict[int, Candidate] = {}
         for index, person in enumerate(people):
             try:
-                waiting[index] = self._importable(self.draft(person, now))
+                waiting[index] = self._importable(self.candidate(person, now))
             except Exception as error:  # noqa: BLE001 - the row is refused, and the others go on
                 results[index] = refused_of(error, IMPORT)
         while waiting:
             round_ = _without_shared_identifiers(waiting)
-            for book in sorted({draft.row.book for draft in round_.values()}):
-                group = {index: draft for index, draft in round_.items() if draft.row.book == book}
+            for book in sorted({candidate.row.book for candidate in round_.values()}):
+                group = {index: candidate for index, candidate in round_.items() if candidate.row.book == book}
                 parts = await do_in_parts(list(group.values()), partial(self._import_group, book, now), IMPORT)
                 for part in parts:
                     outcomes = [part.outcome] if isinstance(part.outcome, Refused) else part.outcome
                     results.update(zip(list(group)[part.first :], outcomes, strict=False))
-            waiting = {index: draft for index, draft in waiting.items() if index not in round_}
+            waiting = {index: candidate for index, candidate in waiting.items() if index not in round_}
         return [results[index] for index in range(len(people))]
 
     async def carry_out(
@@ -283,7 +283,7 @@ class Registry:
         message: AdminMessage,
         member_id: UUID,
         now: datetime,
-        work: Callable[[Connection], Awaitable[MemberChange | None]],
+        work: Callable[[Connection], Awaitable[ChangedMember | None]],
     ) -> MemberRow:
         """Carry out a message's work if it is the first with its id, and return the member's record.
 
@@ -303,7 +303,7 @@ class Registry:
                 continue
         raise _raced_too_often()
 
-    def draft(self, person: member_pb2.NewMember, now: datetime, path: str = "") -> Draft:
+    def candidate(self, person: member_pb2.NewMember, now: datetime, path: str = "") -> Candidate:
         """Check and normalise somebody's data; `path` leads to the person in the request, such as "member.".
 
         Raises:
@@ -334,31 +334,39 @@ class Registry:
         named += [(f"{path}phone", phone)] if phone else []
         named += [(token_field, token)] if token else []
         claims = {one: Claim(field, one.kind, self._hashes.of_identifier(one)) for field, one in named}
-        return Draft(row, tuple(claims.values()), bool(person.member_id), f"{path}member_id", _said(person, path))
+        return Candidate(
+            row, tuple(claims.values()), bool(person.member_id), f"{path}member_id", _attributes_given(person, path)
+        )
 
     @staticmethod
-    def _importable(draft: Draft) -> Draft:
-        if draft.claims or draft.id_given:
-            return draft
+    def _importable(candidate: Candidate) -> Candidate:
+        if candidate.claims or candidate.id_given:
+            return candidate
         raise Refused(
             api.REFUSAL_REASON_INVALID_REQUEST,
             "a row needs a card, a phone, a digital token or a member id: without one it cannot be told from the next",
         )
 
-    async def _import_group(self, book: int, now: datetime, drafts: Sequence[Draft]) -> list[Placed | Refused]:
+    async def _import_group(self, book: int, now: datetime, candidates: Sequence[Candidate]) -> list[Placed | Refused]:
         for _ in range(ATTEMPTS):
             try:
                 async with transaction(self._pool) as conn:
-                    outcomes = await self._compared(conn, drafts, await self._place(conn, drafts))
-                    new = [draft for draft, outcome in zip(drafts, outcomes, strict=True) if outcome is draft]
+                    outcomes = await self._compared(conn, candidates, await self._place(conn, candidates))
+                    new = [
+                        candidate
+                        for candidate, outcome in zip(candidates, outcomes, strict=True)
+                        if outcome is candidate
+                    ]
                     if new:
                         await self._insert(conn, book, new)
-                        changes = [MemberChange(d.row.member_id, 1, d.row.registered_at) for d in new]
+                        changes = [ChangedMember(d.row.member_id, 1, d.row.registered_at) for d in new]
                         await append_member_changes(conn, book, changes, now)
-                return [Placed(o.row.member_id, already_there=False) if isinstance(o, Draft) else o for o in outcomes]
+                return [
+                    Placed(o.row.member_id, already_there=False) if isinstance(o, Candidate) else o for o in outcomes
+                ]
             except (Raced, asyncpg.DeadlockDetectedError):
                 continue
-        return [_raced_too_often()] * len(drafts)
+        return [_raced_too_often()] * len(candidates)
 
     async def _claim(self, conn: Connection, message: AdminMessage, member_id: UUID, now: datetime) -> UUID | None:
         """Claim the message's id; return the member of the same message if it was carried out before."""
@@ -378,37 +386,37 @@ class Registry:
             )
         return UUID(str(earlier["member_id"]))
 
-    async def _place(self, conn: Connection, drafts: Sequence[Draft]) -> list[Draft | UUID | Refused]:
-        hashes = sorted({claim.hash for draft in drafts for claim in draft.claims})
+    async def _place(self, conn: Connection, candidates: Sequence[Candidate]) -> list[Candidate | UUID | Refused]:
+        hashes = sorted({claim.hash for candidate in candidates for claim in candidate.claims})
         owners = {record["identifier_hash"]: record["member_id"] for record in await conn.fetch(READ_OWNERS, hashes)}
-        given = [draft.row.member_id for draft in drafts if draft.id_given]
+        given = [candidate.row.member_id for candidate in candidates if candidate.id_given]
         present = await read_members(conn, given, self._books) if given else {}
         merged = {
             one: await living_id(conn, row.merged_into, self._books) for one, row in present.items() if row.merged_into
         }
         return [
-            merged_refusal(draft.row.member_id, merged[draft.row.member_id], draft.id_field)
-            if draft.row.member_id in merged
-            else place(draft, owners, draft.row.member_id in present)
-            for draft in drafts
+            merged_refusal(candidate.row.member_id, merged[candidate.row.member_id], candidate.id_field)
+            if candidate.row.member_id in merged
+            else place(candidate, owners, candidate.row.member_id in present)
+            for candidate in candidates
         ]
 
     async def _compared(
-        self, conn: Connection, drafts: Sequence[Draft], outcomes: Sequence[Draft | UUID | Refused]
-    ) -> list[Draft | Placed | Refused]:
-        """Look up the members that drafts already are, and refuse those whose record contradicts them."""
+        self, conn: Connection, candidates: Sequence[Candidate], outcomes: Sequence[Candidate | UUID | Refused]
+    ) -> list[Candidate | Placed | Refused]:
+        """Look up the members that candidates already are, and refuse those whose record contradicts them."""
         known = list({outcome for outcome in outcomes if isinstance(outcome, UUID)})
         records = await read_members(conn, known, self._books) if known else {}
         if len(records) != len(known):
             raise Raced
         return [
-            compare(draft, records[outcome]) if isinstance(outcome, UUID) else outcome
-            for draft, outcome in zip(drafts, outcomes, strict=True)
+            compare(candidate, records[outcome]) if isinstance(outcome, UUID) else outcome
+            for candidate, outcome in zip(candidates, outcomes, strict=True)
         ]
 
-    async def _insert(self, conn: Connection, book: int, drafts: Sequence[Draft]) -> None:
+    async def _insert(self, conn: Connection, book: int, candidates: Sequence[Candidate]) -> None:
         """Insert members and identifiers of one book; Raced if one of them is there by now."""
-        rows = [draft.row for draft in drafts]
+        rows = [candidate.row for candidate in candidates]
         made = await conn.fetch(
             INSERT_MEMBERS,
             book,
@@ -422,7 +430,7 @@ class Registry:
             [",".join(card.number for card in row.cards) for row in rows],
             [row.registered_at for row in rows],
         )
-        claims = [(claim, draft.row.member_id) for draft in drafts for claim in draft.claims]
+        claims = [(claim, candidate.row.member_id) for candidate in candidates for claim in candidate.claims]
         taken = await conn.fetch(
             INSERT_IDENTIFIERS,
             book,
@@ -457,34 +465,34 @@ class Registry:
             await step()
 
 
-def place(draft: Draft, owners: Mapping[bytes, UUID], is_present: bool) -> Draft | UUID | Refused:
-    """Decide what becomes of a draft: itself if it is new, the id of the member that it already is, or a refusal.
+def place(candidate: Candidate, owners: Mapping[bytes, UUID], is_present: bool) -> Candidate | UUID | Refused:
+    """Decide what becomes of a candidate: itself if it is new, the id of the member that it already is, or a refusal.
 
     Args:
-        draft: Somebody who is to become a member.
+        candidate: Somebody who is to become a member.
         owners: The owner of each identifier that has one, by hash.
-        is_present: Whether there is a member with the draft's own id.
+        is_present: Whether there is a member with the candidate's own id.
     """
-    held = [owners.get(claim.hash) for claim in draft.claims]
+    held = [owners.get(claim.hash) for claim in candidate.claims]
     holders = {owner for owner in held if owner is not None}
-    if draft.id_given:
-        foreign = holders - {draft.row.member_id}
+    if candidate.id_given:
+        foreign = holders - {candidate.row.member_id}
         if foreign:
-            return identifier_taken(next(c.field for c in draft.claims if owners.get(c.hash) in foreign))
+            return identifier_taken(next(c.field for c in candidate.claims if owners.get(c.hash) in foreign))
         if not is_present:
-            return draft
-        free = [claim.field for claim, owner in zip(draft.claims, held, strict=True) if owner is None]
-        return _id_taken(free[0]) if free else draft.row.member_id
+            return candidate
+        free = [claim.field for claim, owner in zip(candidate.claims, held, strict=True) if owner is None]
+        return _id_taken(free[0]) if free else candidate.row.member_id
     if not holders:
-        return draft
+        return candidate
     if len(holders) == 1 and None not in held:
         return holders.pop()
-    return identifier_taken(next(claim.field for claim in draft.claims if claim.hash in owners))
+    return identifier_taken(next(claim.field for claim in candidate.claims if claim.hash in owners))
 
 
-def compare(draft: Draft, record: MemberRow) -> Placed | Refused:
-    """Return the member that a draft already is, or the refusal of one that contradicts the member's record."""
-    differing = [name for name in draft.said if getattr(draft.row, name) != getattr(record, name)]
+def compare(candidate: Candidate, record: MemberRow) -> Placed | Refused:
+    """Return the member that a candidate already is, or the refusal of one that contradicts the member's record."""
+    differing = [name for name in candidate.said if getattr(candidate.row, name) != getattr(record, name)]
     if not differing:
         return Placed(record.member_id, already_there=True)
     words = ", ".join(_WORDS[name] for name in differing)
@@ -492,7 +500,7 @@ def compare(draft: Draft, record: MemberRow) -> Placed | Refused:
         api.REFUSAL_REASON_ALREADY_EXISTS,
         f"this member is there already with {words}: nothing was changed",
         violations=[
-            (draft.said[name], f"is there already with {_WORDS[name]}: correct the row, or change the member")
+            (candidate.said[name], f"is there already with {_WORDS[name]}: correct the row, or change the member")
             for name in differing
         ],
     )
@@ -508,7 +516,7 @@ _WORDS: Final = {
 """How a member's record contradicts a row, without telling what it has."""
 
 
-def _said(person: member_pb2.NewMember, path: str) -> dict[str, str]:
+def _attributes_given(person: member_pb2.NewMember, path: str) -> dict[str, str]:
     """Return the attributes of a row that a person's data give a value, with their fields."""
     said = {name: f"{path}profile.{name}" for name in ("name", "birthday", "language") if getattr(person.profile, name)}
     if person.status:
@@ -518,14 +526,14 @@ def _said(person: member_pb2.NewMember, path: str) -> dict[str, str]:
     return said
 
 
-def _without_shared_identifiers(waiting: Mapping[int, Draft]) -> dict[int, Draft]:
-    """Return the drafts that share neither an identifier nor an id with an earlier one."""
+def _without_shared_identifiers(waiting: Mapping[int, Candidate]) -> dict[int, Candidate]:
+    """Return the candidates that share neither an identifier nor an id with an earlier one."""
     seen: set[bytes] = set()
-    alone: dict[int, Draft] = {}
-    for index, draft in waiting.items():
-        marks = {draft.row.member_id.bytes, *(claim.hash for claim in draft.claims)}
+    alone: dict[int, Candidate] = {}
+    for index, candidate in waiting.items():
+        marks = {candidate.row.member_id.bytes, *(claim.hash for claim in candidate.claims)}
         if seen.isdisjoint(marks):
-            alone[index] = draft
+            alone[index] = candidate
         seen |= marks
     return alone
 

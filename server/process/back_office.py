@@ -34,7 +34,7 @@ from server.base.settings import Settings
 from server.base.storage import read_books, writer_connect, writer_pool
 from server.checkout.levels import relevel_of
 from server.corrections.adjustments import AdjustmentDesk
-from server.corrections.leftovers import Settler
+from server.corrections.leftovers import LeftoversMover
 from server.corrections.merge import Merger
 from server.corrections.transfers import TransferDesk
 from server.edge.handlers import service_handler
@@ -84,9 +84,9 @@ async def backoffice_main(task: ChildTask, ready: Callable[[], None], stop: asyn
         finance = finance_servicer.FinanceServicer(reports, rules)
         reconciliation = reconciliation_servicer.ReconciliationServicer(pool, ProgrammeStore(pool))
         corrections = _corrections(settings, pool, rules, registry, hashes, books)
-        settler = Settler(pool, books, utc_now, lambda now: relevel_of(rules.at(now), now.date()))
-        stack.push_async_callback(settler.stop)
-        settler.start()
+        mover = LeftoversMover(pool, books, utc_now, lambda now: relevel_of(rules.at(now), now.date()))
+        stack.push_async_callback(mover.stop)
+        mover.start()
         tracing = tracing_of(settings, task.name)
         if tracing is not None:
             stack.callback(tracing.close)

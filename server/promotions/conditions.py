@@ -37,7 +37,7 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
-from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, Usage
+from server.promotions.facts import CounterFact, MemberFacts, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.model import NearMiss, Tiers
 from server.promotions.scope import LinesByName, category_prefixes
 from server.promotions.tenders import counted_tenders
@@ -48,7 +48,7 @@ Positions = Callable[[], Sequence[int]]
 
 _MINUTES_PER_HOUR = 60
 _DAYS_PER_WEEK = 7
-_NOTHING = Counter()
+_NOTHING = CounterFact()
 _NOTHING_USED = Usage()
 
 
@@ -87,7 +87,7 @@ class Facts:
         self._by_name: LinesByName | None = None
         self._selected: dict[int, tuple[Selector, list[int]]] = {}
 
-    def get(self, key: str, default: Counter = _NOTHING) -> Counter:
+    def get(self, key: str, default: CounterFact = _NOTHING) -> CounterFact:
         """One of the member's counters."""
         self.consulted.add(key)
         return self.usage.member.get(key, default)
@@ -133,14 +133,14 @@ class Facts:
         return found[1]
 
 
-class Consulting(Mapping[str, Counter]):
+class Consulting(Mapping[str, CounterFact]):
     """A member's counters; which of them were looked at is noted in the facts."""
 
     def __init__(self, facts: Facts) -> None:
         """Look through to the counters of these facts."""
         self._facts = facts
 
-    def __getitem__(self, key: str) -> Counter:
+    def __getitem__(self, key: str) -> CounterFact:
         """One counter."""
         self._facts.consulted.add(key)
         return self._facts.usage.member[key]

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 from server.promotions.arithmetic import add_days, end_of_period
-from server.promotions.facts import Count, Counter
+from server.promotions.facts import Count, CounterFact
 from server.promotions.kinds import LimitScope, Period
 from server.promotions.model import Limit
 
@@ -96,12 +96,12 @@ def kept_until(period: Period | None, day: date) -> date | None:
     return add_days(end_of_period(day, period), KEPT_DAYS if period in MONTHS else KEPT_DAYS_SHORT)
 
 
-def counted(counters: Mapping[str, Counter], counts: Iterable[Count]) -> dict[str, Counter]:
+def counted(counters: Mapping[str, CounterFact], counts: Iterable[Count]) -> dict[str, CounterFact]:
     """The counters after a receipt has added its counts."""
     after = dict(counters)
     for key, times, money_minor, points_minor, until in counts:
-        before = after.get(key, Counter())
-        after[key] = Counter(
+        before = after.get(key, CounterFact())
+        after[key] = CounterFact(
             before.times + times,
             before.money_minor + money_minor,
             before.points_minor + points_minor,

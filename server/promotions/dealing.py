@@ -35,7 +35,7 @@ class DealLines(NamedTuple):
         return {*self.scope, *self.gifts}
 
 
-def settle_by_rank(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequence[DealRule]) -> None:
+def apply_by_rank(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequence[DealRule]) -> None:
     """Apply the line rules that hold (one list a part) and the deals that hold, and write the best outcome."""
     numbers: dict[int, list[int]] = {}
     for n, part in enumerate(work.parts):
@@ -54,7 +54,7 @@ def settle_by_rank(work: Work, rules: Sequence[Sequence[LineRule]], deals: Seque
             if trial.gain_minor > best.gain_minor:
                 best = trial
                 forced.append(contested[n])
-    best.settle()
+    best.write()
 
 
 def _deal_parts(work: Work, rule: DealRule, numbers: Mapping[int, Sequence[int]]) -> DealLines:
@@ -190,7 +190,7 @@ class _Trial:
         if taken and meter is not None and limits:
             meter.use(owner.id, limits, once=outcome.deals, money_minor=taken)
 
-    def settle(self) -> None:
+    def write(self) -> None:
         """Write the outcome into the evaluation."""
         work = self._work
         work.parts = [part for slots in self._slots for slot in slots for part in slot.parts]

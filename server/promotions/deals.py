@@ -382,7 +382,7 @@ class _SetMatcher:
         for run, mask in zip(self._runs, self._masks, strict=True):
             if mask in full:
                 continue
-            around = self._around(mask)
+            around = self._supersets_of(mask)
             count = min(run.units, *[slack[subset] for subset in around])
             if count < run.units:
                 full.add(mask)
@@ -400,7 +400,7 @@ class _SetMatcher:
         mask_of = dict(zip(self._runs, self._masks, strict=True))
         slack = [sets * places for places in self._places]
         for run, count in chosen:
-            for subset in self._around(mask_of[run]):
+            for subset in self._supersets_of(mask_of[run]):
                 slack[subset] -= count
         rest, taken = chosen, chosen
         for part in range(wanted_part + 1):
@@ -419,13 +419,13 @@ class _SetMatcher:
         """Keep up to `count` units that fit `mask` for the part of `bit` alone; how many can be spared."""
         if not mask & bit:
             return 0
-        tighter = [subset for subset in self._around(bit) if subset & mask != mask]
+        tighter = [subset for subset in self._supersets_of(bit) if subset & mask != mask]
         here = min([count, *[slack[subset] for subset in tighter]])
         for subset in tighter:
             slack[subset] -= here
         return here
 
-    def _around(self, mask: int) -> list[int]:
+    def _supersets_of(self, mask: int) -> list[int]:
         """All sets of parts that contain these."""
         subsets = self._supersets.get(mask)
         if subsets is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from server.promotions.arithmetic import spread_largest_remainder
 from server.promotions.compile import Candidates, rules_for_article
 from server.promotions.conditions import count_goods
-from server.promotions.dealing import settle_by_rank
+from server.promotions.dealing import apply_by_rank
 from server.promotions.deals import steps_discount_minor
 from server.promotions.facts import ReceiptLine
 from server.promotions.formulas import BasketRule, CompiledPromotion, DealRule, LineFormula, LineRule
@@ -112,7 +112,7 @@ def _settle_rights(work: Work, rights: Sequence[CompiledPromotion]) -> None:
                 _settle_line(work, i, ready_rules(kept))
         return
     work.take_apart()
-    settle_by_rank(work, [[rule for rule in rules[part.at] if is_open_to(rule, part)] for part in work.parts], deals)
+    apply_by_rank(work, [[rule for rule in rules[part.at] if is_open_to(rule, part)] for part in work.parts], deals)
 
 
 def _is_line_open_to(work: Work, rule: LineRule | BasketRule, i: int) -> bool:
@@ -126,7 +126,7 @@ def _settle_lines(work: Work, rules: Sequence[Sequence[LineRule]], deals: Sequen
     """Apply to each line its rules, and the deals among them by rank."""
     if work.parts or deals or any(rule.owner.limits for found in rules for rule in found):
         work.take_apart()
-        settle_by_rank(work, [rules[part.at] for part in work.parts], deals)
+        apply_by_rank(work, [rules[part.at] for part in work.parts], deals)
         return
     for i, found in enumerate(rules):
         if found:
@@ -187,7 +187,7 @@ def _discount_basket(work: Work, name: str, rules: Sequence[BasketRule]) -> None
         if best is None or stack.gain_minor > best.gain_minor:
             best = stack
     if best is not None:
-        best.settle()
+        best.write()
 
 
 def _basket_scope(work: Work, rule: BasketRule) -> list[int]:
@@ -202,7 +202,7 @@ def _basket_scope(work: Work, rule: BasketRule) -> list[int]:
 
 
 class _BasketStack:
-    """One way to stack basket discounts, tried on a copy of the amounts until it is settled.
+    """One way to stack basket discounts, tried on a copy of the amounts until nothing better is found.
 
     Its goods are lines, or parts of them if there are any.
     """
@@ -274,7 +274,7 @@ class _BasketStack:
         weighed = (part.quantity_milli for part in parts if self._work.lines[part.at].is_weighed)
         return count_goods(what, lines, ()) + sum(weighed)
 
-    def settle(self) -> None:
+    def write(self) -> None:
         """Write the outcome into the evaluation."""
         work = self._work
         if self._meter is not None:

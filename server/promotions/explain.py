@@ -148,7 +148,7 @@ class _Case:
         verdict = self._by_dates(promotion) or self._by_goods(owner)
         condition = None
         if verdict is None and owner.condition is not None:
-            condition = answer(owner.condition, self._asked(owner))
+            condition = answer(owner.condition, self._asked_of(owner))
         lines, unit = self._amounts(owner.id)
         if lines or self._gave_more(owner):
             verdict = _Verdict(Status.APPLIED, self._applied_text(owner))
@@ -183,13 +183,13 @@ class _Case:
             if (joined or self._work.member is None) and not self._is_capped(owner):
                 return True
         if promotion.tier_points is not None and effects.tier_points_minor:
-            return not self._is_capped(owner) and self._alone(owner).tier_points_minor > 0
+            return not self._is_capped(owner) and self._effects_alone(owner).tier_points_minor > 0
         return False
 
     def _holds(self, owner: CompiledPromotion) -> bool:
         if self._by_dates(owner.promotion) or not self._work.goods(owner):
             return False
-        return owner.condition is None or answer(owner.condition, self._asked(owner, EARNING)).holds
+        return owner.condition is None or answer(owner.condition, self._asked_of(owner, EARNING)).holds
 
     def _is_capped(self, owner: CompiledPromotion) -> bool:
         return any(cut.promotion_id == owner.id and not cut.granted for cut in self._effects.capped)
@@ -253,9 +253,9 @@ class _Case:
             return _Verdict(Status.CANNOT_EARN, "the member earns nothing now")
         if self._lacks_units(owner):
             return _Verdict(Status.DEAL_INCOMPLETE, "the goods are too few for one deal or the first step")
-        alone = self._alone(owner)
+        alone = self._effects_alone(owner)
         verdict = self._by_limits(owner, alone) or self._by_register(owner)
-        if verdict is None and _gave(alone, owner.id):
+        if verdict is None and _gave_anything(alone, owner.id):
             verdict = self._by_rivals(owner)
         if verdict is None and self._is_used_up(owner):
             verdict = _Verdict(Status.NOTHING_LEFT, "earlier promotions or the lowest prices left nothing for it")
@@ -327,7 +327,7 @@ class _Case:
             return not gift(replace(deal, unit_price_minor=0), gifts, goods).wanted_deals
         return False
 
-    def _alone(self, owner: CompiledPromotion) -> Effects:
+    def _effects_alone(self, owner: CompiledPromotion) -> Effects:
         """What the receipt would come to with this promotion alone, were its condition met."""
         work = self._work
         free = replace(owner.promotion, when=None, group=None, exclusive=False, control_share=Fraction(0))
@@ -345,7 +345,7 @@ class _Case:
             return True
         return all(work.left[i] <= work.lines[i].floor_amount_minor for i in work.discountable(owner))
 
-    def _asked(self, owner: CompiledPromotion, step: str | None = None) -> Asked:
+    def _asked_of(self, owner: CompiledPromotion, step: str | None = None) -> Asked:
         """Whom the promotion's condition is asked of: the receipt as it was when a step began."""
         work, step = self._work, step or step_of(owner)
         amounts: Sequence[int] = [line.payable_minor for line in self._effects.lines]
@@ -362,7 +362,7 @@ def _gives_discount(owner: CompiledPromotion) -> bool:
     return bool(owner.line or owner.deal or owner.basket)
 
 
-def _gave(effects: Effects, promotion_id: str) -> bool:
+def _gave_anything(effects: Effects, promotion_id: str) -> bool:
     """Whether a promotion had an effect on lines."""
     return any(
         any(by == promotion_id for by, _ in line.discounts)

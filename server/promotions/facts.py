@@ -89,7 +89,7 @@ class MemberFacts(NamedTuple):
     age_days: int | None = None
 
 
-class Counter(NamedTuple):
+class CounterFact(NamedTuple):
     """What was counted for a member under one key: how often, money and points in minor units, until when it counts."""
 
     times: int = 0
@@ -105,7 +105,7 @@ class Usage(NamedTuple):
     left of shared limits by key; of a key that is missing everything is left, or nothing with `only_shared_known`.
     """
 
-    member: Mapping[str, Counter] = {}
+    member: Mapping[str, CounterFact] = {}
     shared: Mapping[str, int] = {}
     only_shared_known: bool = False
 

@@ -80,7 +80,7 @@ def reach(
         return Reach(moment, None)
 
     def without(units: int) -> Moment:
-        return moment._replace(towards=_without(moment, runs, units))
+        return moment._replace(towards=_moment_without(moment, runs, units))
 
     def is_reached(units: int) -> bool:
         condition = promotion.when
@@ -101,7 +101,7 @@ def _units(moment: Moment, positions: Sequence[int]) -> list[LineUnits]:
     return [LineUnits(part.at, part.units_minor, part.units) for part in parts if part.units]
 
 
-def _without(moment: Moment, runs: Sequence[tuple[int, int, int]], units: int) -> Moment:
+def _moment_without(moment: Moment, runs: Sequence[tuple[int, int, int]], units: int) -> Moment:
     """The moment without the first so many units of the runs."""
     lines, amounts = list(moment.facts.lines), list(moment.amounts)
     for i, price, count in runs:

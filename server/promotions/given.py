@@ -30,12 +30,14 @@ def given(work: Work, lines: Sequence[LineEffects], gifts: Sequence[Gift]) -> tu
     used = {uses.promotion_id: uses for uses in work.meter.used()} if work.is_metered else {}
     by_gift = {gift.owner.id: gift for gift in gifts}
     return tuple(
-        _given(work, promotion_id, lines, used.get(promotion_id), by_gift.get(promotion_id))
+        _given_by_promotion(work, promotion_id, lines, used.get(promotion_id), by_gift.get(promotion_id))
         for promotion_id in dict.fromkeys((*used, *by_gift))
     )
 
 
-def _given(work: Work, promotion_id: str, lines: Sequence[LineEffects], used: Used | None, gift: Gift | None) -> Given:
+def _given_by_promotion(
+    work: Work, promotion_id: str, lines: Sequence[LineEffects], used: Used | None, gift: Gift | None
+) -> Given:
     points = _points_by_line(promotion_id, lines, used.points) if used is not None else {}
     money = _money_by_line(work, promotion_id) if used is not None else {}
     units = {i: uses for (i, user), uses in work.units_used.items() if user == promotion_id} if used is not None else {}

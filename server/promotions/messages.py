@@ -200,12 +200,12 @@ def is_near(near_miss: NearMiss, missing: Missing | None) -> bool:
     """Whether so little is missing that it should be said; nothing missing is no near miss."""
     if missing is None or missing == Missing():
         return False
-    return _within(missing.amount_minor, near_miss.within_minor) and _within(
+    return _near_enough(missing.amount_minor, near_miss.within_minor) and _near_enough(
         missing.quantity, near_miss.within_quantity
     )
 
 
-def _within(missing: int, limit: int | None) -> bool:
+def _near_enough(missing: int, limit: int | None) -> bool:
     return missing == 0 or (limit is not None and missing <= limit)
 
 

@@ -25,14 +25,14 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import add_months, end_of_period
 from server.promotions.counter_names import MONTHS, counted, first_day, standing_key, tier_key, visit_key
-from server.promotions.facts import Count, Counter
+from server.promotions.facts import Count, CounterFact
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
 
 ONE_DAY = timedelta(days=1)
 _PERIODS_LOOKED_BACK = 13
 """So many periods back counters are kept at the most: a year of months, and the one that runs."""
-_NOTHING = Counter()
+_NOTHING = CounterFact()
 
 
 class Standing(NamedTuple):
@@ -61,7 +61,7 @@ class TierChange(NamedTuple):
     good_until: date
 
 
-def standing(tiers: Tiers, counters: Mapping[str, Counter], day: date) -> Standing:
+def standing(tiers: Tiers, counters: Mapping[str, CounterFact], day: date) -> Standing:
     """The level as it is on a store-local day, before the day's next receipt, and what is missing to the next."""
     amount = window_amount(tiers, counters, day)
     held: Tier | None = None
@@ -87,7 +87,7 @@ def standing(tiers: Tiers, counters: Mapping[str, Counter], day: date) -> Standi
 
 
 def standing_changes(
-    tiers: Tiers, counters: Mapping[str, Counter], counts: Iterable[Count], day: date
+    tiers: Tiers, counters: Mapping[str, CounterFact], counts: Iterable[Count], day: date
 ) -> tuple[tuple[Count, ...], TierChange | None]:
     """What a receipt adds to the counters of levels, and the level that it raises the member to, if it does.
 
@@ -123,7 +123,7 @@ def standing_changes(
 
 
 def lowered(
-    tiers: Tiers, before: Mapping[str, Counter], after: Mapping[str, Counter], day: date
+    tiers: Tiers, before: Mapping[str, CounterFact], after: Mapping[str, CounterFact], day: date
 ) -> tuple[tuple[Count, ...], TierChange | None]:
     """What becomes of levels when a return has taken something out of the window.
 
@@ -151,7 +151,9 @@ def lowered(
     return tuple(changes), TierChange(was.tier, now.tier, now.name, now.good_until or day)
 
 
-def _brought_until(tiers: Tiers, counters: Mapping[str, Counter], level: Tier, most: date, today: date) -> date | None:
+def _brought_until(
+    tiers: Tiers, counters: Mapping[str, CounterFact], level: Tier, most: date, today: date
+) -> date | None:
     """The last certain day, up to `most`, that windows up to today make of a level by counters; None for none."""
     period = _kept_period(tiers)
     last = most
@@ -188,18 +190,18 @@ def window_keys(tiers: Tiers, day: date) -> Iterator[str]:
         yield tier_key(month) if tiers.measure is TierMeasure.POINTS else visit_key(Period.MONTH, month)
 
 
-def window_amount(tiers: Tiers, counters: Mapping[str, Counter], day: date) -> int:
+def window_amount(tiers: Tiers, counters: Mapping[str, CounterFact], day: date) -> int:
     """What the window on a day comes to, in the unit of the measure."""
     return sum(_measured(tiers, counters.get(key, _NOTHING)) for key in window_keys(tiers, day))
 
 
-def _measured(tiers: Tiers, counter: Counter | Count) -> int:
+def _measured(tiers: Tiers, counter: CounterFact | Count) -> int:
     if tiers.measure is TierMeasure.SPEND:
         return counter.money_minor
     return counter.times if tiers.measure is TierMeasure.VISITS else counter.points_minor
 
 
-def _certain_until(tiers: Tiers, counters: Mapping[str, Counter], level: Tier, day: date) -> date | None:
+def _certain_until(tiers: Tiers, counters: Mapping[str, CounterFact], level: Tier, day: date) -> date | None:
     """The last certain day of a level that is held on `day` by what was written down; None if it is not held."""
     if level.threshold <= 0:
         return date.max

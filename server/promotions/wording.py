@@ -98,7 +98,9 @@ def answer(condition: Condition, asked: Asked) -> ConditionAnswer:
         return ConditionAnswer(
             _subject(condition), holds, _bounds_text(condition, asked), _measured_text(condition, asked)
         )
-    return ConditionAnswer(_subject(condition), holds, _needs(condition), _found(condition, asked.moment, holds))
+    return ConditionAnswer(
+        _subject(condition), holds, _needs(condition), _finding_in_words(condition, asked.moment, holds)
+    )
 
 
 def _subject(leaf: Condition) -> str:
@@ -110,7 +112,9 @@ def _subject(leaf: Condition) -> str:
         case VisitNumber(period) | SpendSoFar(period) if period is not None:
             subject += f" of the {period.value.replace('_', ' ')}"
         case PaidBy(kinds, prefixes):
-            subject = f"paid by {_some(kind.value for kind in kinds)}" + (f" {_some(prefixes)}" if prefixes else "")
+            subject = f"paid by {_first_names(kind.value for kind in kinds)}" + (
+                f" {_first_names(prefixes)}" if prefixes else ""
+            )
         case InClub(club):
             subject = f"membership of {club}"
     return subject
@@ -170,8 +174,8 @@ def _amount(leaf: Condition, number: int, asked: Asked) -> str:
 # --- leaves that ask --------------------------------------------------------------------------------------
 
 
-def _either(*lists: tuple[str, Iterable[str]]) -> str:
-    return " or ".join(f"{word}{_some(names)}" for word, names in lists if names)
+def _alternatives(*lists: tuple[str, Iterable[str]]) -> str:
+    return " or ".join(f"{word}{_first_names(names)}" for word, names in lists if names)
 
 
 def _window_text(window: TimeWindow) -> str:
@@ -198,26 +202,26 @@ def _needs(leaf: Condition) -> str:
         case BirthdayWindow(before, after):
             needs = f"from {before} days before to {after} days after it"
         case InStores(stores, groups):
-            needs = _either(("", stores), ("group ", groups))
+            needs = _alternatives(("", stores), ("group ", groups))
         case OnChannels(names) | InSegments(names):
-            needs = _some(names)
+            needs = _first_names(names)
         case AtTerminals(kinds):
-            needs = _some(kind.value for kind in kinds)
+            needs = _first_names(kind.value for kind in kinds)
         case TimeWindow():
             needs = _window_text(leaf)
         case InTiers(tiers):
-            needs = _some(tier or "none" for tier in tiers)
+            needs = _first_names(tier or "none" for tier in tiers)
         case CouponShown(series, codes):
-            needs = _either(("series ", series), ("code ", codes))
+            needs = _alternatives(("series ", series), ("code ", codes))
     return needs
 
 
-def _found(leaf: Condition, moment: Moment, holds: bool) -> str:
+def _finding_in_words(leaf: Condition, moment: Moment, holds: bool) -> str:
     """What a leaf without bounds found on the receipt."""
     receipt = moment.facts.receipt
     match leaf:
         case InStores():
-            return receipt.store_id + (f" (group {_some(receipt.store_groups)})" if receipt.store_groups else "")
+            return receipt.store_id + (f" (group {_first_names(receipt.store_groups)})" if receipt.store_groups else "")
         case OnChannels():
             return receipt.channel or "unknown"
         case AtTerminals():
@@ -225,7 +229,7 @@ def _found(leaf: Condition, moment: Moment, holds: bool) -> str:
         case TimeWindow():
             return f"{DAYS[receipt.local_at.weekday()]} {receipt.local_at:%Y-%m-%d %H:%M}"
         case CouponShown():
-            return _some(coupon.code for coupon in receipt.coupons) or "none"
+            return _first_names(coupon.code for coupon in receipt.coupons) or "none"
     return _found_of_member(leaf, moment, holds)
 
 
@@ -240,7 +244,7 @@ def _found_of_member(leaf: Condition, moment: Moment, holds: bool) -> str:
         case InTiers():
             return moment.facts.tier(moment.tiers) or "none"
         case InSegments(segments):
-            return _some(segments & member.segments) or "none of them"
+            return _first_names(segments & member.segments) or "none of them"
     return "one" if holds else "none"
 
 
@@ -256,12 +260,12 @@ def goods_text(goods: Selector) -> str:
         ("supplier", goods.suppliers),
         ("tag", goods.tags),
     )
-    named = [f"{word} {_some(names)}" for word, names in lists if names]
+    named = [f"{word} {_first_names(names)}" for word, names in lists if names]
     text = (" and " if goods.match_all else " or ").join(named) or "all goods"
     return text if goods.but_not is None else f"{text}, but not {goods_text(goods.but_not)}"
 
 
-def _some(names: Iterable[str]) -> str:
+def _first_names(names: Iterable[str]) -> str:
     found = sorted(names)
     more = len(found) - SHOWN_NAMES
     return ", ".join(found[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -181,11 +181,11 @@ class Work:
 
     def goods(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines in the promotion's scope, excluded or not."""
-        return self._found(owner, "goods")
+        return self._positions_of(owner, "goods")
 
     def discountable(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines in scope that may get discounts."""
-        return self._found(owner, "discount")
+        return self._positions_of(owner, "discount")
 
     def givable(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines that the gift of a promotion may be taken from."""
@@ -201,9 +201,9 @@ class Work:
 
     def earning(self, owner: CompiledPromotion) -> list[int]:
         """Positions of the lines in scope that may earn."""
-        return self._found(owner, "earning")
+        return self._positions_of(owner, "earning")
 
-    def _found(self, owner: CompiledPromotion, why: str) -> list[int]:
+    def _positions_of(self, owner: CompiledPromotion, why: str) -> list[int]:
         key = (owner.rank if owner.scopes is not None else ALL_GOODS, why)
         found = self._positions.get(key)
         if found is None:

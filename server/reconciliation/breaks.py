@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
+from server.reconciliation.carry_over import KeptBreak, Step
 from server.reconciliation.model import (
     Break,
     BreakChange,
@@ -20,7 +21,6 @@ from server.reconciliation.model import (
     TerminalDay,
 )
 from server.reconciliation.receipt_numbers import parse, text_of
-from server.reconciliation.settle import KeptBreak, Step
 
 if TYPE_CHECKING:
     from server.base.database import Connection
@@ -110,12 +110,12 @@ class Event(NamedTuple):
 
 async def read_of_days(conn: Connection, store_id: str, first: date, last: date) -> list[KeptBreak]:
     """Return all breaks of a store's days, whatever their state."""
-    return [_kept(row) for row in await conn.fetch(READ_OF_DAYS, store_id, first, last)]
+    return [_kept_break(row) for row in await conn.fetch(READ_OF_DAYS, store_id, first, last)]
 
 
 async def read_by_id(conn: Connection, break_id: str) -> list[KeptBreak]:
     """Return the break with this id, or two whose ids begin like it; lock them for the caller's transaction."""
-    return [_kept(row) for row in await conn.fetch(READ_BY_ID, break_id)]
+    return [_kept_break(row) for row in await conn.fetch(READ_BY_ID, break_id)]
 
 
 async def read_events(conn: Connection, break_id: str) -> list[Event]:
@@ -139,7 +139,7 @@ async def read_page(
 ) -> tuple[list[KeptBreak], int]:
     """Return the breaks after a place in the list, and how many the whole list has."""
     rows = await conn.fetch(READ_PAGE, *wanted, *after, limit)
-    return [_kept(row) for row in rows], int(await conn.fetchval(COUNT_ALL, *wanted))
+    return [_kept_break(row) for row in rows], int(await conn.fetchval(COUNT_ALL, *wanted))
 
 
 async def count_open(conn: Connection, first: date, last: date, store_ids: Sequence[str]) -> int:
@@ -171,7 +171,7 @@ def _event_row(step: Step, by: str, run_id: uuid.UUID | None) -> tuple[object, .
     )
 
 
-def _kept(row: asyncpg.Record) -> KeptBreak:
+def _kept_break(row: asyncpg.Record) -> KeptBreak:
     what = Break(
         TerminalDay(row["store_id"], row["terminal_id"], row["business_date"]),
         BreakKind(row["kind"]),

@@ -49,14 +49,14 @@ def compare(day: Day, rules: Rules) -> list[Break]:
     """Return the breaks of a terminal's day."""
     doubles = _doubles(day)
     ledger = [receipt for receipt in day.ledger if receipt.key not in doubles]
-    breaks = [_doubled(day, receipt, day.twins[receipt.key]) for receipt in day.ledger if receipt.key in doubles]
+    breaks = [_twin_break(day, receipt, day.twins[receipt.key]) for receipt in day.ledger if receipt.key in doubles]
     if day.receipts is not None:
         breaks += _by_receipt(day, ledger, doubles, rules)
     elif day.report is not None:
         breaks += _by_totals(day, day.report, ledger, doubles, rules)
     elif ledger:
         breaks += _without_register(day, ledger, doubles, rules)
-    return [*_collapsed(_paired(breaks)), *_late(day, ledger, rules)]
+    return [*_collapsed(_paired(breaks)), *_late_break(day, ledger, rules)]
 
 
 def find_twins(receipts: Sequence[LedgerReceipt], within: timedelta | None) -> dict[LedgerReceipt, LedgerReceipt]:
@@ -108,7 +108,7 @@ def _is_later(receipt: LedgerReceipt, twin: LedgerReceipt) -> bool:
     return (receipt.booked_at, receipt.place) > (twin.booked_at, twin.place)
 
 
-def _doubled(day: Day, receipt: LedgerReceipt, twin: LedgerReceipt) -> Break:
+def _twin_break(day: Day, receipt: LedgerReceipt, twin: LedgerReceipt) -> Break:
     place = twin.place
     return Break(
         day.place,
@@ -184,7 +184,7 @@ def _extra_by_totals(
     if not surplus and not outside:
         return
     figures = [side.figures for side in sides if side.missing < 0]
-    figures.append(tuple(_figures_of_extra(outside, _given(report))))
+    figures.append(tuple(_figures_of_extra(outside, _amounts_to_show(report))))
     detail = ""
     if outside and surplus:
         detail = f"{surplus} more that cannot be named"
@@ -199,7 +199,7 @@ def _extra_by_totals(
     )
 
 
-def _given(report: ZReport) -> Amounts:
+def _amounts_to_show(report: ZReport) -> Amounts:
     """Return the amounts to show of receipts that the register does not have: those that it reports at all."""
     return report.amounts if report.amounts != Amounts() else _MAIN
 
@@ -337,7 +337,7 @@ def _without_register(
             yield _gap(day, run)
 
 
-def _late(day: Day, ledger: Sequence[LedgerReceipt], rules: Rules) -> list[Break]:
+def _late_break(day: Day, ledger: Sequence[LedgerReceipt], rules: Rules) -> list[Break]:
     """Return the break of receipts booked after their day was closed, or long after the sale."""
     after = rules.late_after
     late = [
@@ -371,7 +371,7 @@ def _paired(breaks: Sequence[Break]) -> list[Break]:
     extra = [one for one in breaks if one.kind is BreakKind.EXTRA]
     hints: dict[str, str] = {}
     for absent in missing:
-        alike = [one for one in extra if _turned(one.figures) == _differing(absent.figures)]
+        alike = [one for one in extra if _difference_by_measure(one.figures) == _differing(absent.figures)]
         if len(alike) == 1 and alike[0].numbers:
             hints[absent.break_id] = f"perhaps booked under the wrong number: {text_of(alike[0].numbers, ', ')}"
             if absent.numbers:
@@ -384,7 +384,7 @@ def _paired(breaks: Sequence[Break]) -> list[Break]:
     ]
 
 
-def _turned(figures: Iterable[Figure]) -> dict[Measure, int]:
+def _difference_by_measure(figures: Iterable[Figure]) -> dict[Measure, int]:
     return {figure.measure: figure.found - figure.expected for figure in figures if figure.found != figure.expected}
 
 

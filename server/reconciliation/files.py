@@ -214,8 +214,8 @@ async def load_reports(
     records = [
         (
             *(file_id, one.line, one.store_id, one.terminal_id, date.fromisoformat(one.business_date), one.receipts),
-            *(_given(one, field) for field in ("first_number", "last_number", *AMOUNT_FIELDS)),
-            *(_given(one, field) for field in ("returns", *RETURNS_FIELDS, "voids")),
+            *(_optional_int(one, field) for field in ("first_number", "last_number", *AMOUNT_FIELDS)),
+            *(_optional_int(one, field) for field in ("returns", *RETURNS_FIELDS, "voids")),
             text_of(joined(_runs(one.void_numbers))),
         )
         for one in reports
@@ -241,7 +241,7 @@ async def load_receipts(
         (
             *(file_id, file.part, ordinal, one.line, one.store_id, one.terminal_id),
             *(date.fromisoformat(one.business_date), one.receipt_number, one.kind),
-            *(_given(one, field) for field in AMOUNT_FIELDS),
+            *(_optional_int(one, field) for field in AMOUNT_FIELDS),
         )
         for ordinal, one in enumerate(receipts, start=1)
     ]
@@ -323,7 +323,7 @@ def _file_id(file: pb.SourceFile) -> uuid.UUID:
     return uuid.UUID(bytes=file.sha256[:16])
 
 
-def _given(message: Message, field: str) -> int | None:
+def _optional_int(message: Message, field: str) -> int | None:
     return getattr(message, field) if message.HasField(field) else None
 
 

@@ -14,6 +14,7 @@ from tallypoint.v1 import journal_pb2
 from ledger.finance.summary import bring_up_to_date, count_pending
 from server.base.database import connection, transaction
 from server.reconciliation import breaks, files
+from server.reconciliation.carry_over import carry_over
 from server.reconciliation.compare import compare, find_twins
 from server.reconciliation.model import (
     Amounts,
@@ -25,7 +26,6 @@ from server.reconciliation.model import (
     Rules,
     TerminalDay,
 )
-from server.reconciliation.settle import settle
 
 if TYPE_CHECKING:
     from server.base.clock import Clock
@@ -196,7 +196,7 @@ async def _reconcile_store(
         result.terminal_days += 1
         found += compare(day, rules)
     kept = await breaks.read_of_days(conn, store_id, first, last)
-    steps = settle(kept, found, now)
+    steps = carry_over(kept, found, now)
     await breaks.write(conn, steps, by, result.run_id)
     result.found += len(found)
     result.opened += sum(step.opens for step in steps)

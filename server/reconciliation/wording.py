@@ -37,7 +37,7 @@ def _extra(what: Break) -> str:
     return f"the ledger has {_receipts(what)} that the register does not know{which}"
 
 
-def _doubled(what: Break) -> str:
+def _doubled_text(what: Break) -> str:
     return f"receipt {numbers_text(what)} stands more than once"
 
 
@@ -50,7 +50,7 @@ def _different(what: Break) -> str:
     return f"the day has other totals: {names}"
 
 
-def _late(what: Break) -> str:
+def _late_text(what: Break) -> str:
     return f"{_receipts(what)} came late: {numbers_text(what)}"
 
 
@@ -69,9 +69,9 @@ def _receipts(what: Break) -> str:
 _SENTENCES: Final = {
     BreakKind.MISSING: _missing,
     BreakKind.EXTRA: _extra,
-    BreakKind.DOUBLED: _doubled,
+    BreakKind.DOUBLED: _doubled_text,
     BreakKind.DIFFERENT: _different,
-    BreakKind.LATE: _late,
+    BreakKind.LATE: _late_text,
     BreakKind.GAP: _gap,
     BreakKind.NO_REPORT: _no_report,
 }

@@ -156,7 +156,7 @@ class CouponDesk:
         """Block codes; return how many were not blocked yet, and the refusals of unknown ones by their place."""
 
         async def work(conn: Connection) -> tuple[int, dict[int, Refused]]:
-            known, refused = await _known(conn, codes)
+            known, refused = await _codes_that_exist(conn, codes)
             return _count(await conn.execute(BLOCK_CODES, known, by, now)), refused
 
         return await in_transaction(self._pool, work)
@@ -165,7 +165,7 @@ class CouponDesk:
         """Make codes good again; return how many were blocked, and the refusals of unknown ones by their place."""
 
         async def work(conn: Connection) -> tuple[int, dict[int, Refused]]:
-            known, refused = await _known(conn, codes)
+            known, refused = await _codes_that_exist(conn, codes)
             return _count(await conn.execute(UNBLOCK_CODES, known)), refused
 
         return await in_transaction(self._pool, work)
@@ -276,7 +276,7 @@ async def _any_known(conn: Connection, codes: Sequence[str]) -> bool:
     return bool(await read_coupons(conn, codes))
 
 
-async def _known(conn: Connection, codes: Sequence[str]) -> tuple[list[str], dict[int, Refused]]:
+async def _codes_that_exist(conn: Connection, codes: Sequence[str]) -> tuple[list[str], dict[int, Refused]]:
     """Return those codes that coupons have, as they are kept, and the refusals of the others by their place."""
     normal = [normal_code(code) for code in codes]
     present = await find_coupons(conn, codes)

@@ -64,7 +64,7 @@ class MemberFinder:
                 check(identifier)
                 normal, *former = self._reader.forms(identifier)
             except Refused as refusal:
-                refused[key] = _within(refusal, field)
+                refused[key] = _with_row_fields(refusal, field)
                 continue
             if normal.kind == api.IDENTIFIER_KIND_MEMBER_ID:
                 ids[key] = UUID(normal.value)
@@ -111,7 +111,7 @@ def _not_found(field: str) -> Refused:
     return Refused(api.REFUSAL_REASON_NOT_FOUND, "no member has this identifier", violations=[(field, fault)])
 
 
-def _within(refusal: Refused, field: str) -> Refused:
+def _with_row_fields(refusal: Refused, field: str) -> Refused:
     """Name the fields of a refused identifier from the row on."""
     named = [(name.replace("identifier", field, 1), text) for name, text in refusal.violations]
     whole = [(name if name.startswith(field) else f"{field}.{name}" if name else field, text) for name, text in named]

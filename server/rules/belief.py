@@ -75,14 +75,14 @@ def percent(share: Fraction) -> str:
 def _about_base(programme: Programme, today: date) -> Iterator[Doubt]:
     earning = programme.earning
     if earning.base_share > MOST_EARNED:
-        yield ("earning", "base_percent"), _back(earning.base_share), "check the decimal point"
+        yield ("earning", "base_percent"), _rate_in_words(earning.base_share), "check the decimal point"
     yield from _about_terms(earning.terms, ("earning",), today)
     for number, partner in enumerate(programme.partners):
         if partner.base_share is not None and partner.base_share > MOST_EARNED:
-            yield ("partners", number, "base_percent"), _back(partner.base_share), "check the decimal point"
+            yield ("partners", number, "base_percent"), _rate_in_words(partner.base_share), "check the decimal point"
 
 
-def _back(share: Fraction) -> str:
+def _rate_in_words(share: Fraction) -> str:
     return f"gives {percent(share)} of what is paid back in points"
 
 
@@ -131,7 +131,7 @@ def _about_points(promotion: Promotion, path: Path, programme: Programme, today:
         return
     share = earned(promotion, programme)
     if share > MOST_EARNED:
-        yield at, _back(share), "check the decimal point"
+        yield at, _rate_in_words(share), "check the decimal point"
     if points.terms is not None:
         yield from _about_terms(points.terms, at, today)
 
@@ -182,15 +182,17 @@ def _about_limits(limits: Iterable[Limit], path: Path, programme: Programme) -> 
 def _about_stacks(programme: Programme) -> Iterator[Doubt]:
     promotions = programme.promotions
     for found in together(promotions, percent_off, MOST_OFF_TOGETHER):
-        said = f"takes {percent(_sum(found))} off the same goods together with {_others(found)}"
+        said = f"takes {percent(_sum(found))} off the same goods together with {_other_givers(found)}"
         yield ("promotions", found[-1].number, "id"), said, _ONE_OF_THEM
     base = programme.earning.base_share
     beside_base = max(MOST_EARNED - base, Fraction(0))
     for found in together(promotions, lambda one: earned(one, programme), beside_base + Fraction(1, 10**6)):
-        said = f"gives {percent(_sum(found) + base)} of what is paid back in points together with {_others(found)}"
+        said = (
+            f"gives {percent(_sum(found) + base)} of what is paid back in points together with {_other_givers(found)}"
+        )
         yield ("promotions", found[-1].number, "id"), said, _ONE_OF_THEM
     for found in together(promotions, _more_times, Fraction(MOST_FACTOR)):
-        said = f"multiplies points by {_sum(found) + 1} together with {_others(found)}"
+        said = f"multiplies points by {_sum(found) + 1} together with {_other_givers(found)}"
         yield ("promotions", found[-1].number, "id"), said, _ONE_OF_THEM
 
 
@@ -206,7 +208,7 @@ def _sum(found: Sequence[Giver]) -> Fraction:
     return sum((one.share for one in found), Fraction(0))
 
 
-def _others(found: Sequence[Giver]) -> str:
+def _other_givers(found: Sequence[Giver]) -> str:
     names = [f"`{one.promotion.id}`" for one in found[:-1]]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

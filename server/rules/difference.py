@@ -44,7 +44,9 @@ class ListChange(NamedTuple):
     def __str__(self) -> str:
         """Say it in words."""
         sides = (("put in", self.put_in), ("taken out", self.taken_out))
-        return f"{self.field}: " + "; ".join(f"{len(words)} {what} ({_some(words)})" for what, words in sides if words)
+        return f"{self.field}: " + "; ".join(
+            f"{len(words)} {what} ({_first_words(words)})" for what, words in sides if words
+        )
 
 
 Change = FieldChange | ListChange
@@ -99,7 +101,7 @@ def _changed_defaults(before: int, after: int) -> Iterator[Change]:
 
 
 def _changes(before: Plain, after: Plain, path: str) -> Iterator[Change]:
-    if _same(before, after):
+    if _equal_values(before, after):
         return
     if isinstance(before, dict) and isinstance(after, dict):
         for name in dict.fromkeys((*before, *after)):
@@ -128,7 +130,7 @@ def _list_changes(before: list[Plain], after: list[Plain], path: str) -> Iterato
         yield from _changes(old, new, f"{path}[{number}]")
 
 
-def _some(words: Sequence[str]) -> str:
+def _first_words(words: Sequence[str]) -> str:
     more = ", …" if len(words) > _SHOWN else ""
     return ", ".join(words[:_SHOWN]) + more
 
@@ -149,7 +151,7 @@ def _name(item: Plain) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _same(before: Plain, after: Plain) -> bool:
+def _equal_values(before: Plain, after: Plain) -> bool:
     if before == after:
         return True
     if isinstance(before, str) and isinstance(after, str):

@@ -21,7 +21,7 @@ from server.edge.moments import moment_of
 from server.promotions import Effects, MemberFacts, PaidLine, ReceiptFacts, ReceiptLine, Rules, earn_as_paid
 from server.promotions.arithmetic import in_birthday_window
 from server.promotions.counter_names import SHARED_PREFIX
-from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
+from server.promotions.facts import CounterFact, CouponFact, TenderFact, Usage
 from server.promotions.kinds import TenderKind, TerminalKind
 from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages
 from server.rules.wire import Kept
@@ -84,7 +84,7 @@ def facts_of(
     if usage is not None:
         _add_usage(facts, usage, effects.consulted)
     if member is not None:
-        facts.MergeFrom(_message_of(_seen(rules, member, receipt.local_at.date(), tier)))
+        facts.MergeFrom(_message_of(_member_as_seen(rules, member, receipt.local_at.date(), tier)))
     return facts
 
 
@@ -99,7 +99,10 @@ def written_facts(
     """Return `facts_of` serialised: as kept, where there is no more to tell than of the store and of such a member."""
     if member is None or receipt.coupons or effects.consulted:
         return facts_of(rules, receipt, member, usage, effects, tier).SerializeToString()
-    return _kept_groups[receipt.store_groups] + _kept_members[_seen(rules, member, receipt.local_at.date(), tier)]
+    return (
+        _kept_groups[receipt.store_groups]
+        + _kept_members[_member_as_seen(rules, member, receipt.local_at.date(), tier)]
+    )
 
 
 def _add_usage(facts: journal_pb2.PurchaseFacts, usage: Usage, consulted: frozenset[str]) -> None:
@@ -133,7 +136,7 @@ class _Seen(NamedTuple):
     can_spend: bool
 
 
-def _seen(rules: Rules, member: MemberFacts, day: date, tier: str) -> _Seen:
+def _member_as_seen(rules: Rules, member: MemberFacts, day: date, tier: str) -> _Seen:
     return _Seen(
         tier if member.tier is None else member.tier,
         member.segments & rules.segments,
@@ -237,7 +240,7 @@ def _window(text: str) -> tuple[int, int]:
 def usage_of(purchase: journal_pb2.Purchase) -> Usage:
     """Return what had been used before an entry, as far as the rules looked at it."""
     counters = {
-        one.key: Counter(
+        one.key: CounterFact(
             one.times, one.money_minor, one.points_minor, date.fromisoformat(one.until) if one.until else None
         )
         for one in purchase.facts.counters

@@ -98,7 +98,7 @@ def _of_same_goods(given: Iterable[Giver], order: Mapping[int, int]) -> Iterator
     greatest = {goods: sorted(numbers, key=order.__getitem__)[:LOOKED_AT] for goods, numbers in buckets.items()}
     seen: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
     for goods, numbers in greatest.items():
-        wider = [number for above in _above(goods) for number in greatest.get(above, ())]
+        wider = [number for above in _wider_goods(goods) for number in greatest.get(above, ())]
         key = (tuple(numbers), tuple(wider))
         if key not in seen:
             seen.add(key)
@@ -114,7 +114,7 @@ def _entries(scope: Selector | None) -> Iterator[_Goods]:
             yield kind, name
 
 
-def _above(goods: _Goods) -> Iterator[_Goods]:
+def _wider_goods(goods: _Goods) -> Iterator[_Goods]:
     """Yield what is wider: all goods, and the categories above a category."""
     kind, name = goods
     if goods != _ALL_GOODS:

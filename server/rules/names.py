@@ -83,12 +83,12 @@ def nobody_asks(kind: Names, names: Iterable[str], programmes: Collection[Progra
     """Say of names that are loaded which no promotion, in effect or to come, asks for; nothing without programmes."""
     if not programmes:
         return []
-    asked = {name for one in programmes for found, name in _asked(one) if found is kind}
+    asked = {name for one in programmes for found, name in _names_asked_for(one) if found is kind}
     others = {one.id for programme in programmes for one in programme.promotions} if kind is Names.OFFER else set()
-    return [_nobody(kind, name, asked, others) for name in sorted(set(names) - asked)]
+    return [_nobody_asks_text(kind, name, asked, others) for name in sorted(set(names) - asked)]
 
 
-def _nobody(kind: Names, name: str, asked: Collection[str], others: Collection[str]) -> str:
+def _nobody_asks_text(kind: Names, name: str, asked: Collection[str], others: Collection[str]) -> str:
     near = difflib.get_close_matches(name, sorted(asked), n=1)
     meant = f"; did you mean `{near[0]}`?" if near else ""
     if kind is Names.OFFER:
@@ -98,7 +98,7 @@ def _nobody(kind: Names, name: str, asked: Collection[str], others: Collection[s
     return f"no promotion in effect or to come asks for {kind.value} `{name}`{meant}"
 
 
-def _asked(programme: Programme) -> Iterator[tuple[Names, str]]:
+def _names_asked_for(programme: Programme) -> Iterator[tuple[Names, str]]:
     for promotion in programme.promotions:
         for leaf in leaves_of(promotion.when):
             yield from _named_by(leaf, promotion.id)

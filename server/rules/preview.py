@@ -27,7 +27,7 @@ from tallypoint.v1 import common_pb2
 from server.edge.holdable import unholdable
 from server.members.days import birthday_fault
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine
-from server.promotions.facts import Counter, CouponFact, Usage
+from server.promotions.facts import CounterFact, CouponFact, Usage
 from server.rights.codes import normal_code
 from server.rules.control import Group
 from server.rules.evidence import receipt_facts
@@ -124,7 +124,7 @@ def read_preview(text: str) -> Preview:
         coupons=coupons,
     )
     counters = section.member.counters if section.member else {}
-    usage = Usage({key: Counter(**one.model_dump()) for key, one in counters.items()}, section.shared_left)
+    usage = Usage({key: CounterFact(**one.model_dump()) for key, one in counters.items()}, section.shared_left)
     return Preview(
         facts,
         _member(section.member, facts.local_at.date()),

@@ -130,10 +130,10 @@ def needed_since(versions: Iterable[Dated], since: datetime) -> set[int]:
     known = list(versions)
     said = {rollout.from_at for one in known for rollout in one.rollouts if rollout.from_at}
     moments = {since} | {moment for moment in {one.effective_at for one in known} | said if moment > since}
-    return {number for moment in moments for number in _asked(known, moment)}
+    return {number for moment in moments for number in _versions_concerned(known, moment)}
 
 
-def _asked(versions: Iterable[Dated], at: datetime) -> Iterator[int]:
+def _versions_concerned(versions: Iterable[Dated], at: datetime) -> Iterator[int]:
     is_decided = False
     for one in due(versions, at):
         held = in_force(one.rollouts, at)

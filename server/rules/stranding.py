@@ -105,11 +105,11 @@ def not_named(strands: Iterable[Stranded], named: Iterable[Named]) -> list[Stran
         one
         for one in strands
         if (known := said.get(one.unit)) is None
-        or not (_near(known.points_minor, one.points_minor) and _near(known.members, one.members))
+        or not (_about_equal(known.points_minor, one.points_minor) and _about_equal(known.members, one.members))
     ]
 
 
-def _near(named: int, actual: int) -> bool:
+def _about_equal(named: int, actual: int) -> bool:
     return abs(named - actual) * TOLERANCE <= actual
 
 

@@ -250,7 +250,7 @@ class ProgrammeStore:
         async with transaction(self._pool) as conn:
             await raise_version(conn, TOPIC)
             versions = await _read_versions(conn)
-            version = _found(versions, number)
+            version = _version_with_number(versions, number)
             changed = version.with_rollout(rollout._replace(from_at=now))
             loaded = await _load(conn, number)
             if loaded is not None:
@@ -267,7 +267,7 @@ class ProgrammeStore:
             await raise_version(conn, TOPIC)
             versions = await _read_versions(conn)
             if to_version is not None:
-                _found(versions, to_version)
+                _version_with_number(versions, to_version)
             plan = plan_rollback((one.dated for one in versions), now, to_version)
             if plan is None:
                 raise _nothing_to_go_back_to(to_version)
@@ -287,7 +287,7 @@ class ProgrammeStore:
         """Return a version and its text, the newest for 0; Refused NOT_FOUND if there is none."""
         async with connection(self._pool) as conn:
             versions = await _read_versions(conn)
-            found = versions[0] if versions and version == 0 else _found(versions, version)
+            found = versions[0] if versions and version == 0 else _version_with_number(versions, version)
             return found, str(await conn.fetchval(READ_TEXT, found.version))
 
 
@@ -386,7 +386,7 @@ async def _ensure_partners(conn: Connection, programme: Programme) -> None:
         await ensure_partner(conn, partner.code)
 
 
-def _found(versions: list[ProgrammeVersion], number: int) -> ProgrammeVersion:
+def _version_with_number(versions: list[ProgrammeVersion], number: int) -> ProgrammeVersion:
     for version in versions:
         if version.version == number:
             return version

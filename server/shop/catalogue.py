@@ -129,11 +129,11 @@ class Catalogue:
         async with conn.transaction():  # a cursor needs one
             async for record in conn.cursor(READ_CHANGED, self._version, prefetch=ROWS_PER_FETCH):
                 product = Product(record["category"], record["brand"], tuple(record["tags"]), record["supplier"])
-                self._put(record["sku"], product)
+                self._keep_product(record["sku"], product)
                 newest = max(newest, record["version"])
         self._version = newest
 
-    def _put(self, sku: str, product: Product) -> None:
+    def _keep_product(self, sku: str, product: Product) -> None:
         kept = self._combinations.get(product)
         if kept is None:
             tags = tuple(map(sys.intern, product.tags))

@@ -47,7 +47,7 @@ def test_a_filled_ledger_can_be_verified(postgres: EmbeddedPostgres) -> None:
             assert ledger.fill(300) > 0
             assert ledger.entries() == 300
             turn = ledger.book(40)
-            ledger.settle()
+            ledger.vacuum()
             disk = ledger.disk()
         assert (turn.operations, turn.errors) == (40, 0)
         assert 0 < disk.payload < disk.receipt == pytest.approx(sum(disk.tables.values()))

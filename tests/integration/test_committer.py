@@ -16,7 +16,7 @@ import pytest
 from ledger.booking.committer import CommandFailed, Committer, DeadlinePassed, MemberChanged, Overloaded, Silent
 from ledger.booking.opening import ensure_unit, open_books
 from ledger.booking.owned import NEVER_READ
-from ledger.entry.model import Booked, Grant, MemberChange, Outcome, Purchase, Refused, Unit
+from ledger.entry.model import Booked, Declined, Grant, MemberChange, Outcome, Purchase, Unit
 from ledger.reading.journal import read_heads
 from ledger.verify import verify
 from tests.support.commands import BONUS, member, purchase
@@ -115,7 +115,7 @@ async def test_a_receipt_for_two_cards_at_once_is_booked_for_one(ledger_dsn: str
             ]
             outcomes = await asyncio.gather(*tries)
             assert [isinstance(outcome, Booked) for outcome in outcomes].count(True) == 1
-            assert [isinstance(outcome, Refused) for outcome in outcomes].count(True) == 7
+            assert [isinstance(outcome, Declined) for outcome in outcomes].count(True) == 7
     await assert_sound(owner, 20)
 
 

@@ -25,7 +25,7 @@ from tallypoint.v1 import (
 from server.base.clock import utc_now
 from server.base.storage import LEDGER_DATABASE, read_books, writer_connect, writer_pool
 from server.commands.corrections import show_adjustments
-from server.corrections.leftovers import settle_merged
+from server.corrections.leftovers import move_leftovers
 from tests.support.faults import dsn_of
 from tests.support.server_process import RunningServer, run_command
 from tests.support.till import Answer, Till, answer_of, card, new_card, open_till, set_up_store
@@ -290,7 +290,7 @@ async def test_a_return_after_the_merge_is_settled_with_the_survivor(till: Till,
     assert returned.entry.number
     async with writer_pool(dsn_of(till.server, LEDGER_DATABASE), "test") as pool:
         books = await read_books(writer_connect(dsn_of(till.server, LEDGER_DATABASE), "test"))
-        await settle_merged(pool, books, utc_now())
+        await move_leftovers(pool, books, utc_now())
     assert await spendable(till, olena.cards[0].card_number) == 40_00, "what was spent is back, what was earned is gone"
     account = ledger_pb2.GetAccountRequest(member_id=anna.member_id)
     (balance,) = (await till.ledger.GetAccount(account, metadata=till.office())).balances

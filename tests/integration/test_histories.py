@@ -39,12 +39,12 @@ from ledger.entry.model import (
     Account,
     Booked,
     Command,
+    Declined,
     Grant,
     Head,
     LotTerms,
     Outcome,
     Purchase,
-    Refused,
     Repeat,
     Spend,
     Verdict,
@@ -259,7 +259,7 @@ class Teller:
             settlement = journal_pb2.Event.FromString(outcome.event).settlement
             self.answers.append((outcome.repeated, settlement.SerializeToString(deterministic=True)))
         else:
-            self.answers.append(outcome.reason if isinstance(outcome, Refused) else "unchanged")
+            self.answers.append(outcome.reason if isinstance(outcome, Declined) else "unchanged")
 
 
 async def play(history: list[Phase], books: Books, count: int, *, at_once: bool) -> list[object]:
@@ -359,7 +359,7 @@ class Database:
                 async with conn.transaction():
                     if points_minor is not None:
                         moved = await transfer_points(conn, self.count, order, BONUS, points_minor, self.now)
-                        return moved.reason if isinstance(moved, Refused) else moved[1:4]
+                        return moved.reason if isinstance(moved, Declined) else moved[1:4]
                     return [each[1:4] for each in await transfer_everything(conn, self.count, order, self.now)]
             finally:
                 await conn.close()
@@ -396,7 +396,7 @@ class Memory:
         transfer_id = order.transfer_id if points_minor else uuid.uuid5(order.transfer_id, BONUS.code)
         between = (str(transfer_id), order.sender, order.receiver)
         (left,) = self.book.commit([commands.transfer_out(*between, points_minor)], self.now).verdicts
-        if isinstance(left, Refused):
+        if isinstance(left, Declined):
             return left.reason
         assert isinstance(left, Booked)
         sent = [p for p in journal_pb2.Event.FromString(left.event).postings if CLEARING in (p.debit, p.credit)]

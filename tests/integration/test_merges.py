@@ -24,7 +24,7 @@ from ledger.verify import verify
 from server.base.clock import utc_now
 from server.base.database import connection
 from server.base.errors import Refused
-from server.corrections.leftovers import settle_merged
+from server.corrections.leftovers import move_leftovers
 from server.corrections.merge import Merger
 from server.members.directory import Found
 from server.members.profile import ProfileDesk
@@ -68,9 +68,9 @@ class Merges:
             purchase(next(self.receipts), member_id, books=BOOKS, earn=[earn], spend=spend or None, lines=[line])
         )
 
-    async def settle(self) -> int:
+    async def move_leftovers(self) -> int:
         """Move on what came back to merged members."""
-        return await settle_merged(self.office.pool, BOOKS, utc_now())
+        return await move_leftovers(self.office.pool, BOOKS, utc_now())
 
     async def has(self, member_id: UUID) -> tuple[int, int]:
         """Return what somebody can spend, and owes."""
@@ -304,7 +304,7 @@ async def test_a_chain_of_merges_ends_at_its_last_member(merges: Merges, olena: 
         assert found is not None
         assert found.member.member_id == last
     await merges.buy(anna, 3)  # a lane that knew her before both merges
-    assert await merges.settle() == 2, "a step for each merge"
+    assert await merges.move_leftovers() == 2, "a step for each merge"
     assert (await merges.has(last), await merges.has(anna), await merges.has(olena)) == ((123, 0), (0, 0), (0, 0))
     await merges.assert_sound()
 
@@ -315,9 +315,9 @@ async def test_a_return_after_the_merge_reaches_the_survivor(merges: Merges, ole
     await merges.buy(olena, 30)
     await merges.book(goods_return(1000, bought, terms={}))
     assert (await merges.has(anna))[1] == 500, "the points that it had earned are gone from here"
-    assert await merges.settle() == 1
+    assert await merges.move_leftovers() == 1
     assert (await merges.has(anna), await merges.has(olena)) == ((0, 0), (30, 0))
-    assert await merges.settle() == 0
+    assert await merges.move_leftovers() == 0
     await merges.assert_sound()
 
 
@@ -388,7 +388,7 @@ async def test_what_the_duplicate_buys_at_that_moment_is_not_lost(
             merged.set()
 
         await asyncio.gather(*(lane() for _ in range(6)), merge())
-    await merges.settle()
+    await merges.move_leftovers()
     assert (await merges.has(anna), await merges.has(olena)) == ((0, 0), (sum(earned) - sum(spent), 0))
     await merges.assert_sound()
 

@@ -30,7 +30,7 @@ from tests.support.crm import eventually
 
 WORKER = """
 import asyncio, sys
-from server import metrics
+from server.measuring import metrics
 
 async def work():
     meter, committer = metrics.CallMeter("CheckoutService/Commit"), metrics.CommitterMetrics()

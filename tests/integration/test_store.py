@@ -21,12 +21,12 @@ from ledger.entry.model import (
     MAX_OPEN_HOLDS,
     Booked,
     Command,
+    Declined,
     Grant,
     Hold,
     LotTerms,
     Outcome,
     Purchase,
-    Refused,
     Repeat,
 )
 from ledger.reading.lookups import read_receipts
@@ -262,7 +262,7 @@ async def test_as_many_holds_as_one_may_have_end_with_one_entry(book: Book) -> N
     await book.book(*(lane(number, number) for number in lanes[:5]))
     await book.book(*(lane(number, number) for number in lanes[5:]))
     (refused,) = await book.answer(lane(99, 1))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Declined)
     assert refused.reason == HELD_ELSEWHERE
     assert sum(points for _, _, points in await book.parts()) == sum(lanes)
     await book.assert_sound()
@@ -332,7 +332,7 @@ async def rivals(book: Book, *contenders: Rival) -> list[Command]:
 
 def outcome_of(verdict: object) -> object:
     """Return a refusal's reason, or whether it was booked or repeated."""
-    if isinstance(verdict, Refused):
+    if isinstance(verdict, Declined):
         return verdict.reason
     repeated = isinstance(verdict, Repeat) or (isinstance(verdict, Booked) and verdict.repeated)
     return "repeated" if repeated else "booked"

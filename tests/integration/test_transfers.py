@@ -19,7 +19,7 @@ from ledger.booking.committer import Committer
 from ledger.booking.opening import ensure_unit, open_books
 from ledger.booking.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
 from ledger.entry.books import book_of_member
-from ledger.entry.model import CLEARING, Booked, Command, Grant, Refused
+from ledger.entry.model import CLEARING, Booked, Command, Declined, Grant
 from ledger.reading.balances import BalanceAt, read_balances
 from ledger.verify import verify
 from tests.support.commands import BONUS, Line, checkout, goods_return, hold, member, purchase
@@ -88,7 +88,7 @@ class Bank:
 
     async def give(
         self, giver: UUID, taker: UUID, points_minor: int, name: UUID | None = None
-    ) -> Transferred | Refused:
+    ) -> Transferred | Declined:
         """Move points in a transaction of their own."""
         order = TransferOrder(name or uuid4(), giver, taker, "family", "Olena")
         async with self.transaction() as conn:
@@ -132,7 +132,7 @@ async def bank(ledger_dsn: str) -> AsyncIterator[Bank]:
     await owner.close()
 
 
-def moved(outcome: Transferred | Refused) -> Transferred:
+def moved(outcome: Transferred | Declined) -> Transferred:
     """Return what was moved, which was not refused."""
     assert isinstance(outcome, Transferred), outcome
     return outcome
@@ -180,7 +180,7 @@ async def test_same_transfer_again_moves_nothing(bank: Bank, bo: UUID) -> None:
     assert again[:4] == first[:4]
     assert await bank.has(bo) == (40, 0, 0, 0)
     other = await bank.give(ANNA, bo, 41, name)
-    assert isinstance(other, Refused)
+    assert isinstance(other, Declined)
     assert other.reason == common_pb2.REFUSAL_REASON_MESSAGE_ID_REUSED
     await bank.assert_sound()
 
@@ -190,7 +190,7 @@ async def test_more_than_there_is_moves_nothing(bank: Bank) -> None:
     before = await bank.entries()
     for points in (71, 100, 10**9):
         outcome = await bank.give(ANNA, STRANGER, points)
-        assert isinstance(outcome, Refused)
+        assert isinstance(outcome, Declined)
         assert outcome.reason == common_pb2.REFUSAL_REASON_POINTS_INSUFFICIENT
     assert await bank.entries() == before
 

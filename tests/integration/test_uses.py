@@ -21,7 +21,17 @@ from ledger.booking.transfer import TransferOrder, transfer_everything
 from ledger.entry.accounts import partner_account
 from ledger.entry.books import book_of_member
 from ledger.entry.counters import parse_counters
-from ledger.entry.model import Booked, Command, Counter, CounterChange, NewCoupon, Outcome, Purchase, Refused, Usage
+from ledger.entry.model import (
+    Booked,
+    Command,
+    Counter,
+    CounterChange,
+    Declined,
+    FoundUnderFence,
+    NewCoupon,
+    Outcome,
+    Purchase,
+)
 from ledger.reading.partners import read_partners
 from ledger.rebuild import rebuild
 from ledger.verify import record_checkpoints, verify, verify_since
@@ -96,7 +106,7 @@ def if_free(number: int, coupons: Mapping[str, int]) -> Purchase:
     """A receipt of a member of its own that uses those of some coupons that can be used."""
     bought = purchase(number, member(number), books=BOOKS)
 
-    def plan(found: Usage) -> Purchase:
+    def plan(found: FoundUnderFence) -> Purchase:
         free = {code: uses for code, uses in coupons.items() if not found.coupons[code]}
         return replace(promoted(bought, coupons=free), claims=planned(bought, plan, coupons=coupons).claims)
 
@@ -139,7 +149,7 @@ async def test_holds_race_for_a_coupon_with_receipts_and_cancels(books: BooksUnd
         commands += [keeping(held, coupons), if_free(100 + n, coupons)]
         commands.append(cancel(checkout(n, str(n)), member(n), books=BOOKS, message=f"cancel {n}"))
     outcomes = await race(books, commands)
-    refused = [outcome.reason for outcome in outcomes if isinstance(outcome, Refused)]
+    refused = [outcome.reason for outcome in outcomes if isinstance(outcome, Declined)]
     assert set(refused) <= {
         COUPON_USED,
         common_pb2.REFUSAL_REASON_COUPON_HELD_ELSEWHERE,
@@ -159,7 +169,7 @@ async def test_a_lane_that_lost_the_race_is_told_who_has_the_coupon(books: Books
     other = next(n for n in range(2, 99) if book_of_member(member(n), BOOKS) != book_of_member(member(1), BOOKS))
     held = keeping(hold(checkout("b"), member(other), 0, books=BOOKS), {"CAKE": 1})
     outcome = await books.committer.submit(held)
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Declined)
     assert outcome.reason == COUPON_USED
 
 
@@ -218,7 +228,7 @@ async def test_every_visit_counts_once_over_all_writers(books: BooksUnderTest, o
     def visit(number: int) -> Purchase:
         bought = purchase(number, member("Anna"), books=BOOKS)
 
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             seen.append(found.counters.get("visit/ever", Counter()).times)
             return promoted(bought, counts=[CounterChange("visit/ever", 1, 10)])
 
@@ -325,7 +335,7 @@ async def test_a_budget_is_never_exceeded_and_is_used_up(books: BooksUnderTest, 
     def spending(number: int) -> Purchase:
         bought = purchase(number, member(number), books=BOOKS)
 
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             return promoted(bought, budgets={SPRING: min(wanted, found.budgets[SPRING])})
 
         return planned(bought, plan, budgets=[SPRING])

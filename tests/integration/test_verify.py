@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 
 from ledger.booking.transfer import TransferOrder, transfer_points
-from ledger.entry.model import Refused
+from ledger.entry.model import Declined
 from ledger.verify import Problem, read_checkpoints, record_checkpoints, verify, verify_since
 from server.base.storage import LEDGER_MIGRATIONS
 from tests.support.books import BooksUnderTest, open_test_books
@@ -219,7 +219,7 @@ async def test_books_are_sound_whenever_they_are_read(books: BooksUnderTest, own
             order = TransferOrder(uuid.uuid4(), giver, taker, "family", "Olena")
             async with conn.transaction():
                 outcome = await transfer_points(conn, books.count, order, books.unit, 10, books.clock())
-            moved += not isinstance(outcome, Refused)
+            moved += not isinstance(outcome, Declined)
         await conn.close()
 
     async def sell() -> None:

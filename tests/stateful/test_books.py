@@ -23,11 +23,11 @@ from ledger.entry.model import (
     BudgetSlice,
     Command,
     CounterChange,
+    Declined,
+    FoundUnderFence,
     Grant,
     Purchase,
-    Refused,
     Repeat,
-    Usage,
 )
 from ledger.entry.model import Counter as Counted
 from ledger.entry.usage import COUPON_USED
@@ -53,7 +53,7 @@ from tests.support.commands import (
 )
 from tests.support.memory_book import MemoryBook
 
-Follow = Callable[[Booked | Refused | Repeat | None, datetime], None]
+Follow = Callable[[Booked | Declined | Repeat | None, datetime], None]
 MEMBERS = 3
 COUPONS = {"": 0, "CAKE": 1, "TEA": 2}
 """Coupons and how often each can be used; the empty one stands for none."""
@@ -118,7 +118,7 @@ class Books(RuleBasedStateMachine):
         unplanned = purchase(number, member(who), lines=bought, spend=spend, earn=earn, captures=key)
         visit = CounterChange(VISITS, 1, sum(line.amount_minor for line in bought), earned)
 
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             left = MOST - found.counters.get(GIVEN, NONE).money_minor
             off = max(0, min(OFF, left, found.budgets[SPRING]))
             used = {coupon: COUPONS[coupon]} if coupon and not found.coupons[coupon] else {}
@@ -228,7 +228,7 @@ class Books(RuleBasedStateMachine):
 
         def returned(outcome: object, now: datetime) -> None:
             if not fits:
-                assert isinstance(outcome, Refused)
+                assert isinstance(outcome, Declined)
                 assert outcome.reason == common_pb2.REFUSAL_REASON_RETURN_EXCEEDS_PURCHASE
                 return
             assert isinstance(outcome, Booked)
@@ -260,7 +260,7 @@ class Books(RuleBasedStateMachine):
 
         def held(outcome: object, now: datetime) -> None:
             shopper = self.members[who]
-            if isinstance(outcome, Refused):
+            if isinstance(outcome, Declined):
                 self.refused_hold(shopper, outcome, name, points, takes_over, coupon, now)
                 return
             assert isinstance(outcome, Booked)
@@ -277,7 +277,7 @@ class Books(RuleBasedStateMachine):
     def refused_hold(
         self,
         shopper: ModelMember,
-        refused: Refused,
+        refused: Declined,
         name: str,
         points: int,
         takes_over: bool,
@@ -326,7 +326,7 @@ class Books(RuleBasedStateMachine):
 
         def corrected(outcome: object, now: datetime) -> None:
             shopper = self.members[who]
-            if isinstance(outcome, Refused):
+            if isinstance(outcome, Declined):
                 return
             assert isinstance(outcome, Booked)
             shopper.pass_time(now)
@@ -423,7 +423,7 @@ class Books(RuleBasedStateMachine):
                 at_next = at + timedelta(microseconds=1)
             else:
                 at_next = at
-            follow(verdict if isinstance(verdict, (Booked, Refused, Repeat)) else None, at)
+            follow(verdict if isinstance(verdict, (Booked, Declined, Repeat)) else None, at)
             at = max(self.now, at_next)
 
     # --- what must hold --------------------------------------------------------------------------------------------

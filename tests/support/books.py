@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 import asyncpg
 from tallypoint.v1 import common_pb2, journal_pb2
 
-from ledger.booking.append import MemberChange, append_member_changes
+from ledger.booking.append import ChangedMember, append_member_changes
 from ledger.booking.committer import Committer
 from ledger.booking.opening import ensure_unit, open_books
 from ledger.entry.books import book_of_member, book_of_receipt
@@ -131,7 +131,7 @@ class BooksUnderTest:
                         *(book, member_id, f"Olena {index}", date(1990, 2, 28), f"+3805000{index:05}"),
                         *(f"29000000{index:05}", START),
                     )
-                    await append_member_changes(conn, book, [MemberChange(member_id, 1, START)], self.clock())
+                    await append_member_changes(conn, book, [ChangedMember(member_id, 1, START)], self.clock())
         finally:
             await conn.close()
         return ids
@@ -147,7 +147,7 @@ class BooksUnderTest:
                     "WHERE book = $1 AND member_id = $2 RETURNING version",
                     *(book, member_id),
                 )
-                change = MemberChange(member_id, version, self.clock())
+                change = ChangedMember(member_id, version, self.clock())
                 await append_member_changes(conn, book, [change], self.clock())
         finally:
             await conn.close()

@@ -19,6 +19,7 @@ from ledger.entry.model import (
     Cancel,
     CounterChange,
     CouponClaim,
+    FoundUnderFence,
     Grant,
     Hold,
     LeaseBudget,
@@ -32,7 +33,6 @@ from ledger.entry.model import (
     TransferOut,
     Unit,
     UnitSpend,
-    Usage,
 )
 
 BONUS = Unit(1, "bonus", 2)
@@ -175,7 +175,7 @@ def promoted(
 
 def planned(
     bought: Purchase,
-    plan: Callable[[Usage], Purchase],
+    plan: Callable[[FoundUnderFence], Purchase],
     *,
     coupons: Mapping[str, int] | None = None,
     budgets: Sequence[str] = (),

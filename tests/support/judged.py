@@ -7,14 +7,14 @@ from dataclasses import replace
 
 from tallypoint.v1 import journal_pb2
 
-from ledger.entry.model import Purchase, Spend, Spendable, Usage
+from ledger.entry.model import FoundUnderFence, Purchase, Spend, Spendable
 from server.promotions.arithmetic import spread_largest_remainder
 
 
 def judged(command: Purchase) -> Purchase:
     """Return a purchase whose entry will say what points paid of each line; they may pay for all of the goods."""
 
-    def plan(found: Usage) -> Purchase:
+    def plan(found: FoundUnderFence) -> Purchase:
         spends = [(command.unit.code, command.spend)] if command.spend else []
         spends += [(each.unit.code, each.spend) for each in command.further_spends]
         money_minor = sum(_money_of(spend, found.points[code]) for code, spend in spends)

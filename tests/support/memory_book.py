@@ -28,6 +28,7 @@ from ledger.entry.model import (
     Command,
     CouponSlot,
     Decision,
+    Declined,
     EndedHold,
     Head,
     Hold,
@@ -35,7 +36,6 @@ from ledger.entry.model import (
     LotTerms,
     PostingRow,
     Purchase,
-    Refused,
     Return,
     SlotUse,
     Unchanged,
@@ -64,11 +64,11 @@ class MemoryBook:
         assert isinstance(verdict, Booked), verdict
         return verdict
 
-    def refuse(self, command: Command, at: datetime | None = None) -> Refused:
+    def refuse(self, command: Command, at: datetime | None = None) -> Declined:
         """Commit one command that must be refused, and must leave no trace."""
         decision = self.commit([command], at)
         (verdict,) = decision.verdicts
-        assert isinstance(verdict, Refused), verdict
+        assert isinstance(verdict, Declined), verdict
         assert not decision.entries
         return verdict
 
@@ -94,7 +94,7 @@ class MemoryBook:
             self.events[entry.number] = event
             self.entries.append(entry)
             self.head = Head(entry.number, entry.hash, entry.booked_at)
-        self.caches.settle()
+        self.caches.find_next_changes()
         self._compare(decision)
         self._compare_usage(state, decision, before)
         return decision

@@ -41,7 +41,7 @@ from server.checkout.levels import relevel_of
 from server.checkout.lookups import LedgerReader
 from server.checkout.servicer import BalanceReader, Books, CheckoutServicer
 from server.corrections.adjustments import AdjustmentDesk
-from server.corrections.leftovers import settle_merged
+from server.corrections.leftovers import move_leftovers
 from server.corrections.merge import Merger
 from server.corrections.transfers import TransferDesk
 from server.edge.caller import Identity, Role
@@ -118,7 +118,7 @@ class Service:
     async def sweep(self) -> None:
         """Book what time has done, and move on what came to members that were merged, as the processes do."""
         await Sweeper(lambda: _writer(self.dsn), asyncio.Event(), self.clock).sweep()
-        await settle_merged(self.pool, BOOKS, self.clock(), lambda now: relevel_of(self.rules.at(now), now.date()))
+        await move_leftovers(self.pool, BOOKS, self.clock(), lambda now: relevel_of(self.rules.at(now), now.date()))
 
     async def enrol(self) -> str:
         """Make a member; return their id."""

@@ -15,7 +15,7 @@ from ledger.booking.opening import ensure_partner, ensure_unit
 from ledger.booking.transfer import TransferOrder, Transferred, transfer_everything, transfer_points
 from ledger.entry.accounts import partner_account
 from ledger.entry.keys import business_key, content_hash
-from ledger.entry.model import Booked, Close, Command, CounterChange, Grant, NewCoupon, Refused
+from ledger.entry.model import Booked, Close, Command, CounterChange, Declined, Grant, NewCoupon
 from ledger.reading.lookups import read_receipts
 from tests.support.books import BooksUnderTest
 from tests.support.commands import (
@@ -129,7 +129,7 @@ class Story:
         async with conn.transaction():
             order = TransferOrder(uuid.UUID(int=1), self.anna, self.borys, "family", "Olena")
             moved = await transfer_points(conn, books.count, order, books.unit, 20, clock())
-            assert not isinstance(moved, Refused), moved
+            assert not isinstance(moved, Declined), moved
             self.transfers.append(moved)
         async with conn.transaction():
             order = TransferOrder(uuid.UUID(int=2), self.cyril, self.borys, "merge", "Olena")

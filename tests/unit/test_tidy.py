@@ -122,6 +122,79 @@ def test_modules_say_what_they_are_for() -> None:
     assert not found, f"{found}: begin with a docstring that says what the module is for"
 
 
+SAYS_NOTHING = frozenset(
+    [
+        "about",
+        "above",
+        "after",
+        "ahead",
+        "alone",
+        "also",
+        "always",
+        "around",
+        "asked",
+        "back",
+        "beside",
+        "done",
+        "either",
+        "enough",
+        "found",
+        "further",
+        "gave",
+        "given",
+        "kept",
+        "known",
+        "late",
+        "later",
+        "left",
+        "made",
+        "met",
+        "more",
+        "moved",
+        "near",
+        "never",
+        "nobody",
+        "of",
+        "off",
+        "once",
+        "one",
+        "only",
+        "other",
+        "others",
+        "over",
+        "put",
+        "said",
+        "same",
+        "seen",
+        "several",
+        "shown",
+        "some",
+        "that",
+        "there",
+        "things",
+        "told",
+        "turned",
+        "what",
+        "when",
+        "why",
+        "within",
+        "without",
+        "yes",
+    ]
+)
+"""Words by which nobody finds a private function: they stand on every page."""
+
+
+def test_names_can_be_searched() -> None:
+    found = [
+        f"{place(path, line)} {name}"
+        for path in sources(*PACKAGES)
+        for line, name, _ in lengths(path.read_text(encoding="utf-8"))
+        if name.startswith("_") and name.removeprefix("_") in SAYS_NOTHING
+    ]
+    assert not found, f"{found}: name what it returns or does, so that a search finds it"
+
+
 def test_silenced_tools_have_a_code_and_a_reason() -> None:
     found = [
         f"{place(path, line)} {text}"

@@ -106,7 +106,9 @@ def find_layout(path: Path, columns: Sequence[Column], reading: Reading) -> Layo
         if not all(_is_known(name, known) for name in values if name.strip()):
             raise FileError(f"{path}:{line}: the column names cannot be read: {fault}")
     names = _names(values, known)
-    layout = Layout(path, encoding, delimiter, names, Record(line, values, text), _found(encoding, delimiter, reading))
+    layout = Layout(
+        path, encoding, delimiter, names, Record(line, values, text), _reading_in_words(encoding, delimiter, reading)
+    )
     _refuse_unknown(layout, known, listed)
     return layout
 
@@ -171,7 +173,7 @@ def _names(values: Iterable[str], known: dict[str, str]) -> tuple[str, ...]:
     return tuple(known.get(name, name) for name in plain)
 
 
-def _found(encoding: str, delimiter: str, reading: Reading) -> str:
+def _reading_in_words(encoding: str, delimiter: str, reading: Reading) -> str:
     """Return what was found and people may not expect, such as "read as cp1251, delimiter ';'"."""
     unusual_encoding = reading.encoding is None and encoding not in {UTF8, "utf-8-sig"}
     unusual_delimiter = reading.delimiter is None and delimiter != DELIMITERS[0]

@@ -84,10 +84,10 @@ def basket_discount(section: BasketDiscountSection | None, path: Path, context: 
     if section is None:
         return None
     context.one_of(section, ("percent", "amount"), path)
-    return BasketDiscount(_off(section, path, context), section.base)
+    return BasketDiscount(_cut_of(section, path, context), section.base)
 
 
-def _off(section: BasketDiscountSection | StepSection, path: Path, context: Context) -> PercentOff | AmountOff:
+def _cut_of(section: BasketDiscountSection | StepSection, path: Path, context: Context) -> PercentOff | AmountOff:
     if section.percent is not None:
         return PercentOff(share_of(section.percent))
     return AmountOff(context.money(section.amount, (*path, "amount")) or _NOTHING)
@@ -147,7 +147,7 @@ def steps_discount(section: StepsSection, path: Path, context: Context) -> Steps
     for number, step in enumerate(section.steps):
         at: Path = (*path, "steps", number)
         context.one_of(step, ("percent", "amount"), at)
-        steps.append(Step(_threshold(section, step, at, context), _off(step, at, context)))
+        steps.append(Step(_threshold(section, step, at, context), _cut_of(step, at, context)))
     context.ascending([step.at_least for step in steps], (*path, "steps"), "at_least")
     return Steps(section.by, tuple(steps), section.mode == "marginal")
 

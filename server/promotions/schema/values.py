@@ -182,7 +182,7 @@ def _truth(value: object) -> bool:
     raise wrong(f"{shown(value)} is neither true nor false")
 
 
-def _yes(value: object) -> bool:
+def _is_yes(value: object) -> bool:
     if _truth(value):
         return True
     raise wrong(f"{shown(value)} says nothing", "write true, or leave the field out")
@@ -222,7 +222,7 @@ Count = Annotated[int, wholes(at_least=1)]
 Day = Annotated[date, Scalar(_day, {"type": "string", "format": "date", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"})]
 Minute = Annotated[int, Scalar(_minute_of_day, {"type": "string", "pattern": f"^({_CLOCK.pattern})$"})]
 Truth = Annotated[bool, Scalar(_truth, {"enum": [True, False, *_WORDS]})]
-Yes = Annotated[bool, Scalar(_yes, {"enum": [True, "true", "yes"]})]
+Yes = Annotated[bool, Scalar(_is_yes, {"enum": [True, "true", "yes"]})]
 Text = Annotated[str, text()]
 Label = Annotated[str, text(MAX_CODE)]
 """A name that other systems give: of a store, a segment, a tag."""
@@ -253,14 +253,14 @@ class OneOrMore:
         return {"anyOf": [many["items"], many]}
 
 
-def _several(longest: int) -> Any:  # noqa: ANN401 - what Field returns
+def _one_or_more(longest: int) -> Any:  # noqa: ANN401 - what Field returns
     return Field(min_length=1, max_length=longest)
 
 
-Words = Annotated[list[Text], _several(MAX_GOODS), OneOrMore()]
-Categories = Annotated[list[Category], _several(MAX_GOODS), OneOrMore()]
-Labels = Annotated[list[Label], _several(10_000), OneOrMore()]
-Codes = Annotated[list[Code], _several(1000), OneOrMore()]
-Names = Annotated[list[Name], _several(1000), OneOrMore()]
-CardPrefixes = Annotated[list[CardPrefix], _several(1000), OneOrMore()]
-CouponCodes = Annotated[list[CouponCode], _several(10_000), OneOrMore()]
+Words = Annotated[list[Text], _one_or_more(MAX_GOODS), OneOrMore()]
+Categories = Annotated[list[Category], _one_or_more(MAX_GOODS), OneOrMore()]
+Labels = Annotated[list[Label], _one_or_more(10_000), OneOrMore()]
+Codes = Annotated[list[Code], _one_or_more(1000), OneOrMore()]
+Names = Annotated[list[Name], _one_or_more(1000), OneOrMore()]
+CardPrefixes = Annotated[list[CardPrefix], _one_or_more(1000), OneOrMore()]
+CouponCodes = Annotated[list[CouponCode], _one_or_more(10_000), OneOrMore()]

@@ -220,13 +220,13 @@ def _judge(tally: Tally, case: Case, live: Rules | None, draft: Rules, before: S
         now = before.judge(live, case)
         tally.old += case.old is not None
         if case.old is not None and live.version == case.version:
-            now = _kept(tally, case.old, live, now)
+            now = _effects_as_booked(tally, case.old, live, now)
         tally.add(case, now, after.judge(draft, case))
     except ReceiptError as error:
         tally.leave_out(f"it makes no sense: {error.field}")
 
 
-def _kept(tally: Tally, old: journal_pb2.Event, rules: Rules, now: Effects) -> Effects:
+def _effects_as_booked(tally: Tally, old: journal_pb2.Event, rules: Rules, now: Effects) -> Effects:
     """Return what an old receipt gave as it was booked, where its own version gives something else today."""
     found = judged(old, rules)
     if not found.kinds:

@@ -17,7 +17,7 @@ from tallypoint.v1 import journal_pb2
 
 from server.promotions import Effects, MemberFacts, ReceiptFacts, Rules, quote
 from server.promotions.counter_names import counted
-from server.promotions.facts import Counter, Usage
+from server.promotions.facts import CounterFact, Usage
 from server.promotions.tiers import standing_changes
 
 PRUNE_FROM = 64
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     receipt: ReceiptFacts
     member: MemberFacts | None
     spend_points_minor: int = 0
-    seen: Mapping[str, Counter] = {}
+    seen: Mapping[str, CounterFact] = {}
     version: int = 0
     discount_minor: int = 0
     points_minor: int = 0
@@ -50,7 +50,7 @@ class Simulation:
     def __init__(self, share: Fraction = Fraction(1)) -> None:
         """Begin with nothing counted; `share` is the part of all receipts that this simulation sees."""
         self._share = share
-        self._counters: dict[str, dict[str, Counter]] = {}
+        self._counters: dict[str, dict[str, CounterFact]] = {}
         self._left: dict[str, int] = {}
 
     def judge(self, rules: Rules, case: Case) -> Effects:
@@ -76,7 +76,7 @@ class Simulation:
                 self._counters[member_id] = _pruned(counted(counters, counts), day)
         return effects
 
-    def _quoted(self, rules: Rules, case: Case, counters: Mapping[str, Counter]) -> Effects:
+    def _quoted(self, rules: Rules, case: Case, counters: Mapping[str, CounterFact]) -> Effects:
         """Quote with what is left of shared limits; those met for the first time begin with this part of them."""
         while True:
             usage = Usage(counters, self._left)
@@ -88,7 +88,7 @@ class Simulation:
                 self._left[use.key] = int(use.at_most * self._share)
 
 
-def _pruned(counters: dict[str, Counter], day: date) -> dict[str, Counter]:
+def _pruned(counters: dict[str, CounterFact], day: date) -> dict[str, CounterFact]:
     if len(counters) < PRUNE_FROM:
         return counters
     return {key: counter for key, counter in counters.items() if counter.until is None or counter.until >= day}

@@ -151,12 +151,12 @@ def _add_promotions(sums: _Sums, effects: Effects, *, earns: bool) -> None:
     seen: set[str] = set()
     for line in effects.lines:
         for promotion_id, amount_minor in line.discounts:
-            _of(sums, promotion_id, seen)[1] += amount_minor
+            _sums_of_promotion(sums, promotion_id, seen)[1] += amount_minor
         for promotion_id, _, points_minor, unit, _ in line.accruals if earns else ():
-            _of(sums, promotion_id, seen)[3 if unit else 2] += points_minor
+            _sums_of_promotion(sums, promotion_id, seen)[3 if unit else 2] += points_minor
 
 
-def _of(sums: _Sums, promotion_id: str, seen: set[str]) -> list[int]:
+def _sums_of_promotion(sums: _Sums, promotion_id: str, seen: set[str]) -> list[int]:
     """Return a promotion's numbers; a receipt counts once."""
     numbers = sums.get(promotion_id)
     if numbers is None:

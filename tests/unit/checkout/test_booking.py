@@ -13,9 +13,8 @@ from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.entry.counters import serialise_counters
 from ledger.entry.keys import content_hash
-from ledger.entry.model import Booked, CouponClaim, Purchase, Spendable, Unit
+from ledger.entry.model import Booked, CouponClaim, FoundUnderFence, Purchase, Spendable, Unit
 from ledger.entry.model import Counter as LedgerCounter
-from ledger.entry.model import Usage as LedgerUsage
 from server.base.errors import Refused
 from server.checkout.answers import notices_of, unknown_sku_notice
 from server.checkout.context import CommitContext, Shopper, cached_usage, member_facts
@@ -215,12 +214,12 @@ def context_of(case: Case, request: checkout_pb2.CommitRequest, by: Rules) -> Co
     )
 
 
-def settled(command: Purchase) -> Purchase:
-    """Return the command as the books make it: those with a plan are settled by what stands there."""
+def planned(command: Purchase) -> Purchase:
+    """Return the command as the books make it: those with a plan are made whole by what stands there."""
     if command.plan is None:
         return command
     there = {"bonus": Spendable(10_000), "gift": Spendable(1_000)}
-    return command.plan(LedgerUsage(COUNTERS, {}, {claim.code: 0 for claim in command.claims}, there))
+    return command.plan(FoundUnderFence(COUNTERS, {}, {claim.code: 0 for claim in command.claims}, there))
 
 
 def plainly(request: checkout_pb2.CommitRequest, context: CommitContext, usage: Usage) -> journal_pb2.Purchase:
@@ -271,7 +270,7 @@ def booked_event(case: Case) -> tuple[checkout_pb2.CommitRequest, CommitContext,
     request = plain()
     case.change(request)
     context = context_of(case, request, by)
-    return request, context, settled(commit_command(request, context, books=4).command)
+    return request, context, planned(commit_command(request, context, books=4).command)
 
 
 @pytest.mark.parametrize("name", CASES)

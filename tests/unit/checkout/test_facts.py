@@ -10,7 +10,7 @@ import pytest
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from server.promotions import Effects, MemberFacts, Rules, earn_as_paid, quote
-from server.promotions.facts import Counter, CouponFact, PaidLine, Usage
+from server.promotions.facts import CounterFact, CouponFact, PaidLine, Usage
 from server.rules.evidence import (
     facts_of,
     first_difference,
@@ -33,10 +33,10 @@ MEMBER = MemberFacts(
     offers=frozenset({"mine"}),
     language="uk",
 )
-COUNTERS: Mapping[str, Counter] = {
-    "visit/ever": Counter(3, 50_000),
-    "visit/month/2026-03-01": Counter(2, 30_000, until=date(2027, 4, 1)),
-    "use/thrice/month/2026-03-01": Counter(2),
+COUNTERS: Mapping[str, CounterFact] = {
+    "visit/ever": CounterFact(3, 50_000),
+    "visit/month/2026-03-01": CounterFact(2, 30_000, until=date(2027, 4, 1)),
+    "use/thrice/month/2026-03-01": CounterFact(2),
 }
 CASES = {
     "nothing in particular": "id: p, name: P, line_discount: {percent: 10}",

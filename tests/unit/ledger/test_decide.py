@@ -20,11 +20,11 @@ from ledger.entry.model import (
     Booked,
     BookState,
     Decision,
+    Declined,
     Grant,
     Head,
     Lot,
     Purchase,
-    Refused,
     Repeat,
     Spend,
 )
@@ -196,7 +196,7 @@ def test_a_key_has_one_answer(second: Purchase, verdict: str) -> None:
     elif verdict == "booked":
         assert isinstance(answer, Booked)
     else:
-        assert isinstance(answer, Refused)
+        assert isinstance(answer, Declined)
         assert common_pb2.RefusalReason.Name(answer.reason) == f"REFUSAL_REASON_{verdict}"
     assert len(decision.entries) == (2 if verdict == "booked" else 1)
 

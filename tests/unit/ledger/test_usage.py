@@ -21,10 +21,10 @@ from ledger.entry.model import (
     Command,
     Counter,
     CounterChange,
+    Declined,
+    FoundUnderFence,
     NewCoupon,
     Purchase,
-    Refused,
-    Usage,
 )
 from ledger.entry.usage import BudgetExceeded
 from tests.support.commands import (
@@ -138,7 +138,7 @@ def test_a_plan_sees_what_earlier_receipts_of_the_batch_counted(book: MemoryBook
     seen: list[int] = []
 
     def visit(bought: Purchase) -> Purchase:
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             times = found.counters.get("visit/month", Counter()).times
             seen.append(times)
             return replace(promoted(bought, counts=[CounterChange("visit/month", 1, 1000)]), grants=())
@@ -160,14 +160,14 @@ def test_a_resent_receipt_counts_once(book: MemoryBook) -> None:
 
 
 def test_counters_of_a_receipt_without_a_member_are_never_asked(book: MemoryBook) -> None:
-    plans: list[Usage] = []
+    plans: list[FoundUnderFence] = []
 
-    def plan(found: Usage) -> Purchase:
+    def plan(found: FoundUnderFence) -> Purchase:
         plans.append(found)
         return promoted(purchase(1, None), coupons=ONCE)
 
     book.book(planned(purchase(1, None), plan, coupons=ONCE, budgets=["spring/money"]))
-    assert plans == [Usage({}, {"spring/money": 0}, {"CAKE": 0})]
+    assert plans == [FoundUnderFence({}, {"spring/money": 0}, {"CAKE": 0})]
     assert uses(book) == {("CAKE", 0): (1, False)}
 
 
@@ -326,7 +326,7 @@ def test_a_hold_without_a_use_left_is_refused(
         refused = book.refuse(second)
     else:
         _, verdict = book.commit([first, second]).verdicts
-        assert isinstance(verdict, Refused)
+        assert isinstance(verdict, Declined)
         refused = verdict
     assert refused.reason == reason
     assert words in refused.message
@@ -344,7 +344,7 @@ def test_of_two_receipts_in_a_batch_the_first_gets_the_coupon(book: MemoryBook) 
     seen: list[int] = []
 
     def with_coupon(bought: Purchase) -> Purchase:
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             seen.append(found.coupons["CAKE"])
             return bought if found.coupons["CAKE"] else replace(bought, coupons=("CAKE",))
 
@@ -363,7 +363,7 @@ def test_a_plan_is_told_of_its_own_hold_and_of_those_that_end(book: MemoryBook) 
     def asking(number: int) -> Purchase:
         bought = plain(number, at=1)
 
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             told.append(found.coupons)
             return bought
 
@@ -459,7 +459,7 @@ def test_a_budget_is_used_as_far_as_the_book_was_given_of_it(book: MemoryBook) -
     left: list[int] = []
 
     def spending(bought: Purchase) -> Purchase:
-        def plan(found: Usage) -> Purchase:
+        def plan(found: FoundUnderFence) -> Purchase:
             left.append(found.budgets["spring/money"])
             return promoted(bought, budgets={"spring/money": min(40, left[-1])})
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from server.promotions import (
     BasketDiscount,
-    Counter,
+    CounterFact,
     Earning,
     Effects,
     LineDiscount,
@@ -101,7 +101,7 @@ def used(**counters: Any) -> Usage:
     """What a member used before, by key; slashes of the key are written `__`, numbers mean times."""
     return Usage(
         {
-            key.replace("__", "/"): value if isinstance(value, Counter) else Counter(times=value)
+            key.replace("__", "/"): value if isinstance(value, CounterFact) else CounterFact(times=value)
             for key, value in counters.items()
         }
     )

@@ -43,7 +43,7 @@ from server.promotions.criteria import (
     VisitNumber,
 )
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
-from server.promotions.facts import Counter, MemberFacts, ReceiptFacts, ReceiptLine, TenderFact, Usage
+from server.promotions.facts import CounterFact, MemberFacts, ReceiptFacts, ReceiptLine, TenderFact, Usage
 from server.promotions.kinds import Base, FloorRest, LimitScope, Measure, TenderKind
 from server.promotions.model import (
     AmountOff,
@@ -378,17 +378,19 @@ class Naive:
             case InSegments(segments):
                 return bool(segments & member.segments)
             case InClub(club):
-                until = counters.get(club_key(club), Counter()).until
+                until = counters.get(club_key(club), CounterFact()).until
                 return until is not None and until >= self.day
             case MemberAge(at_least, below):
                 return member.registered_on is not None and self.between(
                     (self.day - member.registered_on).days, at_least, below
                 )
             case VisitNumber(period, at_least, below, every):
-                number = counters.get(visit_key(period, self.day), Counter()).times + 1
+                number = counters.get(visit_key(period, self.day), CounterFact()).times + 1
                 return self.between(number, at_least, below) and (every is None or number % every == 0)
             case SpendSoFar(period, at_least, below):
-                return self.between(counters.get(visit_key(period, self.day), Counter()).money_minor, at_least, below)
+                return self.between(
+                    counters.get(visit_key(period, self.day), CounterFact()).money_minor, at_least, below
+                )
             case OfferMade():
                 return promotion.id in member.offers
         raise AssertionError(condition)
@@ -447,7 +449,7 @@ class Naive:
         for owner, limit in self.limits(promotion, measure):
             before = 0
             if limit.scope is LimitScope.MEMBER and self.member is not None:
-                counter = self.usage.member.get(use_key(owner, limit.period, self.day), Counter())
+                counter = self.usage.member.get(use_key(owner, limit.period, self.day), CounterFact())
                 numbers = {Measure.COUNT: counter.times, Measure.MONEY: counter.money_minor}
                 before = numbers.get(measure, counter.points_minor)
             elif limit.scope in (LimitScope.STORE, LimitScope.ALL):

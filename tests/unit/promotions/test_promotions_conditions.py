@@ -15,7 +15,7 @@ from server.promotions import (
     BasketCount,
     BirthdayWindow,
     Condition,
-    Counter,
+    CounterFact,
     CouponFact,
     CouponShown,
     InClub,
@@ -268,7 +268,7 @@ def test_time_window(window: TimeWindow, on: str, at: str, holds: bool) -> None:
 
 def visits(key: str, times: int = 0, money_minor: int = 0) -> Usage:
     """What the member bought before."""
-    return Usage({key: Counter(times, money_minor)})
+    return Usage({key: CounterFact(times, money_minor)})
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
@@ -295,9 +295,11 @@ def visits(key: str, times: int = 0, money_minor: int = 0) -> Usage:
             SpendSoFar(Period.QUARTER, below_minor=1), visits("visit/quarter/2026-01-01", 1, 1), False, id="below"
         ),
         pytest.param(SpendSoFar(below_minor=1), None, True, id="nothing yet"),
-        pytest.param(InClub("wine"), Usage({"club/wine": Counter(until=MONDAY)}), True, id="the club's last day"),
-        pytest.param(InClub("wine"), Usage({"club/wine": Counter(until=date(2026, 3, 1))}), False, id="it has ended"),
-        pytest.param(InClub("wine"), Usage({"club/tea": Counter(until=MONDAY)}), False, id="another club"),
+        pytest.param(InClub("wine"), Usage({"club/wine": CounterFact(until=MONDAY)}), True, id="the club's last day"),
+        pytest.param(
+            InClub("wine"), Usage({"club/wine": CounterFact(until=date(2026, 3, 1))}), False, id="it has ended"
+        ),
+        pytest.param(InClub("wine"), Usage({"club/tea": CounterFact(until=MONDAY)}), False, id="another club"),
     ],
 )
 def test_what_the_member_did_before(when: Condition, usage: Usage | None, holds: bool, effect: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from server.promotions import (
     BasketCount,
     ClubJoin,
     Count,
-    Counter,
+    CounterFact,
     CouponIssue,
     DrawEntry,
     Drawn,
@@ -275,7 +275,7 @@ def test_what_else_promotions_give(fields: dict[str, Any], given: tuple[Any, ...
 )
 def test_a_membership_is_prolonged(until: date, new: date) -> None:
     rules = rules_of(promo(club=ClubJoin("wine", 30)))
-    effects = quote(rules, receipt(1000), SHOPPER, usage=Usage({"club/wine": Counter(1, until=until)}))
+    effects = quote(rules, receipt(1000), SHOPPER, usage=Usage({"club/wine": CounterFact(1, until=until)}))
     assert Count("club/wine", 1, until=new) in effects.counts
     assert "club/wine" in effects.consulted
 
@@ -283,7 +283,7 @@ def test_a_membership_is_prolonged(until: date, new: date) -> None:
 def test_reaching_a_level_is_counted() -> None:
     tiers = Tiers(TierMeasure.SPEND, (Tier("gold", "Gold", 10000),), period=Period.YEAR)
     rules = rules_of(tiers=tiers)
-    before = Usage({"visit/year/2026-01-01": Counter(1, 9500)})
+    before = Usage({"visit/year/2026-01-01": CounterFact(1, 9500)})
     keys = {count.key for count in quote(rules, receipt(400), SHOPPER, usage=before).counts}
     assert keys == {"visit/ever", "visit/year/2026-01-01"}
     effects = quote(rules, receipt(500), SHOPPER, usage=before)
@@ -327,7 +327,7 @@ def test_points_and_uses_left_in_the_members_language() -> None:
             messages=text("{points} points, {uses_left} left", uk="{points} балів, ще {uses_left}"),
         )
     )
-    usage = Usage({"use/p/ever": Counter(2)})
+    usage = Usage({"use/p/ever": CounterFact(2)})
     assert told(quote(rules, receipt(1000), SHOPPER, usage=usage)) == ["20.50 points, 2 left"]
     ukrainian = SHOPPER._replace(language="uk-UA")
     assert told(quote(rules, receipt(1000), ukrainian, usage=usage)) == ["20.50 балів, ще 2"]

@@ -23,7 +23,7 @@ from server.promotions import (
 )
 from server.promotions.counter_names import use_key
 from server.promotions.explain import LineAmounts, PromotionAnswer, Status, explain
-from server.promotions.facts import Counter, CouponFact, Usage
+from server.promotions.facts import CounterFact, CouponFact, Usage
 from server.promotions.kinds import Period
 from server.promotions.model import BASE_ID
 from tests.unit.promotions.builders import MONDAY, SHOPPER, STORE_ZONE, line, promotions, receipt, rules
@@ -169,7 +169,7 @@ def asked(
         ),
         pytest.param(
             [f"id: a, name: A, limits: [{{at_most: 2, of: count, for: member, each: day}}], {OFF}"],
-            {"usage": Usage({use_key("a", Period.DAY, MONDAY): Counter(times=2)})},
+            {"usage": Usage({use_key("a", Period.DAY, MONDAY): CounterFact(times=2)})},
             Status.LIMIT_REACHED,
             "nothing is left of its limit: count 2 a member each day",
             id="used twice today",

@@ -14,7 +14,7 @@ from server.promotions import (
     Campaign,
     Capped,
     Count,
-    Counter,
+    CounterFact,
     CouponIssue,
     DrawEntry,
     Earning,
@@ -135,38 +135,38 @@ def test_the_base_percent_is_never_cut() -> None:
     ("limit", "usage", "taken"),
     [
         pytest.param(Limit(COUNT, MEMBER, 4), None, 2000, id="nothing used yet"),
-        pytest.param(Limit(COUNT, MEMBER, 4), Usage({"use/p/ever": Counter(3)}), 500, id="one left for ever"),
-        pytest.param(Limit(COUNT, MEMBER, 4), Usage({"use/p/ever": Counter(9)}), 0, id="more than that used"),
+        pytest.param(Limit(COUNT, MEMBER, 4), Usage({"use/p/ever": CounterFact(3)}), 500, id="one left for ever"),
+        pytest.param(Limit(COUNT, MEMBER, 4), Usage({"use/p/ever": CounterFact(9)}), 0, id="more than that used"),
         pytest.param(
-            Limit(COUNT, MEMBER, 4, Period.DAY), Usage({"use/p/day/2026-03-02": Counter(4)}), 0, id="used today"
+            Limit(COUNT, MEMBER, 4, Period.DAY), Usage({"use/p/day/2026-03-02": CounterFact(4)}), 0, id="used today"
         ),
         pytest.param(
-            Limit(COUNT, MEMBER, 4, Period.DAY), Usage({"use/p/day/2026-03-01": Counter(4)}), 2000, id="yesterday"
+            Limit(COUNT, MEMBER, 4, Period.DAY), Usage({"use/p/day/2026-03-01": CounterFact(4)}), 2000, id="yesterday"
         ),
         pytest.param(
-            Limit(COUNT, MEMBER, 4, Period.WEEK), Usage({"use/p/week/2026-03-02": Counter(2)}), 1000, id="this week"
+            Limit(COUNT, MEMBER, 4, Period.WEEK), Usage({"use/p/week/2026-03-02": CounterFact(2)}), 1000, id="this week"
         ),
         pytest.param(
             Limit(MONEY, MEMBER, 900, Period.MONTH),
-            Usage({"use/p/month/2026-03-01": Counter(1, 600)}),
+            Usage({"use/p/month/2026-03-01": CounterFact(1, 600)}),
             300,
             id="money this month",
         ),
         pytest.param(
             Limit(MONEY, MEMBER, 900, Period.QUARTER),
-            Usage({"use/p/quarter/2026-01-01": Counter(1, 900)}),
+            Usage({"use/p/quarter/2026-01-01": CounterFact(1, 900)}),
             0,
             id="money this quarter",
         ),
         pytest.param(
             Limit(MONEY, MEMBER, 900, Period.HALF_YEAR),
-            Usage({"use/p/half_year/2026-01-01": Counter(1, 1)}),
+            Usage({"use/p/half_year/2026-01-01": CounterFact(1, 1)}),
             899,
             id="money this half-year",
         ),
         pytest.param(
             Limit(MONEY, MEMBER, 900, Period.YEAR),
-            Usage({"use/p/year/2025-01-01": Counter(1, 900)}),
+            Usage({"use/p/year/2025-01-01": CounterFact(1, 900)}),
             900,
             id="last year",
         ),
@@ -195,7 +195,7 @@ def test_what_was_used_before_is_gone(limit: Limit, usage: Usage | None, taken: 
 
 def test_without_a_member_there_is_no_member_limit_and_nothing_is_counted() -> None:
     rules = rules_of(promo(line_discount=HALF, limits=(Limit(COUNT, MEMBER, 9), Limit(MONEY, ALL, 2000))))
-    effects = quote(rules, receipt(FIVE), None, usage=Usage({"use/p/ever": Counter(9)}))
+    effects = quote(rules, receipt(FIVE), None, usage=Usage({"use/p/ever": CounterFact(9)}))
     assert effects.discount_minor == 2000
     assert effects.counts == ()
     assert effects.shared == (SharedUse("shared/p/money", 2000, 2000),)
@@ -280,7 +280,7 @@ def test_within_a_group_what_is_left_counts() -> None:
     rich = promo("b", group="g", line_discount=HALF, limits=(Limit(COUNT, MEMBER, 5),))
     rules = rules_of(poor, rich)
     assert by_promotion(quote(rules, receipt(FIVE, THREE), SHOPPER)) == {"b": 2500, "a": 600}
-    used_up = Usage({"use/b/ever": Counter(5)})
+    used_up = Usage({"use/b/ever": CounterFact(5)})
     assert by_promotion(quote(rules, receipt(FIVE, THREE), SHOPPER, usage=used_up)) == {"a": 1600}
 
 

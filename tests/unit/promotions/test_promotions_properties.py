@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.promotions import (
-    Counter,
+    CounterFact,
     CouponShown,
     Gift,
     InStores,
@@ -141,7 +141,10 @@ def test_what_was_not_consulted_changes_nothing(
     counters = usage.member if usage is not None else {}
     shared = usage.shared if usage is not None else {}
     other = Usage(
-        {key: counters.get(key, Counter()) if key in effects.consulted else Counter(9, 9, 9) for key in COUNTERS},
+        {
+            key: counters.get(key, CounterFact()) if key in effects.consulted else CounterFact(9, 9, 9)
+            for key in COUNTERS
+        },
         {key: left for key, left in shared.items() if key in effects.consulted} | {"unknown": 0},
     )
     assert quote(rules, receipt, member, usage=other) == effects
@@ -163,7 +166,7 @@ def test_no_limit_is_overshot(
         for limit in promotion.limits:
             key = use_key(promotion.id, limit.period, MONDAY)
             if limit.scope is LimitScope.MEMBER and key in counted:
-                used, new = before.get(key, Counter()), counted[key]
+                used, new = before.get(key, CounterFact()), counted[key]
                 for measure, old, more in zip(Measure, used[:3], new[1:4], strict=True):
                     assert limit.measure is not measure or not more or old + more <= limit.at_most
 

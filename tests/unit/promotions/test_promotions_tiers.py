@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.promotions.counter_names import tier_key, visit_key
-from server.promotions.facts import Count, Counter
+from server.promotions.facts import Count, CounterFact
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
 from server.promotions.tiers import Standing, TierChange, standing, standing_changes, window_keys
@@ -26,7 +26,7 @@ ROLLING_STATUS_YEAR = Tiers(TierMeasure.SPEND, LEVELS, kept_until_end_of=Period.
 VISITS_A_MONTH = Tiers(TierMeasure.VISITS, (Tier("often", "Often", 2),), Period.MONTH)
 BY_POINTS = Tiers(TierMeasure.POINTS, LEVELS, Period.HALF_YEAR)
 
-Counters = dict[str, Counter]
+Counters = dict[str, CounterFact]
 Receipt = tuple[date, int]
 """A day and the money paid."""
 
@@ -47,8 +47,10 @@ def added(counters: Counters, counts: Iterable[Count]) -> Counters:
     """The counters with these counts booked."""
     result = dict(counters)
     for key, times, money, points, until in counts:
-        old = result.get(key, Counter())
-        result[key] = Counter(old.times + times, old.money_minor + money, old.points_minor + points, until or old.until)
+        old = result.get(key, CounterFact())
+        result[key] = CounterFact(
+            old.times + times, old.money_minor + money, old.points_minor + points, until or old.until
+        )
     return result
 
 
@@ -185,7 +187,7 @@ def test_a_receipt_writes_down_what_it_reaches() -> None:
 
 def test_a_level_without_record_is_had_by_whom_the_window_gives_it() -> None:
     """Levels that a programme begins with count what was bought before."""
-    counters = {visit_key(Period.YEAR, d("2026-05-05")): Counter(3, 350)}
+    counters = {visit_key(Period.YEAR, d("2026-05-05")): CounterFact(3, 350)}
     assert standing(BY_YEAR, counters, d("2026-06-01"))[:3] == ("gold", "Gold", d("2026-12-31"))
 
 

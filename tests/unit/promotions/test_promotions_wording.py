@@ -31,7 +31,7 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
-from server.promotions.facts import Counter, CouponFact, TenderFact, Usage
+from server.promotions.facts import CounterFact, CouponFact, TenderFact, Usage
 from server.promotions.kinds import Period, TenderKind, TerminalKind
 from server.promotions.messages import Style
 from server.promotions.wording import Asked, answer, goods_text
@@ -46,7 +46,11 @@ WORDED = receipt(1000, 2000, line(3, 700, quantity_milli=1250, is_weighed=True))
     coupons=(CouponFact("HELLO"),),
 )
 USED = Usage(
-    {"visit/ever": Counter(4, 12345), "visit/month/2026-03-01": Counter(2, 500), "club/tea": Counter(until=MONDAY)}
+    {
+        "visit/ever": CounterFact(4, 12345),
+        "visit/month/2026-03-01": CounterFact(2, 500),
+        "club/tea": CounterFact(until=MONDAY),
+    }
 )
 
 

@@ -27,7 +27,7 @@ from server.promotions import (
     quote,
 )
 from server.promotions.counter_names import club_key, use_key, visit_key
-from server.promotions.facts import Counter, CouponFact, Usage
+from server.promotions.facts import CounterFact, CouponFact, Usage
 from server.promotions.kinds import Period
 from tests.unit.promotions.builders import discounts, points
 
@@ -168,7 +168,7 @@ YOURS = MEMBER._replace(offers=frozenset({"your-dairy", "your-fruit"}))
                 [94],
                 {
                     "member": YOURS,
-                    "usage": Usage({use_key("@personal", Period.WEEK, COMMON_DAY): Counter(times=3)}),
+                    "usage": Usage({use_key("@personal", Period.WEEK, COMMON_DAY): CounterFact(times=3)}),
                 },
             ),
             id="five uses a week: of five pieces, two are left",
@@ -227,7 +227,7 @@ SALEM = {"coupons": [CouponFact("SALEM500")]}
                 [goods(3_000_00)],
                 [0],
                 [30],
-                {**SALEM, "usage": Usage({use_key("first-500", None, COMMON_DAY): Counter(times=1)})},
+                {**SALEM, "usage": Usage({use_key("first-500", None, COMMON_DAY): CounterFact(times=1)})},
             ),
             id="once a member",
         ),
@@ -261,7 +261,7 @@ def of_tier(tier: str, **facts: Any) -> dict[str, Any]:
     return on(4, 6, member=MEMBER._replace(tier=tier), **facts)
 
 
-IN_CLUB = Usage({club_key("family"): Counter(until=date(2026, 12, 31))})
+IN_CLUB = Usage({club_key("family"): CounterFact(until=date(2026, 12, 31))})
 BABY_FOOD = goods(300_00, "baby/food", sku="4823000000013")
 
 
@@ -316,7 +316,7 @@ def test_the_pharmacys_discount_grows_with_what_was_spent(spent_minor: int, disc
     day = date(2026, 4, 6)
     months = {date(2026, month, 1): 0 for month in (1, 2, 3)} | {date(2025, 5, 1): spent_minor // 2}
     months[date(2026, 3, 1)] = spent_minor - spent_minor // 2
-    spent = {visit_key(Period.MONTH, month): Counter(1, money) for month, money in months.items()}
+    spent = {visit_key(Period.MONTH, month): CounterFact(1, money) for month, money in months.items()}
     reached = effects_of("pharmacy", [goods(100_00)], MEMBER, day, Usage(spent))
     assert discounts(reached) == [discount_minor]
 

@@ -28,7 +28,7 @@ from server.promotions import (
     Choice,
     ClubJoin,
     Condition,
-    Counter,
+    CounterFact,
     CouponFact,
     CouponIssue,
     CouponShown,
@@ -444,7 +444,7 @@ SHARED = (
 usages = st.sampled_from([None, Usage(), *_pool(
     lambda: Usage(
         {
-            key: Counter(_int(0, 3), _int(0, 900), _int(0, 900), _pick([None, MONDAY, MONDAY - timedelta(days=1)]))
+            key: CounterFact(_int(0, 3), _int(0, 900), _int(0, 900), _pick([None, MONDAY, MONDAY - timedelta(days=1)]))
             for key in _random.sample(COUNTERS, _int(0, 5))
         },
         {key: _int(0, 2) if "count" in key else _int(0, 900) for key in _random.sample(SHARED, _int(0, 3))},

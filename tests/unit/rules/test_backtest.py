@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.promotions import MemberFacts, ReceiptFacts, ReceiptLine, Rules
-from server.promotions.facts import Counter
+from server.promotions.facts import CounterFact
 from server.rules.backtest.simulation import Case, Simulation
 from server.rules.backtest.tally import TOP, Tally
 from tests.unit.promotions.builders import ONE_PERCENT, promotions, rules
@@ -41,7 +41,7 @@ def test_what_is_counted_is_found_by_the_members_next_receipts() -> None:
 
 
 def test_it_begins_with_what_was_counted_before() -> None:
-    by, seen = compiled(THIRD), {"visit/ever": Counter(1)}
+    by, seen = compiled(THIRD), {"visit/ever": CounterFact(1)}
     simulation = Simulation()
     given_off = [simulation.judge(by, case("a", hours, seen=seen)).discount_minor for hours in range(3)]
     assert given_off == [0, 100, 0], "and goes on with its own count, whatever the entries say"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.reconciliation.carry_over import KeptBreak, Step, carry_over, work
 from server.reconciliation.model import Break, BreakChange, BreakKind, BreakState, Figure, Measure
 from server.reconciliation.receipt_numbers import parse
-from server.reconciliation.settle import KeptBreak, Step, settle, work
 from tests.unit.reconciliation.builders import PLACE
 
 DAY_1 = datetime(2026, 3, 2, 6, tzinfo=UTC)
@@ -56,7 +56,7 @@ OLD = missing("3")
     ],
 )  # fmt: skip
 def test_step(before: list[KeptBreak], found: list[Break], change: str, state: str, opened_at: datetime) -> None:
-    (step,) = settle(before, found, DAY_2)
+    (step,) = carry_over(before, found, DAY_2)
     assert (step.change, step.after.state) == (BreakChange[change], BreakState[state])
     assert (step.after.opened_at, step.after.changed_at) == (opened_at, DAY_2)
     assert step.after.what == (found[0] if found else OLD)
@@ -66,11 +66,11 @@ def test_step(before: list[KeptBreak], found: list[Break], change: str, state: s
 
 @pytest.mark.parametrize("state", [BreakState.OPEN, BreakState.EXPLAINED, BreakState.WRITTEN_OFF])
 def test_same_figures_change_nothing(state: BreakState) -> None:
-    assert settle([kept(OLD, state)], [replace(OLD, detail="told otherwise")], DAY_2) == []
+    assert carry_over([kept(OLD, state)], [replace(OLD, detail="told otherwise")], DAY_2) == []
 
 
 def test_resolved_one_that_stays_away_is_left_alone() -> None:
-    assert settle([kept(OLD, BreakState.RESOLVED)], [], DAY_2) == []
+    assert carry_over([kept(OLD, BreakState.RESOLVED)], [], DAY_2) == []
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_resolved_one_that_stays_away_is_left_alone() -> None:
     ],
 )
 def test_part_is_as_old_as_the_whole(whole: Break, part: Break, is_part: bool) -> None:
-    steps = {step.after.what.break_id: step for step in settle([kept(whole)], [part], DAY_2)}
+    steps = {step.after.what.break_id: step for step in carry_over([kept(whole)], [part], DAY_2)}
     assert steps[whole.break_id].change is BreakChange.RESOLVED
     assert steps[part.break_id].after.opened_at == (DAY_1 if is_part else DAY_2)
     assert steps[part.break_id].note == (f"part of {whole.break_id}" if is_part else "")
@@ -121,8 +121,8 @@ def test_after_any_history_the_list_says_what_the_last_run_found(runs: list[list
     state: dict[str, KeptBreak] = {}
     for number, found in enumerate(runs):
         now = DAY_1 + timedelta(days=number)
-        state = apply(state, settle(state.values(), found, now))
-        assert settle(state.values(), found, now) == [], "the same run again changes nothing"
+        state = apply(state, carry_over(state.values(), found, now))
+        assert carry_over(state.values(), found, now) == [], "the same run again changes nothing"
         unresolved = {one.what.break_id: one.what for one in state.values() if one.state is not BreakState.RESOLVED}
         assert unresolved == {one.break_id: one for one in found}
         assert all(one.opened_at <= now for one in state.values())

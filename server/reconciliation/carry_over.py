@@ -43,7 +43,7 @@ class Step:
         return self.after.state is BreakState.OPEN and self.before is not BreakState.OPEN
 
 
-def settle(kept: Iterable[KeptBreak], found: Sequence[Break], now: datetime) -> list[Step]:
+def carry_over(kept: Iterable[KeptBreak], found: Sequence[Break], now: datetime) -> list[Step]:
     """Return what a run changes.
 
     Args:
@@ -54,7 +54,7 @@ def settle(kept: Iterable[KeptBreak], found: Sequence[Break], now: datetime) -> 
     before = {one.what.break_id: one for one in kept}
     ids = {one.break_id for one in found}
     gone = [one for one in before.values() if one.what.break_id not in ids and one.state is not BreakState.RESOLVED]
-    steps = [_found(before.get(one.break_id), one, gone, now) for one in found]
+    steps = [_step_for_found(before.get(one.break_id), one, gone, now) for one in found]
     return [step for step in steps if step is not None] + [_resolved(one, now) for one in gone]
 
 
@@ -75,7 +75,7 @@ def work(one: KeptBreak, state: BreakState, note: str, by: str, now: datetime) -
     )
 
 
-def _found(before: KeptBreak | None, what: Break, gone: Sequence[KeptBreak], now: datetime) -> Step | None:
+def _step_for_found(before: KeptBreak | None, what: Break, gone: Sequence[KeptBreak], now: datetime) -> Step | None:
     if before is None:
         whole = _whole_of(what, gone)
         opened_at = now if whole is None else whole.opened_at

@@ -15,7 +15,7 @@ from benchmarks.replay.client import CallFailed, Counters, bearing, call
 from benchmarks.replay.dataset import CURRENCY
 from benchmarks.replay.seed import SeedFailed
 
-SETTLE_SECONDS: Final = 60.0
+SEEDED_SECONDS: Final = 60.0
 _SECONDS_BETWEEN_PROBES: Final = 0.1
 _NOT_YET: Final = frozenset({grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.FAILED_PRECONDITION})
 """What a worker says that has not read the newest keys, or the programme, yet."""
@@ -30,7 +30,7 @@ class Newest(NamedTuple):
     event_seconds: int
 
 
-async def settle(stubs: Iterable[checkout_pb2_grpc.CheckoutServiceAsyncStub], newest: Newest) -> None:
+async def wait_until_seeded(stubs: Iterable[checkout_pb2_grpc.CheckoutServiceAsyncStub], newest: Newest) -> None:
     """Wait until the worker behind every channel knows the newest keys, goods and rules.
 
     Raises:
@@ -38,14 +38,14 @@ async def settle(stubs: Iterable[checkout_pb2_grpc.CheckoutServiceAsyncStub], ne
     """
     for stub in stubs:
         for key in newest.keys:
-            await _settle_one(stub, key, newest)
+            await _wait_for_one(stub, key, newest)
 
 
-async def _settle_one(stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, key: str, newest: Newest) -> None:
-    give_up_at = time.monotonic() + SETTLE_SECONDS
+async def _wait_for_one(stub: checkout_pb2_grpc.CheckoutServiceAsyncStub, key: str, newest: Newest) -> None:
+    give_up_at = time.monotonic() + SEEDED_SECONDS
     while (missing := await _missing(stub, key, newest)) is not None:
         if time.monotonic() > give_up_at:
-            raise SeedFailed(f"after {SETTLE_SECONDS:.0f} s a worker does not know what was seeded: {missing}")
+            raise SeedFailed(f"after {SEEDED_SECONDS:.0f} s a worker does not know what was seeded: {missing}")
         await asyncio.sleep(_SECONDS_BETWEEN_PROBES)
 
 
