@@ -162,8 +162,12 @@ async def bring_up_to_date(conn: asyncpg.Connection, progress: Progress = lambda
 async def count_pending(conn: asyncpg.Connection) -> int:
     """Return how many entries ``bring_up_to_date`` would sum."""
     heads = await read_heads(conn)
-    done = sum(row["number"] for row in await conn.fetch("SELECT number FROM ledger.finance_cursor"))
-    return sum(head.number for head in heads.values()) - int(done)
+    return sum(head.number for head in heads.values()) - await count_summed(conn)
+
+
+async def count_summed(conn: asyncpg.Connection) -> int:
+    """Return how many entries are summed."""
+    return int(await conn.fetchval("SELECT coalesce(sum(number), 0) FROM ledger.finance_cursor"))
 
 
 async def rebuild_summary(conn: asyncpg.Connection, progress: Progress = lambda _entries: None) -> int:

@@ -1,13 +1,15 @@
-"""Reading the journal: heads, entries in order, and stored answers."""
+"""Reading the journal: heads, entries in order, a member's, postings, and stored answers."""
 
 from __future__ import annotations
 
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
+from tallypoint.v1 import journal_pb2
 
 from ledger.entry.accounts import LOST
 from ledger.entry.chain import EntryRecord
@@ -20,6 +22,24 @@ READ_HEADS = "SELECT book, number, hash, booked_at FROM ledger.book_head ORDER B
 READ_ENTRIES = """
 SELECT book, number, booked_at, event_at, kind, member_id, message_id, business_key, content_hash, payload, hash
 FROM ledger.entry WHERE book = $1 AND number > $2 ORDER BY number LIMIT $3
+"""
+
+# Read a member's newest entries.
+READ_MEMBER_ENTRIES = """
+SELECT book, number, booked_at, event_at, kind, member_id, message_id, business_key, content_hash, payload, hash
+FROM ledger.entry WHERE book = $1 AND member_id = $2 ORDER BY number DESC LIMIT $3
+"""
+
+# Read the hashes of entries, one of each book.
+READ_HASHES = """
+SELECT e.book, e.hash FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.entry e ON e.book = c.book AND e.number = c.number
+"""
+
+# Read when the entries after some were booked, one of each book.
+READ_NEXT_BOOKED_AT = """
+SELECT c.book, e.booked_at FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
+JOIN ledger.entry e ON e.book = c.book AND e.number = c.number + 1
 """
 
 # Read the answers of entries of one book.
@@ -47,6 +67,25 @@ async def read_entries(
     return [EntryRecord(*row) for row in rows]
 
 
+async def read_member_entries(
+    conn: asyncpg.Connection, book: int, member_id: uuid.UUID, limit: int
+) -> list[EntryRecord]:
+    """Return up to ``limit`` entries of a member, the newest first."""
+    return [EntryRecord(*row) for row in await conn.fetch(READ_MEMBER_ENTRIES, book, member_id, limit)]
+
+
+async def read_hashes(conn: asyncpg.Connection, positions: Mapping[int, int]) -> dict[int, bytes]:
+    """Return the chain's hash at a position in each book (book to number); books without that entry are missing."""
+    rows = await conn.fetch(READ_HASHES, list(positions), list(positions.values()))
+    return {row["book"]: row["hash"] for row in rows}
+
+
+async def read_oldest_waiting(conn: asyncpg.Connection, positions: Mapping[int, int]) -> dict[int, datetime]:
+    """Return when the first entry after each position (book to number) was booked; books without one are missing."""
+    rows = await conn.fetch(READ_NEXT_BOOKED_AT, list(positions), list(positions.values()))
+    return {row["book"]: row["booked_at"] for row in rows}
+
+
 async def read_payloads(
     conn: asyncpg.Connection, places: Iterable[tuple[int, int]], timeout_seconds: float = 10.0
 ) -> dict[tuple[int, int], Booked]:
@@ -59,6 +98,91 @@ async def read_payloads(
         for number, booked_at, payload in await conn.fetch(READ_PAYLOADS, book, numbers, timeout=timeout_seconds):
             found[(book, number)] = Booked(book, number, booked_at, payload, repeated=True)
     return found
+
+
+# Read a stretch of one book's postings in order.
+READ_POSTINGS = """
+SELECT p.number, p.ordinal, e.booked_at, p.member_id, p.unit, p.debit, p.credit, p.points_minor, p.lot_number,
+       p.lot_ordinal, p.active_at, p.expires_at, p.issued_at, e.kind
+FROM ledger.posting p JOIN ledger.entry e USING (book, number)
+WHERE p.book = $1 AND p.number > $2 AND p.number <= $3 ORDER BY p.number, p.ordinal
+"""
+
+
+class BookedPosting(NamedTuple):
+    """A posting with its entry's time and kind; its place is its entry's number and its ordinal there."""
+
+    number: int
+    ordinal: int
+    booked_at: datetime
+    member_id: uuid.UUID | None
+    unit: int
+    debit: int
+    credit: int
+    points_minor: int
+    lot_number: int
+    lot_ordinal: int
+    active_at: datetime | None
+    expires_at: datetime | None
+    issued_at: datetime | None
+    kind: int
+
+
+async def read_postings(
+    conn: asyncpg.Connection, book: int, after_number: int, last_number: int
+) -> list[BookedPosting]:
+    """Return the postings of one book's entries ``after_number < number <= last_number``, in order."""
+    return [BookedPosting(*row) for row in await conn.fetch(READ_POSTINGS, book, after_number, last_number)]
+
+
+# Read a stretch of one part of a book's purchases: a member's are all in one part.
+READ_PURCHASES = """
+SELECT number, member_id, payload FROM ledger.entry
+WHERE book = $1 AND number > $2 AND number <= $3 AND kind = $4
+  AND CASE WHEN member_id IS NULL THEN number
+           ELSE ('x' || right(member_id::text, 8))::bit(32)::bigint & 2147483647 END % $5 = $6
+  AND ($7::timestamptz IS NULL OR event_at >= $7) AND ($8::timestamptz IS NULL OR event_at < $8)
+ORDER BY number LIMIT $9
+"""
+
+
+class BookedPurchase(NamedTuple):
+    """The entry of a purchase: its number in its book, whose it is, and its payload."""
+
+    number: int
+    member_id: uuid.UUID | None
+    payload: bytes
+
+
+class PurchasePart(NamedTuple):
+    """Which purchases are asked for: those of one of ``parts`` equal parts, bought within two moments (None: any).
+
+    All of a member's purchases are in one part.
+    """
+
+    part: int
+    parts: int
+    first: datetime | None = None
+    end: datetime | None = None
+
+
+async def read_purchases(
+    conn: asyncpg.Connection, book: int, after_number: int, last_number: int, wanted: PurchasePart, limit: int
+) -> list[BookedPurchase]:
+    """Return up to ``limit`` purchases of a book with ``after_number < number <= last_number``, in order."""
+    rows = await conn.fetch(
+        READ_PURCHASES,
+        book,
+        after_number,
+        last_number,
+        int(journal_pb2.ENTRY_KIND_PURCHASE),
+        wanted.parts,
+        wanted.part,
+        wanted.first,
+        wanted.end,
+        limit,
+    )
+    return [BookedPurchase(*row) for row in rows]
 
 
 # Read what was fixed when lots of one book were granted.

@@ -126,12 +126,20 @@ def _programme_version(payload: bytes) -> int:
     return journal_pb2.Event.FromString(payload).hold.programme_version
 
 
+async def find_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]) -> dict[bytes, tuple[int, int]]:
+    """Return where the receipts are booked, as (book, number), by their business keys; others are left out."""
+    rows = await conn.fetch(READ_RECEIPT_KEYS, business_keys, timeout=TIMEOUT_SECONDS)
+    return {row["business_key"]: (row["book"], row["number"]) for row in rows}
+
+
 async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]) -> dict[bytes, BookedReceipt]:
     """Return the entries of the receipts that are booked, by their business keys."""
-    keys = await conn.fetch(READ_RECEIPT_KEYS, business_keys, timeout=TIMEOUT_SECONDS)
-    places = [(row["book"], row["number"]) for row in keys]
+    places = await find_receipts(conn, business_keys)
     rows = await conn.fetch(
-        READ_RECEIPTS, [book for book, _ in places], [number for _, number in places], timeout=TIMEOUT_SECONDS
+        READ_RECEIPTS,
+        [book for book, _ in places.values()],
+        [number for _, number in places.values()],
+        timeout=TIMEOUT_SECONDS,
     )
     entries = {
         (book, number): (kind, journal_pb2.Event.FromString(payload), payload) for book, number, kind, payload in rows
@@ -140,11 +148,11 @@ async def read_receipts(conn: asyncpg.Connection, business_keys: Sequence[bytes]
     units = await read_units(conn) if further else {}
     partners = {code: partner_account(n) for code, n in (await read_partners(conn)).items()} if further else {}
     found: dict[bytes, BookedReceipt] = {}
-    for row, (book, number) in zip(keys, places, strict=True):
+    for key, (book, number) in places.items():
         kind, event, payload = entries[(book, number)]
         spent = [(p.lot_number, p.lot_ordinal) for p in event.postings if is_taking(p.credit)]
         lots = await read_lot_terms(conn, book, spent, TIMEOUT_SECONDS)
-        found[row["business_key"]] = BookedReceipt(book, number, kind, event, payload, lots, units, partners)
+        found[key] = BookedReceipt(book, number, kind, event, payload, lots, units, partners)
     return found
 
 

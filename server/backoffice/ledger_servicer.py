@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import ledger_pb2
 
 from ledger.entry.books import book_of_member
-from ledger.entry.chain import EntryRecord
 from ledger.entry.keys import business_key, return_key
 from ledger.reading.balances import read_accounts
-from ledger.reading.journal import read_entries, read_heads
+from ledger.reading.journal import read_entries, read_heads, read_member_entries
+from ledger.reading.lookups import find_receipts
+from ledger.reading.totals import DayTotal, read_day_totals
 from server.backoffice.ledger_messages import entry_message, head_message, hold_message, lot_message
 from server.base.clock import Clock, utc_now
 from server.base.database import connection
@@ -38,24 +38,6 @@ ALLOWED: Final[Mapping[str, frozenset[Role]]] = {
     "GetAccount": _FINANCE,
     "ListTotals": _FINANCE,
 }
-
-# Where the sale and the return with a number stand.
-FIND_RECEIPT: Final = "SELECT business_key, book, number FROM ledger.receipt_key WHERE business_key = ANY ($1)"
-
-# A member's newest entries.
-READ_MEMBER_ENTRIES: Final = """
-SELECT book, number, booked_at, event_at, kind, member_id, message_id, business_key, content_hash, payload, hash
-FROM ledger.entry WHERE book = $1 AND member_id = $2 ORDER BY number DESC LIMIT $3
-"""
-
-# What moved through each account on each day, over all books.
-READ_TOTALS: Final = """
-SELECT t.booked_on, u.code, t.account, sum(t.debit_minor)::bigint AS debit_minor,
-       sum(t.credit_minor)::bigint AS credit_minor
-FROM ledger.account_total t JOIN ledger.unit u ON u.unit = t.unit
-WHERE ($1::date IS NULL OR t.booked_on >= $1) AND ($2::date IS NULL OR t.booked_on <= $2)
-GROUP BY t.booked_on, u.code, t.account ORDER BY t.booked_on, u.code, t.account
-"""
 
 
 class LedgerServicer:
@@ -94,9 +76,9 @@ class LedgerServicer:
         """Show the entry of a receipt; of an exchange, those of both its halves."""
         keys = _receipt_keys(request.receipt_key)
         async with connection(self._pool) as conn:
-            places = {row["business_key"]: row for row in await conn.fetch(FIND_RECEIPT, keys)}
+            places = await find_receipts(conn, keys)
             found = [places[key] for key in keys if key in places]
-            records = [(await read_entries(conn, row["book"], row["number"] - 1, 1))[0] for row in found]
+            records = [(await read_entries(conn, book, number - 1, 1))[0] for book, number in found]
         if not records:
             raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no receipt with this key is booked")
         response = ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
@@ -110,12 +92,12 @@ class LedgerServicer:
         book = book_of_member(member_id, self._books)
         async with connection(self._pool) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
             accounts = await read_accounts(conn, book, member_id, now)
-            entries = await conn.fetch(READ_MEMBER_ENTRIES, book, member_id, request.newest_entries)
+            entries = await read_member_entries(conn, book, member_id, request.newest_entries)
             living = await living_id(conn, member_id, self._books)
         return ledger_pb2.GetAccountResponse(
             balances=[balance_message(account.balance) for account in accounts],
             lots=[lot_message(account.balance.unit, lot) for account in accounts for lot in account.lots],
-            entries=[entry_message(EntryRecord(*entry)) for entry in entries],
+            entries=[entry_message(entry) for entry in entries],
             holds=[hold_message(account.balance.unit, hold) for account in accounts for hold in account.holds],
             merged_into="" if living == member_id else str(living),
         )
@@ -125,17 +107,17 @@ class LedgerServicer:
         first = read_optional_day(request.from_day, "from_day")
         last = read_optional_day(request.to_day, "to_day")
         async with connection(self._pool) as conn:
-            rows = await conn.fetch(READ_TOTALS, first, last)
-        return ledger_pb2.ListTotalsResponse(totals=[_total(row) for row in rows])
+            totals = await read_day_totals(conn, first, last)
+        return ledger_pb2.ListTotalsResponse(totals=[_total(one) for one in totals])
 
 
-def _total(row: asyncpg.Record) -> ledger_pb2.Total:
+def _total(total: DayTotal) -> ledger_pb2.Total:
     return ledger_pb2.Total(
-        booked_on=row["booked_on"].isoformat(),
-        unit=row["code"],
-        account=row["account"],
-        debit_points_minor=row["debit_minor"],
-        credit_points_minor=row["credit_minor"],
+        booked_on=total.booked_on.isoformat(),
+        unit=total.unit,
+        account=total.account,  # type: ignore[arg-type]  # the API's Account numbers them, and partners above them
+        debit_points_minor=total.debit_minor,
+        credit_points_minor=total.credit_minor,
     )
 
 

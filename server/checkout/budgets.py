@@ -9,26 +9,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import asyncpg
 
 from ledger.booking.budgets import lease
+from ledger.reading.budgets import read_parts_left, read_used
 from server.base.database import CONNECTION_LOST, ledger_unavailable
 
 if TYPE_CHECKING:
     from server.base.gather import Connect
-
-TIMEOUT_SECONDS: Final = 5.0
-
-# What books have left of their parts of budgets.
-READ_SLICES: Final = """
-SELECT s.book, s.key, s.granted - s.used FROM ledger.budget_slice s
-JOIN unnest($1::int[], $2::text[]) AS wanted (book, key) ON s.book = wanted.book AND s.key = wanted.key
-"""
-
-# What all books have used of budgets.
-READ_USED: Final = "SELECT key, sum(used)::bigint FROM ledger.budget_slice WHERE key = ANY ($1) GROUP BY key"
 
 
 class SharedUse(Protocol):
@@ -90,16 +80,14 @@ class Budgets:
         async with self._one_at_a_time:
             try:
                 conn = await self._connected()
-                rows = await conn.fetch(READ_USED, list(most), timeout=TIMEOUT_SECONDS)
+                used = await read_used(conn, most)
             except CONNECTION_LOST as error:
                 raise ledger_unavailable(error) from error
-        used: dict[str, int] = {key: amount for key, amount in rows}  # noqa: C416 - mypy does not see pairs in rows
         return {key: max(0, at_most - used.get(key, 0)) for key, at_most in most.items()}
 
     async def _ensure(self, book: int, wanted: dict[str, tuple[int, int]]) -> None:
         conn = await self._connected()
-        rows = await conn.fetch(READ_SLICES, [book] * len(wanted), list(wanted), timeout=TIMEOUT_SECONDS)
-        left = {key: amount for _, key, amount in rows}
+        left = await read_parts_left(conn, book, wanted)
         for key, (amount, at_most) in wanted.items():
             if left.get(key, 0) < amount:
                 await lease(conn, book, key, at_most, amount, self._clock())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import journal_pb2
@@ -11,6 +11,7 @@ from tallypoint.v1 import programme_pb2 as pb
 
 from ledger.entry.keys import business_key, return_key
 from ledger.reading.journal import read_payloads
+from ledger.reading.lookups import find_receipts
 from server.base.database import connection
 from server.base.errors import Refused, invalid_request
 from server.edge.wording import no_day
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from ledger.entry.model import Booked
     from server.base.database import Connection, Pool
     from server.rules.book import RulesBook
-
-# Where a receipt stands: the sale with a number, and if there is none the return.
-FIND_RECEIPT: Final = """
-SELECT book, number FROM ledger.receipt_key WHERE business_key IN ($1, $2) ORDER BY business_key = $1 DESC LIMIT 1
-"""
 
 
 async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptRequest) -> pb.ExplainReceiptResponse:
@@ -71,8 +67,9 @@ async def explain(pool: Pool, rules: RulesBook, request: pb.ExplainReceiptReques
 async def _entry(conn: Connection, request: pb.ExplainReceiptRequest) -> Booked:
     place = (request.entry.book, request.entry.number)
     if request.HasField("receipt_key"):
-        record = await conn.fetchrow(FIND_RECEIPT, *_keys(request.receipt_key))
-        place = (record["book"], record["number"]) if record else (0, 0)
+        sale, goods_return = _keys(request.receipt_key)
+        places = await find_receipts(conn, [sale, goods_return])
+        place = places.get(sale) or places.get(goods_return) or (0, 0)
     booked = (await read_payloads(conn, [place])).get(place)
     if booked is None:
         raise Refused(

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ledger.reading.journal import read_heads
+from ledger.reading.books import read_identity
+from ledger.reading.journal import read_heads, read_oldest_waiting
 from server.base.clock import utc_now
 from server.base.settings import Settings
 from server.base.storage import Dsns, open_databases
@@ -146,11 +147,11 @@ def _book_json(book: BookReconciliation) -> dict[str, object]:
 
 async def read_status(ledger_conn: Connection, crm_conn: Connection) -> list[BookStatus]:
     """Return how far every book of the ledger has been applied, as of now."""
-    identity = await source.read_identity(ledger_conn)
+    identity = await read_identity(ledger_conn)
     cursors = await store.read_cursors(crm_conn)
     heads = await read_heads(ledger_conn)
     positions = {book: cursors[book].number if book in cursors else 0 for book in heads}
-    oldest = await source.read_oldest_waiting(ledger_conn, positions)
+    oldest = await read_oldest_waiting(ledger_conn, positions)
     foreign = ""
     try:
         store.check_identity(cursors, identity)

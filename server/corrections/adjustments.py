@@ -23,6 +23,7 @@ from tallypoint.v1 import correction_pb2, journal_pb2
 from ledger.booking.append import append_locked, lock_books
 from ledger.entry.keys import content_hash
 from ledger.entry.model import Adjust, Booked, Declined, Grant, Unit
+from ledger.reading.books import read_units
 from server.base.database import Raced, connection, in_transaction
 from server.base.errors import Refused
 from server.corrections.common import chain_zone, check_reason, unit_of
@@ -47,25 +48,24 @@ _LOCK_SPACE: Final = 0x7461_6C6C_7961_646A
 LOCK_PERSON: Final = "SELECT pg_advisory_xact_lock(hashtextextended($1, $2))"
 
 _COLUMNS: Final = """
-r.request_id, r.content_hash, r.book, r.member_id, u.unit, r.unit AS unit_code, u.precision, r.points_minor,
-r.reason_code, r.note, r.expires_on, r.state, r.requested_by, r.requested_at, r.limit_points_minor,
-r.used_points_minor, r.decided_by, r.decided_at, r.decision_note, r.entry_number, r.booked_at
-FROM server.adjustment_request r JOIN ledger.unit u ON u.code = r.unit
+request_id, content_hash, book, member_id, unit, points_minor, reason_code, note, expires_on, state, requested_by,
+requested_at, limit_points_minor, used_points_minor, decided_by, decided_at, decision_note, entry_number, booked_at
+FROM server.adjustment_request
 """
 
 # One request.
-READ_REQUEST: Final = f"SELECT {_COLUMNS} WHERE r.request_id = $1"
+READ_REQUEST: Final = f"SELECT {_COLUMNS} WHERE request_id = $1"
 
 # One request, kept from being decided by others until the transaction ends.
-LOCK_REQUEST: Final = f"{READ_REQUEST} FOR UPDATE OF r"
+LOCK_REQUEST: Final = f"{READ_REQUEST} FOR UPDATE"
 
 # A page of requests, oldest first; NULL chooses all.
 LIST_REQUESTS: Final = f"""
 SELECT {_COLUMNS}
-WHERE ($1::smallint IS NULL OR r.state = $1) AND ($2::uuid[] IS NULL OR r.member_id = ANY ($2))
-  AND ($3::timestamptz IS NULL OR r.requested_at >= $3) AND ($4::timestamptz IS NULL OR r.requested_at < $4)
-  AND ($5::timestamptz IS NULL OR (r.requested_at, r.request_id) > ($5, $6))
-ORDER BY r.requested_at, r.request_id LIMIT $7
+WHERE ($1::smallint IS NULL OR state = $1) AND ($2::uuid[] IS NULL OR member_id = ANY ($2))
+  AND ($3::timestamptz IS NULL OR requested_at >= $3) AND ($4::timestamptz IS NULL OR requested_at < $4)
+  AND ($5::timestamptz IS NULL OR (requested_at, request_id) > ($5, $6))
+ORDER BY requested_at, request_id LIMIT $7
 """
 
 # What a person has booked alone of one unit within a time.
@@ -192,7 +192,7 @@ class AdjustmentDesk:
 
         async def work(conn: Connection) -> Adjustment:
             await conn.execute(LOCK_PERSON, by, _LOCK_SPACE)
-            known = _adjustment(await conn.fetchrow(READ_REQUEST, message.message_id))
+            known = await _find(conn, READ_REQUEST, message.message_id)
             if known is not None:
                 return _repeated_request(known, digest)
             adjustment = await self._keep(conn, message.message_id, digest, order, by, now)
@@ -252,7 +252,8 @@ class AdjustmentDesk:
             ids = None if chosen.member_id is None else await all_ids(conn, chosen.member_id, self._books)
             requested = chosen.requested_from, chosen.requested_before
             rows = await conn.fetch(LIST_REQUESTS, chosen.state, ids, *requested, after_at, after_id, limit)
-        return [found for row in rows if (found := _adjustment(row)) is not None]
+            units = await read_units(conn)
+        return [_adjustment(row, units) for row in rows]
 
     async def _keep(
         self, conn: Connection, request_id: UUID, digest: bytes, order: AdjustmentOrder, by: str, now: datetime
@@ -353,13 +354,13 @@ class AdjustmentDesk:
 
 
 async def _read(conn: Connection, request_id: UUID) -> Adjustment:
-    adjustment = _adjustment(await conn.fetchrow(READ_REQUEST, request_id))
+    adjustment = await _find(conn, READ_REQUEST, request_id)
     assert adjustment is not None, "a request that was kept is there"
     return adjustment
 
 
 async def _locked(conn: Connection, request_id: UUID) -> Adjustment:
-    adjustment = _adjustment(await conn.fetchrow(LOCK_REQUEST, request_id))
+    adjustment = await _find(conn, LOCK_REQUEST, request_id)
     if adjustment is None:
         raise Refused(
             api.REFUSAL_REASON_NOT_FOUND,
@@ -369,12 +370,14 @@ async def _locked(conn: Connection, request_id: UUID) -> Adjustment:
     return adjustment
 
 
-def _adjustment(row: asyncpg.Record | None) -> Adjustment | None:
-    if row is None:
-        return None
-    values: Mapping[str, object] = dict(row)
-    plain = {name: value for name, value in values.items() if name not in ("unit", "unit_code", "precision")}
-    return Adjustment(unit=Unit(row["unit"], row["unit_code"], row["precision"]), **plain)  # type: ignore[arg-type]  # the columns of the table
+async def _find(conn: Connection, statement: str, request_id: UUID | bytes) -> Adjustment | None:
+    row = await conn.fetchrow(statement, request_id)
+    return None if row is None else _adjustment(row, await read_units(conn))
+
+
+def _adjustment(row: asyncpg.Record, units: Mapping[str, Unit]) -> Adjustment:
+    values: dict[str, object] = dict(row)
+    return Adjustment(**values | {"unit": units[row["unit"]]})  # type: ignore[arg-type]  # the columns of the table
 
 
 def _repeated_request(known: Adjustment, digest: bytes) -> Adjustment:

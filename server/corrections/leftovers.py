@@ -18,6 +18,8 @@ import structlog
 
 from ledger.booking.transfer import TransferOrder, transfer_everything
 from ledger.entry.model import Relevel
+from ledger.reading.balances import has_points
+from ledger.reading.counters import has_counters
 from server.base.clock import Clock
 from server.base.database import connection, in_transaction
 from server.base.errors import Refused
@@ -33,16 +35,11 @@ MOVED_BY: Final = "tallypoint"
 """Who asked for these transfers, in the journal."""
 
 # Merged members who have or owe something, and those into whom they were merged.
-READ_LEFTOVERS: Final = """
+READ_LEFTOVERS: Final = f"""
 SELECT m.member_id, m.merged_into FROM server.member m
-WHERE m.status = 4 AND (
-    EXISTS (SELECT FROM ledger.balance b
-            WHERE b.book = m.book AND b.member_id = m.member_id
-              AND (b.available_minor > 0 OR b.pending_minor > 0 OR b.held_minor > 0 OR b.debt_minor > 0))
-    OR EXISTS (SELECT FROM ledger.member_counters c
-               WHERE c.book = m.book AND c.member_id = m.member_id AND length(c.counters) > 0))
+WHERE m.status = 4 AND ({has_points("m")} OR {has_counters("m")})
 LIMIT $1
-"""
+"""  # noqa: S608 - the ledger's own conditions
 
 _log = structlog.get_logger(__name__)
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import asyncpg
-
-from ledger.reading.journal import read_entries, read_heads
+from ledger.reading.books import read_identity
+from ledger.reading.journal import BookedPosting, read_entries, read_heads, read_postings
 from server.crm import source
 from server.crm.rows import ENTRY_KINDS, UnreadableEntryError, known_name, rows_of
 from server.crm.source import Names
@@ -46,14 +45,6 @@ def _select(table: Table) -> str:
 
 # Read a stretch of one book's rows from the CRM database, in order.
 READ_ROWS: Final = {table: _select(table) for table in TABLES}
-
-# Read a stretch of one book's postings from the ledger, in order, as movements.
-READ_POSTINGS: Final = """
-SELECT p.number, p.ordinal, e.booked_at, p.member_id, p.unit, p.debit, p.credit, p.points_minor, p.lot_number,
-       p.lot_ordinal, p.active_at, p.expires_at, p.issued_at, e.kind
-FROM ledger.posting p JOIN ledger.entry e USING (book, number)
-WHERE p.book = $1 AND p.number > $2 AND p.number <= $3 ORDER BY p.number, p.ordinal
-"""
 
 # Find a row that no entry up to the cursor can have made.
 STRAY_ROW: Final = """
@@ -154,7 +145,7 @@ async def compare(
     result = Comparison()
     suspects: dict[int, list[uuid.UUID]] = {}
     async with ledger_conn.transaction(isolation="repeatable_read", readonly=True):
-        identity = await source.read_identity(ledger_conn)
+        identity = await read_identity(ledger_conn)
         heads = await read_heads(ledger_conn)
         check_identity(await read_cursors(crm_conn), identity)
         await _wait_for(crm_conn, {book: head.number for book, head in heads.items()}, patience_seconds)
@@ -249,21 +240,19 @@ async def _compare_window(
         _compare_rows(result, book, table, expected.of[table.row], found[table])
 
 
-async def _read_ledger(
-    conn: Connection, window: tuple[int, int, int]
-) -> tuple[list[EntryRecord], list[asyncpg.Record]]:
+async def _read_ledger(conn: Connection, window: tuple[int, int, int]) -> tuple[list[EntryRecord], list[BookedPosting]]:
     book, after, last = window
-    return await read_entries(conn, book, after, last - after), await conn.fetch(READ_POSTINGS, *window)
+    return await read_entries(conn, book, after, last - after), await read_postings(conn, *window)
 
 
-def _movement(posting: asyncpg.Record, partners: Mapping[int, str]) -> tuple[Any, ...]:
+def _movement(posting: BookedPosting, partners: Mapping[int, str]) -> tuple[Any, ...]:
     """Return a posting as the CRM database has it; what has no name there shows its number."""
-    row = MovementRow(*posting)
-    return row._replace(
-        debit=known_name(posting["debit"], partners),
-        credit=known_name(posting["credit"], partners),
-        kind=ENTRY_KINDS.get(posting["kind"], row.kind),
-    )
+    named: dict[str, Any] = {
+        "debit": known_name(posting.debit, partners),
+        "credit": known_name(posting.credit, partners),
+        "kind": ENTRY_KINDS.get(posting.kind, posting.kind),
+    }
+    return MovementRow(**posting._asdict() | named)
 
 
 async def _read_crm(conn: Connection, window: tuple[int, int, int]) -> dict[Table, list[tuple[Any, ...]]]:

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import asyncpg
 from tallypoint.v1 import journal_pb2
 
 from ledger.entry.books import genesis_hash
 from ledger.finance.accounts import ACCOUNT_NAMES
-from ledger.reading.journal import read_heads
+from ledger.reading.books import read_identity
+from ledger.reading.journal import read_hashes, read_heads
+from ledger.reading.totals import LONG_SECONDS, count_ended_holds, count_entries, sum_postings
 from server.crm import source
 from server.crm.rows import known_name
 from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
@@ -27,8 +28,6 @@ from server.crm.store import FOLLOWING, Cursor, check_identity, read_cursors
 if TYPE_CHECKING:
     from server.base.database import Connection
 
-TIMEOUT_SECONDS: Final = 3600.0
-"""A sum over years of entries takes its time."""
 SHOWN_HASH_BYTES: Final = 8
 
 _KINDS: Final = {
@@ -40,36 +39,6 @@ _KINDS: Final = {
     int(journal_pb2.ENTRY_KIND_CLOSE): "closes",
 }
 """The kinds of entries that have a row of their own in the CRM database."""
-
-# Read the ledger's hashes at the cursors.
-READ_HASHES: Final = """
-SELECT e.book, e.hash FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-JOIN ledger.entry e ON e.book = c.book AND e.number = c.number
-"""
-
-# Count the ledger's entries up to the cursors, by kind.
-COUNT_ENTRIES: Final = """
-SELECT e.book, e.kind, count(*) AS rows FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-JOIN ledger.entry e ON e.book = c.book AND e.number <= c.number
-GROUP BY e.book, e.kind
-"""
-
-# Add up the ledger's postings up to the cursors, by unit and accounts.
-SUM_POSTINGS: Final = """
-SELECT p.book, p.unit, p.debit, p.credit, count(*) AS rows, sum(p.points_minor)::bigint AS points_minor
-FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-JOIN ledger.posting p ON p.book = c.book AND p.number <= c.number
-GROUP BY p.book, p.unit, p.debit, p.credit
-"""
-
-# Count the holds that ended up to the cursors: all that began, less those that were open there. Rows of holds that
-# ended long ago are forgotten, entries and open holds are not.
-COUNT_HOLD_ENDS: Final = """
-SELECT c.book, (SELECT count(*) FROM ledger.entry e WHERE e.book = c.book AND e.number <= c.number AND e.kind = $3)
-             - (SELECT count(*) FROM ledger.hold h WHERE h.book = c.book AND h.number <= c.number
-                AND (h.how IS NULL OR h.ended_number > c.number)) AS rows
-FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-"""
 
 # Count the CRM database's rows.
 COUNT_ROWS: Final = """
@@ -142,11 +111,11 @@ class _Side:
     counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     points_minor: dict[Account, int] = field(default_factory=lambda: defaultdict(int))
 
-    def move(self, row: asyncpg.Record, debit: str, credit: str) -> None:
+    def move(self, unit: int, debit: str, credit: str, movements: int, points_minor: int) -> None:
         """Take in what moved from one account to another."""
-        self.counts["points movements"] += row["rows"]
-        self.points_minor[Account(row["unit"], debit, "debited")] += row["points_minor"]
-        self.points_minor[Account(row["unit"], credit, "credited")] += row["points_minor"]
+        self.counts["points movements"] += movements
+        self.points_minor[Account(unit, debit, "debited")] += points_minor
+        self.points_minor[Account(unit, credit, "credited")] += points_minor
 
 
 async def reconcile(ledger_conn: Connection, crm_conn: Connection) -> list[BookReconciliation]:
@@ -156,7 +125,7 @@ async def reconcile(ledger_conn: Connection, crm_conn: Connection) -> list[BookR
         ForeignLedgerError: The CRM database follows another ledger.
     """
     async with crm_conn.transaction(isolation="repeatable_read", readonly=True):
-        identity = await source.read_identity(ledger_conn)
+        identity = await read_identity(ledger_conn)
         cursors = await read_cursors(crm_conn)
         check_identity(cursors, identity)
         theirs = await _crm_sides(crm_conn, cursors)
@@ -180,18 +149,16 @@ async def _ledger_sides(
     conn: Connection, ledger_id: uuid.UUID, positions: Mapping[int, int], partners: Mapping[int, str]
 ) -> dict[int, _Side]:
     sides = {book: _Side(hash=b"" if number else genesis_hash(ledger_id, book)) for book, number in positions.items()}
-    places = list(positions), list(positions.values())
-    for row in await conn.fetch(READ_HASHES, *places):
-        sides[row["book"]].hash = row["hash"]
-    for row in await conn.fetch(COUNT_ENTRIES, *places, timeout=TIMEOUT_SECONDS):
-        sides[row["book"]].entries += row["rows"]
-        if row["kind"] in _KINDS:
-            sides[row["book"]].counts[_KINDS[row["kind"]]] = row["rows"]
-    hold = int(journal_pb2.ENTRY_KIND_HOLD)
-    for row in await conn.fetch(COUNT_HOLD_ENDS, *places, hold, timeout=TIMEOUT_SECONDS):
-        sides[row["book"]].counts["ended holds"] = row["rows"]
-    for row in await conn.fetch(SUM_POSTINGS, *places, timeout=TIMEOUT_SECONDS):
-        sides[row["book"]].move(row, known_name(row["debit"], partners), known_name(row["credit"], partners))
+    for book, digest in (await read_hashes(conn, positions)).items():
+        sides[book].hash = digest
+    for book, kind, entries in await count_entries(conn, positions):
+        sides[book].entries += entries
+        if kind in _KINDS:
+            sides[book].counts[_KINDS[kind]] = entries
+    for book, holds in (await count_ended_holds(conn, positions)).items():
+        sides[book].counts["ended holds"] = holds
+    for book, unit, debit, credit, *sums in await sum_postings(conn, positions):
+        sides[book].move(unit, known_name(debit, partners), known_name(credit, partners), *sums)
     return sides
 
 
@@ -199,10 +166,10 @@ async def _crm_sides(conn: Connection, cursors: Mapping[int, Cursor]) -> dict[in
     sides: dict[int, _Side] = defaultdict(_Side)
     for book, cursor in cursors.items():
         sides[book] = _Side(cursor.state, cursor.number, cursor.hash)
-    for row in await conn.fetch(COUNT_ROWS, timeout=TIMEOUT_SECONDS):
+    for row in await conn.fetch(COUNT_ROWS, timeout=LONG_SECONDS):
         sides[row["book"]].counts[row["what"]] = row["rows"]
-    for row in await conn.fetch(SUM_MOVEMENTS, timeout=TIMEOUT_SECONDS):
-        sides[row["book"]].move(row, row["debit"], row["credit"])
+    for book, *moved in await conn.fetch(SUM_MOVEMENTS, timeout=LONG_SECONDS):
+        sides[book].move(*moved)
     return sides
 
 

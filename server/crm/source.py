@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import asyncpg
 
-from ledger.reading.books import READ_IDENTITY, read_units
+from ledger.reading.books import read_units
 from ledger.reading.partners import read_partner_codes
 from server.crm.rows import CARD_STATUSES, MEMBER_STATUSES
 from server.crm.tables import MemberRow, PointUnitRow
@@ -25,12 +24,6 @@ COMMAND_TIMEOUT_SECONDS: Final = 30.0
 """A statement that takes longer counts as a lost connection, so that a dead peer stalls nothing for ever."""
 CONNECT_TIMEOUT_SECONDS: Final = 5.0
 
-# The booking time of the first entry after each cursor: the oldest that waits.
-READ_OLDEST_WAITING: Final = """
-SELECT c.book, e.booked_at FROM unnest($1::integer[], $2::bigint[]) AS c (book, number)
-JOIN ledger.entry e ON e.book = c.book AND e.number = c.number + 1
-"""
-
 # Whole records of members of one book.
 READ_MEMBERS: Final = """
 SELECT member_id, version, status, name, phone, birthday, language, card_numbers, card_statuses, registered_at
@@ -40,13 +33,6 @@ FROM server.member WHERE book = $1 AND member_id = ANY ($2::uuid[])
 
 class SourceRefusedError(Exception):
     """The ledger does not extend what was applied; nothing of it is taken until somebody has looked."""
-
-
-class Identity(NamedTuple):
-    """Which ledger this is, and how many books it has."""
-
-    ledger_id: uuid.UUID
-    books: int
 
 
 class Names(NamedTuple):
@@ -64,24 +50,6 @@ async def connect_ledger(dsn: str) -> Connection:
         command_timeout=COMMAND_TIMEOUT_SECONDS,
         server_settings={"role": READER_ROLE, "application_name": "tallypoint crm stream"},
     )
-
-
-async def read_identity(conn: Connection) -> Identity:
-    """Return the ledger's identity.
-
-    Raises:
-        LookupError: if the ledger has not been opened; ``tallypoint migrate`` opens it.
-    """
-    row = await conn.fetchrow(READ_IDENTITY)
-    if row is None:
-        raise LookupError("this ledger has no books yet: run `tallypoint migrate`")
-    return Identity(row["ledger_id"], row["books"])
-
-
-async def read_oldest_waiting(conn: Connection, positions: Mapping[int, int]) -> dict[int, datetime]:
-    """Return when the first entry after each position (book to number) was booked; books without one are missing."""
-    rows = await conn.fetch(READ_OLDEST_WAITING, list(positions), list(positions.values()))
-    return {row["book"]: row["booked_at"] for row in rows}
 
 
 async def read_members(conn: Connection, book: int, member_ids: Collection[uuid.UUID]) -> list[MemberRow]:

@@ -13,10 +13,11 @@ import asyncpg
 from ledger.entry.books import BEFORE_ALL_ENTRIES, genesis_hash
 from server.crm.copying import text_of
 from server.crm.rows import Rows
-from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS, Identity
+from server.crm.source import COMMAND_TIMEOUT_SECONDS, CONNECT_TIMEOUT_SECONDS
 from server.crm.tables import TABLES, LineRow, MemberRow, PointUnitRow, Table
 
 if TYPE_CHECKING:
+    from ledger.reading.books import Identity
     from server.base.database import Connection
 
 FOLLOWING: Final = "following"

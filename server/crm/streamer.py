@@ -25,7 +25,8 @@ import structlog
 from prometheus_client import Gauge
 
 from ledger.entry.chain import EntryRecord
-from ledger.reading.journal import read_entries, read_heads
+from ledger.reading.books import read_identity
+from ledger.reading.journal import read_entries, read_heads, read_oldest_waiting
 from server.base.clock import Clock, pause, utc_now
 from server.crm import source, store
 from server.crm.rows import Rows, UnreadableEntryError, rows_of
@@ -145,7 +146,7 @@ class Lane:
             crm = await store.connect_crm(self._dsns[1])
             stack.callback(crm.terminate)
             self._names = Names([], {})
-            cursors = await store.open_cursors(crm, await source.read_identity(ledger))
+            cursors = await store.open_cursors(crm, await read_identity(ledger))
             self._books = [book for book in sorted(cursors) if book % LANES == self.number]
             self._progress.cursors.update((book, cursors[book]) for book in self._books)
             REFUSED.labels("all").set(0)
@@ -287,7 +288,7 @@ async def _measure(ledger_dsn: str, stop: asyncio.Event, progress: Progress, clo
                 conn = await source.connect_ledger(ledger_dsn)
             positions = {book: cursor.number for book, cursor in progress.cursors.items()}
             heads = await read_heads(conn)
-            oldest = await source.read_oldest_waiting(conn, positions)
+            oldest = await read_oldest_waiting(conn, positions)
             set_crm_lag(*lag_of(positions, heads, oldest, clock()))
         except Exception as error:  # noqa: BLE001 - measuring again matters more than why it failed
             _log.debug("crm_lag_unknown", **describe_error(error))

@@ -12,6 +12,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 from zoneinfo import ZoneInfo
 
+from ledger.finance.register import terminal_days
+
 if TYPE_CHECKING:
     import asyncpg
 
@@ -54,12 +56,8 @@ WHERE state = 1 AND unit = $1 AND requested_at < $2
 """
 
 # Terminals' days with receipts of which no report came, and that no break tells of; none where registers never report.
-READ_UNREPORTED: Final = """
-SELECT count(*), min(t.business_date) AS oldest
-FROM (
-    SELECT DISTINCT store_id, terminal_id, business_date FROM ledger.receipt_register
-    WHERE business_date BETWEEN coalesce($1::date, '-infinity') AND $2
-) t
+READ_UNREPORTED: Final = f"""
+SELECT count(*), min(t.business_date) AS oldest FROM ({terminal_days("$1::date", "$2")}) t
 WHERE EXISTS (SELECT FROM server.register_file WHERE number IS NOT NULL)
   AND NOT EXISTS (
     SELECT FROM server.z_report z JOIN server.register_file f ON f.file_id = z.file_id AND f.number IS NOT NULL
@@ -70,7 +68,7 @@ WHERE EXISTS (SELECT FROM server.register_file WHERE number IS NOT NULL)
   AND NOT EXISTS (
     SELECT FROM server.reconciliation_break b
     WHERE (b.store_id, b.terminal_id, b.business_date, b.kind) = (t.store_id, t.terminal_id, t.business_date, 7))
-"""
+"""  # noqa: S608 - the ledger's own query
 
 
 async def read_open_matters(

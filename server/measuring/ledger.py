@@ -18,6 +18,7 @@ from ledger.entry.accounts import is_partner
 from ledger.entry.model import Unit
 from ledger.reading.books import read_units
 from ledger.reading.journal import read_heads
+from ledger.reading.totals import read_changes
 from server.base.clock import Clock, pause
 from server.measuring import metrics
 from server.measuring.logs import describe_error
@@ -29,12 +30,6 @@ if TYPE_CHECKING:
 INTERVAL_SECONDS: Final = 15.0
 SIZE_EVERY: Final = 20
 """Every so many readings the size is taken, which looks at each of the database's files."""
-
-# What moved through each account on the days from one on, and before another.
-READ_TOTALS: Final = """
-SELECT unit, account, sum(credit_minor - debit_minor)::bigint AS balance_minor FROM ledger.account_total
-WHERE booked_on >= $1 AND booked_on < $2 GROUP BY unit, account
-"""
 
 # Connections to this database.
 READ_CONNECTIONS: Final = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
@@ -86,14 +81,9 @@ class LedgerWatch:
     async def _balances(self, conn: Connection, today: date) -> Balances:
         over = today - timedelta(days=1)  # clocks may differ a little, so yesterday may still be under way
         if over > self._settled_until:
-            self._settled = _sum(self._settled, await _read_totals(conn, self._settled_until, over))
+            self._settled = _sum(self._settled, await read_changes(conn, self._settled_until, over))
             self._settled_until = over
-        return _sum(self._settled, await _read_totals(conn, over, date.max))
-
-
-async def _read_totals(conn: Connection, first: date, until: date) -> Balances:
-    rows = await conn.fetch(READ_TOTALS, first, until)
-    return {(row["unit"], row["account"]): row["balance_minor"] for row in rows}
+        return _sum(self._settled, await read_changes(conn, over, date.max))
 
 
 def _sum(one: Balances, other: Balances) -> Balances:

@@ -18,6 +18,7 @@ from tallypoint.v1 import member_pb2
 
 from ledger.booking.owned import NEVER_READ
 from ledger.entry.books import book_of_member
+from ledger.reading.counters import counters_of
 from server.base.errors import Refused
 from server.base.gather import Gatherer
 from server.members.days import FIRST_REGISTRATION, known_birthday
@@ -35,7 +36,7 @@ CARD_BLOCKED_TEXT: Final = "This card was reported lost. Keep it, and ask for an
 
 # Members by the hashes of identifiers, and by book and id. The first part is materialised so that a cluster, too,
 # reads the index by hash first and then goes to the members' own books.
-FIND_MEMBERS: Final = """
+FIND_MEMBERS: Final = f"""
 WITH identifier AS MATERIALIZED (
     SELECT i.identifier_hash, i.status AS identifier_status, i.book, i.member_id
     FROM server.member_identifier i WHERE i.identifier_hash = ANY ($1::bytea[])
@@ -45,15 +46,15 @@ SELECT i.identifier_hash, i.identifier_status, m.book, m.member_id, m.status, m.
 FROM identifier i
 JOIN server.member m ON m.book = i.book AND m.member_id = i.member_id
 LEFT JOIN server.member_audience a ON a.book = m.book AND a.member_id = m.member_id
-LEFT JOIN ledger.member_counters c ON c.book = m.book AND c.member_id = m.member_id
+{counters_of("m", "c")}
 UNION ALL
 SELECT NULL, 1::smallint, m.book, m.member_id, m.status, m.name, m.birthday, m.language,
        m.registered_at, m.merged_into, m.merged_from, a.segments, a.offers, c.counters
 FROM unnest($2::integer[], $3::uuid[]) AS wanted (book, member_id)
 JOIN server.member m ON m.book = wanted.book AND m.member_id = wanted.member_id
 LEFT JOIN server.member_audience a ON a.book = m.book AND a.member_id = m.member_id
-LEFT JOIN ledger.member_counters c ON c.book = m.book AND c.member_id = m.member_id
-"""
+{counters_of("m", "c")}
+"""  # noqa: S608 - the ledger's own join
 
 
 class OfferRow(NamedTuple):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import asyncpg
 
-from ledger.reading.books import READ_IDENTITY, read_book_count
+from ledger.reading.books import find_book_count, read_book_count
 from server.base.settings import Settings, StartRefusedError
 from server.base.storage import Connect, Dsns, migrate_all
 from server.members.identifiers import KeyedHash
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _PURPOSE: Final = "fingerprint"
 _TEXT: Final = "the secret of this ledger"
 
-# Say whether a database has got a table yet.
-HAS_TABLE: Final = "SELECT to_regclass($1) IS NOT NULL"
+# Say whether a database has got a place for the fingerprint yet.
+HAS_FINGERPRINT: Final = "SELECT to_regclass('server.secret_fingerprint') IS NOT NULL"
 
 # Keep the fingerprint, if there is none.
 KEEP_FINGERPRINT: Final = """
@@ -89,11 +89,10 @@ async def _opened_books(conn: Connection) -> int:
 
 async def _check_what_is_there(conn: Connection, settings: Settings) -> None:
     """Check the settings against a database that may be empty or older than this version, reading only."""
-    if await conn.fetchval(HAS_TABLE, "ledger.identity"):
-        identity = await conn.fetchrow(READ_IDENTITY)
-        if identity is not None:
-            _check_books(settings, identity["books"])
-    if settings.secret_key is not None and await conn.fetchval(HAS_TABLE, "server.secret_fingerprint"):
+    books = await find_book_count(conn)
+    if books is not None:
+        _check_books(settings, books)
+    if settings.secret_key is not None and await conn.fetchval(HAS_FINGERPRINT):
         kept = await conn.fetchval(READ_FINGERPRINT)
         if kept is not None:
             _check_secret(settings, KeyedHash(settings.secret_bytes), kept)

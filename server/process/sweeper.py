@@ -26,6 +26,7 @@ from ledger.booking.committer import CommandFailed, Committer
 from ledger.booking.retention import first_kept, forget_holds, forget_message_ids
 from ledger.entry.keys import content_hash
 from ledger.entry.model import Booked, PassTime
+from ledger.reading.balances import count_due, read_due_members
 from ledger.reading.journal import read_heads
 from server.base.clock import Clock, pause, utc_now
 from server.base.storage import Connect, writer_connect
@@ -44,16 +45,6 @@ PRUNE_INTERVAL_SECONDS: Final = 3600.0
 ADMIN_PIECE: Final = 5000
 RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 """Pauses after a failure; no longer than the interval."""
-
-# How many accounts time has changed since their newest entry, book by book.
-COUNT_DUE: Final = """
-SELECT book, count(*) AS accounts FROM ledger.balance WHERE next_change_at <= $1 GROUP BY book
-"""
-
-# A page of one book's members whom time has changed, longest ago first.
-READ_DUE: Final = """
-SELECT member_id FROM ledger.balance WHERE book = $1 AND next_change_at <= $2 ORDER BY next_change_at LIMIT $3
-"""
 
 # Forget some of the administrators' messages that are too old to be sent again.
 FORGET_ADMIN_MESSAGES: Final = """
@@ -117,7 +108,7 @@ class Sweeper:
         """Return how many accounts time has changed since their newest entry."""
         conn = await self._connect()
         try:
-            return sum(row["accounts"] for row in await conn.fetch(COUNT_DUE, self._clock()))
+            return sum((await count_due(conn, self._clock())).values())
         finally:
             await conn.close()
 
@@ -131,7 +122,7 @@ class Sweeper:
         try:
             now, swept = self._clock(), Swept()
             books = len(await read_heads(conn))
-            due = {row["book"]: row["accounts"] for row in await conn.fetch(COUNT_DUE, now)}
+            due = await count_due(conn, now)
             metrics.SWEEP_DUE.set(sum(due.values()))
             committer = Committer(self._connect, books, self._clock)
             try:
@@ -152,8 +143,8 @@ class Sweeper:
     ) -> None:
         seen: set[UUID] = set()
         while True:
-            rows = await conn.fetch(READ_DUE, book, now, PAGE_MEMBERS)
-            members = [member for member in dict.fromkeys(row["member_id"] for row in rows) if member not in seen]
+            due = await read_due_members(conn, book, now, PAGE_MEMBERS)
+            members = [member for member in due if member not in seen]
             if not members:
                 return
             for start in range(0, len(members), CONCURRENT):

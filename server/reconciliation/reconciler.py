@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import journal_pb2
 
+from ledger.finance import register
 from ledger.finance.summary import bring_up_to_date, count_pending
 from server.base.database import connection, transaction
 from server.reconciliation import breaks, files
@@ -41,36 +42,11 @@ _KINDS: Final[Mapping[int, ReceiptKind]] = {
 # Let one run at a time work on a store.
 LOCK_STORE: Final = "SELECT pg_advisory_xact_lock(hashtextextended('tallypoint reconciliation ' || $1, 0))"
 
-# Stores that have anything on these days.
+# Stores of which anything was reported, or found, on these days.
 READ_STORES: Final = """
-SELECT store_id FROM ledger.receipt_register WHERE business_date BETWEEN $1 AND $2
-UNION SELECT store_id FROM server.z_report WHERE business_date BETWEEN $1 AND $2
+SELECT store_id FROM server.z_report WHERE business_date BETWEEN $1 AND $2
 UNION SELECT store_id FROM server.register_receipt WHERE business_date BETWEEN $1 AND $2
 UNION SELECT store_id FROM server.reconciliation_break WHERE business_date BETWEEN $1 AND $2 AND state <> 4
-ORDER BY store_id
-"""
-
-# A store's receipts on these days; of the days before and after only those that may be the same receipts.
-READ_LEDGER: Final = """
-WITH own AS (
-    SELECT * FROM ledger.receipt_register WHERE store_id = $1 AND business_date BETWEEN $2 AND $3
-), near AS (
-    SELECT * FROM ledger.receipt_register n
-    WHERE n.store_id = $1 AND n.business_date IN ($2::date - 1, $3::date + 1) AND EXISTS (
-        SELECT FROM own
-        WHERE own.receipt_number = n.receipt_number AND own.kind = n.kind
-          AND own.list_amount_minor = n.list_amount_minor
-          AND own.event_at BETWEEN n.event_at - $4::interval AND n.event_at + $4)
-)
-SELECT r.terminal_id, r.business_date, r.receipt_number, r.kind, r.list_amount_minor, r.discount_minor,
-       r.net_amount_minor + r.points_money_minor AS turnover_minor, r.net_amount_minor, r.points_money_minor,
-       r.points_earned_minor, r.points_spent_minor, r.lines, r.event_at, r.booked_at,
-       r.period > 0 AND EXISTS (
-           SELECT FROM ledger.close c
-           WHERE c.programme_code = r.programme_code AND c.close_number = r.period
-             AND c.last_day >= r.business_date) AS after_close
-FROM (SELECT * FROM own UNION ALL SELECT * FROM near) r
-ORDER BY r.business_date, r.terminal_id, r.receipt_number
 """
 
 # All rules; those for all other stores come first.
@@ -145,7 +121,7 @@ async def reconcile(
     """
     result, started_at, stop_at = RunResult(), clock(), time.monotonic() + CALL_SECONDS
     async with connection(pool) as conn:
-        stores = store_ids or [row["store_id"] for row in await conn.fetch(READ_STORES, first, last)]
+        stores = store_ids or await _stores(conn, first, last)
         rules = await read_rules(conn)
     left = sorted({store_id for store_id in stores if store_id > after})
     for store_id in left:
@@ -160,6 +136,12 @@ async def reconcile(
         tallies = (result.terminal_days, result.found, result.opened, result.resolved)
         await conn.execute(PUT_RUN, result.run_id, started_at, clock(), by, first, last, store_ids, *tallies)
     return result
+
+
+async def _stores(conn: Connection, first: date, last: date) -> set[str]:
+    """Return the stores that have anything on these days, on either side."""
+    reported = {row["store_id"] for row in await conn.fetch(READ_STORES, first, last)}
+    return reported | await register.read_stores(conn, first, last)
 
 
 async def read_rules(conn: Connection) -> dict[str, Rules]:
@@ -228,22 +210,22 @@ async def _read_ledger(conn: Connection, store_id: str, first: date, last: date,
     within = rules.doubled_within or timedelta()
     return [
         LedgerReceipt(
-            TerminalDay(store_id, row["terminal_id"], row["business_date"]),
-            row["receipt_number"],
-            _KINDS[row["kind"]],
+            TerminalDay(store_id, one.terminal_id, one.business_date),
+            one.receipt_number,
+            _KINDS[one.kind],
             Amounts(
-                row["list_amount_minor"],
-                row["discount_minor"],
-                row["turnover_minor"],
-                row["net_amount_minor"],
-                row["points_money_minor"],
-                row["points_earned_minor"],
-                row["points_spent_minor"],
+                one.list_amount_minor,
+                one.discount_minor,
+                one.turnover_minor,
+                one.net_amount_minor,
+                one.points_money_minor,
+                one.points_earned_minor,
+                one.points_spent_minor,
             ),
-            row["lines"],
-            row["event_at"],
-            row["booked_at"],
-            row["after_close"],
+            one.lines,
+            one.event_at,
+            one.booked_at,
+            one.after_close,
         )
-        for row in await conn.fetch(READ_LEDGER, store_id, first, last, within)
+        for one in await register.read_receipts(conn, store_id, first, last, within)
     ]

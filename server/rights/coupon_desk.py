@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
@@ -10,6 +10,7 @@ from uuid import UUID
 from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
+from ledger.reading.coupons import read_issued_codes
 from server.base.database import Raced, connection, in_transaction
 from server.base.errors import Refused, invalid_request
 from server.edge.validation import check
@@ -32,9 +33,6 @@ ORDER BY n.code COLLATE "C"
 ON CONFLICT DO NOTHING
 RETURNING code
 """
-
-# Which codes receipts gave.
-READ_ISSUED_CODES: Final = "SELECT code FROM ledger.coupon_issued WHERE code = ANY ($1::text[])"
 
 # Note a request that generates coupons; no row if it was noted before.
 CLAIM_GENERATION: Final = """
@@ -109,7 +107,7 @@ class CouponDesk:
                 for index, draft in drafts.items()
                 if index not in unknown
             }
-            issued = await _issued(conn, coupons.values())
+            issued = await read_issued_codes(conn, [coupon.code for coupon in coupons.values()])
             added = await _store(conn, series, [coupon for coupon in coupons.values() if coupon.code not in issued])
             there = {index: coupon for index, coupon in coupons.items() if coupon.code not in added}
             differing = await self._differing(conn, series, there)
@@ -257,11 +255,6 @@ async def _store(conn: Connection, series: str, coupons: Sequence[NewCoupon]) ->
         [coupon.days.last for coupon in coupons],
     )
     return {row["code"] for row in rows}
-
-
-async def _issued(conn: Connection, coupons: Iterable[NewCoupon]) -> set[str]:
-    """Return the codes that receipts gave."""
-    return {row["code"] for row in await conn.fetch(READ_ISSUED_CODES, [coupon.code for coupon in coupons])}
 
 
 def _code_taken(coupon: CouponRecord) -> Refused:

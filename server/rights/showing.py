@@ -12,6 +12,7 @@ from tallypoint.v1 import journal_pb2, rights_pb2
 
 from ledger.entry.books import book_of_member
 from ledger.entry.model import Booked
+from ledger.reading.coupons import ISSUED_COUPONS, is_kept, read_use_places, uses_taken
 from ledger.reading.journal import read_payloads
 from server.base.database import connection
 from server.members.records import living_id, read_members
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
 MOST_SHOWN: Final = 200
 """The most coupons of a member that are listed."""
 
-_COLUMNS: Final = """
+_COLUMNS: Final = f"""
        c.code, c.series, c.member_id, c.uses, c.valid_from, c.valid_until, c.issued,
        b.code IS NOT NULL OR s.series IS NOT NULL AS blocked,
-       (SELECT count(*) FROM ledger.coupon_use u WHERE u.code = c.code) AS taken,
-       EXISTS (SELECT FROM ledger.coupon_use u WHERE u.code = c.code AND u.held) AS held
+       {uses_taken("c.code")} AS taken, {is_kept("c.code")} AS held
 """
 
 # A coupon with how many of its uses are taken; one that was loaded comes before one that a receipt gave.
@@ -42,8 +42,8 @@ FROM (
     SELECT l.code, l.series, l.member_id, l.uses, l.valid_from, l.valid_until, false AS issued
     FROM server.coupon l WHERE l.code = $1
     UNION ALL
-    SELECT i.code, i.series, i.member_id, 1::smallint, i.valid_from, i.valid_until, true
-    FROM ledger.coupon_issued i WHERE i.code = $1
+    SELECT i.code, i.series, i.member_id, i.uses, i.valid_from, i.valid_until, true
+    FROM {ISSUED_COUPONS} i WHERE i.code = $1
 ) AS c
 LEFT JOIN server.coupon_block b ON b.code = c.code
 LEFT JOIN server.coupon_series_block s ON s.series = c.series
@@ -57,18 +57,15 @@ FROM (
     SELECT l.code, l.series, l.member_id, l.uses, l.valid_from, l.valid_until, false AS issued
     FROM server.coupon l WHERE l.member_id = ANY ($2::uuid[])
     UNION ALL
-    SELECT i.code, i.series, i.member_id, 1::smallint, i.valid_from, i.valid_until, true
+    SELECT i.code, i.series, i.member_id, i.uses, i.valid_from, i.valid_until, true
     FROM unnest($1::integer[], $2::uuid[]) AS k (book, member_id)
-    JOIN ledger.coupon_issued i ON i.book = k.book AND i.member_id = k.member_id
+    JOIN {ISSUED_COUPONS} i ON i.book = k.book AND i.member_id = k.member_id
     ORDER BY 6 DESC NULLS FIRST, 1 LIMIT $3
 ) AS c
 LEFT JOIN server.coupon_block b ON b.code = c.code
 LEFT JOIN server.coupon_series_block s ON s.series = c.series
 ORDER BY c.valid_until DESC NULLS FIRST, c.code
 """  # noqa: S608 - joined of constants
-
-# Which entries have the uses of a coupon.
-READ_USES: Final = "SELECT book, number, held FROM ledger.coupon_use WHERE code = $1"
 
 
 class RightsViewer:
@@ -141,7 +138,7 @@ def _state(row: asyncpg.Record) -> rights_pb2.CouponState:
 
 async def _uses(conn: Connection, code: str) -> list[rights_pb2.TakenUse]:
     """Return the uses of a coupon that are taken, oldest first."""
-    held = {(row["book"], row["number"]): row["held"] for row in await conn.fetch(READ_USES, code)}
+    held = await read_use_places(conn, code)
     entries = await read_payloads(conn, held)
     oldest_first = sorted(entries.values(), key=lambda booked: booked.booked_at)
     return [_use(booked, held=held[booked.book, booked.number]) for booked in oldest_first]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tallypoint.v1 import common_pb2 as api
 
-from ledger.entry.counters import parse_counters
+from ledger.reading.balances import Owned, sum_owned
+from ledger.reading.counters import counters_with_any
 from server.base.errors import Refused
 from server.promotions import Programme
 from server.promotions.counter_names import club_key, standing_key
@@ -21,26 +22,10 @@ from server.promotions.messages import decimal_text
 from server.promotions.model import PointUnit
 
 if TYPE_CHECKING:
-    import asyncpg
-
     from server.base.database import Connection
 
 TOLERANCE: Final = 10
 """What is named may differ by a tenth from what there is: shops go on selling while somebody reads and types."""
-
-# What members have in a point unit, by its code.
-READ_HELD: Final = """
-SELECT u.code, count(*) AS members, sum(b.available_minor + b.pending_minor + b.held_minor)::bigint AS points_minor
-FROM ledger.balance b JOIN ledger.unit u USING (unit)
-WHERE u.code = ANY ($1) AND b.available_minor + b.pending_minor + b.held_minor > 0
-GROUP BY u.code
-"""
-
-# The counters of members who have one of these, as it stands in the message: a length and the name.
-READ_COUNTERS: Final = """
-SELECT counters FROM ledger.member_counters
-WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS wanted (key) WHERE position(key IN counters) > 0)
-"""
 
 
 class Stranded(NamedTuple):
@@ -121,17 +106,17 @@ async def read_losses(conn: Connection, before: Programme, after: Programme, tod
     """
     stranding, losing = _stranding(before, after), list(_losing_units(before, after))
     units = {point.unit for point, _ in (*stranding, *losing)}
-    held = {row["code"]: row for row in await conn.fetch(READ_HELD, sorted(units))} if units else {}
-    strands = [_stranded(point, held[point.unit], reason) for point, reason in stranding if point.unit in held]
+    owned = await sum_owned(conn, units) if units else {}
+    strands = [_stranded(point, owned[point.unit], reason) for point, reason in stranding if point.unit in owned]
     others = [
         f"{one}: {one.reason}"
-        for one in (_stranded(point, held[point.unit], reason) for point, reason in losing if point.unit in held)
+        for one in (_stranded(point, owned[point.unit], reason) for point, reason in losing if point.unit in owned)
     ]
     return Losses(tuple(strands), (*others, *(await _read_standings(conn, before, after, today))))
 
 
-def _stranded(point: PointUnit, row: asyncpg.Record, reason: str) -> Stranded:
-    return Stranded(point.unit, point.precision, row["points_minor"], row["members"], reason)
+def _stranded(point: PointUnit, owned: Owned, reason: str) -> Stranded:
+    return Stranded(point.unit, point.precision, owned.points_minor, owned.members, reason)
 
 
 def _points(programme: Programme) -> dict[str, PointUnit]:
@@ -180,10 +165,8 @@ async def _read_standings(conn: Connection, before: Programme, after: Programme,
     if not gone:
         return []
     members = dict.fromkeys(gone, 0)
-    wanted = [bytes([len(key.encode())]) + key.encode() for key in gone]
     async with conn.transaction():
-        async for row in conn.cursor(READ_COUNTERS, wanted):
-            counters = parse_counters(row["counters"])
+        async for counters in counters_with_any(conn, gone):
             for key in gone.keys() & counters.keys():
                 until = counters[key].until
                 members[key] += until is None or until >= today

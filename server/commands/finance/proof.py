@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ledger.finance.proof import verify_closes, verify_summary
-from ledger.finance.summary import rebuild_summary
+from ledger.finance.summary import count_summed, rebuild_summary
 from ledger.reading.books import read_units
 from ledger.reading.journal import read_heads
 from server.base.settings import Settings
@@ -48,8 +48,7 @@ def verify_command(dsn: Dsn = None, data_dir: DataDir = None, embedded: Embedded
 
     async def work(dsn: str) -> list[str]:
         async with connected(dsn, READER) as conn:
-            summed = int(await conn.fetchval("SELECT coalesce(sum(number), 0) FROM ledger.finance_cursor"))
-            with progress("Verifying", summed, "entries") as advance:
+            with progress("Verifying", await count_summed(conn), "entries") as advance:
                 problems = [str(problem) for problem in await verify_summary(conn, advance)]
             for unit in (await read_units(conn)).values():
                 problems += await verify_closes(conn, unit.number)

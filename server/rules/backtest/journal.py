@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 from tallypoint.v1 import journal_pb2
 
 from ledger.entry import semantics
+from ledger.reading.journal import BookedPurchase, PurchasePart, read_purchases
 from server.members.days import known_birthday
 from server.promotions import MemberFacts
 from server.rules.backtest.simulation import Case
@@ -21,16 +21,6 @@ if TYPE_CHECKING:
     from server.base.database import Connection
 
 ENTRIES_PER_READ: Final = 1000
-
-# A stretch of one part of a book's purchases: a member's are all in one part.
-READ_PURCHASES: Final = """
-SELECT number, member_id, payload FROM ledger.entry
-WHERE book = $1 AND number > $2 AND number <= $3 AND kind = $4
-  AND CASE WHEN member_id IS NULL THEN number
-           ELSE ('x' || right(member_id::text, 8))::bit(32)::bigint & 2147483647 END % $5 = $6
-  AND ($7::timestamptz IS NULL OR event_at >= $7) AND ($8::timestamptz IS NULL OR event_at < $8)
-ORDER BY number LIMIT $9
-"""
 
 # What the records of members say today.
 READ_MEMBERS: Final = """
@@ -59,33 +49,26 @@ async def stored_cases(
     for, are those of today.
     """
     yield sum(stretch.books.values()), []
+    wanted = PurchasePart(part, parts, stretch.first, stretch.end)
     for book, last in sorted(stretch.books.items()):
         at = 0
         while at < last:
-            rows = await conn.fetch(
-                READ_PURCHASES,
-                book,
-                at,
-                last,
-                int(journal_pb2.ENTRY_KIND_PURCHASE),
-                parts,
-                part,
-                stretch.first,
-                stretch.end,
-                ENTRIES_PER_READ,
-            )
-            reached = rows[-1]["number"] if len(rows) == ENTRIES_PER_READ else last
-            yield reached - at, await _cases(conn, book, rows)
+            purchases = await read_purchases(conn, book, at, last, wanted, ENTRIES_PER_READ)
+            reached = purchases[-1].number if len(purchases) == ENTRIES_PER_READ else last
+            yield reached - at, await _cases(conn, book, purchases)
             at = reached
 
 
-async def _cases(conn: Connection, book: int, rows: Sequence[asyncpg.Record]) -> list[Case | str]:
-    ids = {row["member_id"] for row in rows if row["member_id"] is not None}
+async def _cases(conn: Connection, book: int, purchases: Sequence[BookedPurchase]) -> list[Case | str]:
+    ids = {one.member_id for one in purchases if one.member_id is not None}
     records = await conn.fetch(READ_MEMBERS, book, list(ids)) if ids else []
     today: dict[uuid.UUID, tuple[date | None, frozenset[str]]] = {
         record["member_id"]: (known_birthday(record["birthday"]), frozenset(record["segments"])) for record in records
     }
-    return [_case(book, row["number"], row["payload"], today.get(row["member_id"])) for row in rows]
+    return [
+        _case(book, number, payload, None if member_id is None else today.get(member_id))
+        for number, member_id, payload in purchases
+    ]
 
 
 def _case(
