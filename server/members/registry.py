@@ -50,6 +50,13 @@ VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING message_id
 # What a message id was used for.
 READ_MESSAGE: Final = "SELECT content_hash, member_id FROM server.admin_message WHERE message_id = $1"
 
+# Forget some of the messages that are too old to be sent again.
+FORGET_MESSAGES: Final = """
+DELETE FROM server.admin_message WHERE message_id IN (
+    SELECT message_id FROM server.admin_message WHERE received_at < $1 LIMIT $2
+)
+"""
+
 # Who owns identifiers.
 READ_OWNERS: Final = """
 SELECT identifier_hash, member_id, book FROM server.member_identifier WHERE identifier_hash = ANY ($1::bytea[])
@@ -463,6 +470,11 @@ class Registry:
             steps[old_hash] = lambda: conn.execute(UPDATE_IDENTIFIER, old_hash, member_pb2.CARD_STATUS_REPLACED)
         for _, step in sorted(steps.items()):
             await step()
+
+
+async def forget_messages(conn: Connection, before: datetime, limit: int) -> int:
+    """Forget up to ``limit`` messages that came before a moment; return how many were forgotten."""
+    return int((await conn.execute(FORGET_MESSAGES, before, limit)).split()[1])
 
 
 def place(candidate: Candidate, owners: Mapping[bytes, UUID], is_present: bool) -> Candidate | UUID | Refused:

@@ -32,6 +32,7 @@ from server.base.clock import Clock, pause, utc_now
 from server.base.storage import Connect, writer_connect
 from server.measuring import metrics
 from server.measuring.logs import describe_error
+from server.members.registry import forget_messages
 from server.process.child import ChildTask
 
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ PRUNE_INTERVAL_SECONDS: Final = 3600.0
 ADMIN_PIECE: Final = 5000
 RETRY_SECONDS: Final = (0.5, 1.0, 2.0, 5.0)
 """Pauses after a failure; no longer than the interval."""
-
-# Forget some of the administrators' messages that are too old to be sent again.
-FORGET_ADMIN_MESSAGES: Final = """
-DELETE FROM server.admin_message WHERE message_id IN (
-    SELECT message_id FROM server.admin_message WHERE received_at < $1 LIMIT $2
-)
-"""
 
 _log = structlog.get_logger("tallypoint.sweeper")
 
@@ -182,8 +176,7 @@ class Sweeper:
                 while more and not self._stop.is_set():
                     _, more = await forget_holds(conn, book, before)
             while not self._stop.is_set():
-                tag = await conn.execute(FORGET_ADMIN_MESSAGES, before, ADMIN_PIECE)
-                count = int(tag.split()[1])
+                count = await forget_messages(conn, before, ADMIN_PIECE)
                 forgotten += count
                 if count < ADMIN_PIECE:
                     break
