@@ -395,3 +395,12 @@ def next_parts(parts: Sequence[LotPart], skip_minor: int, points_minor: int) -> 
         if taken:
             chosen.append(part._replace(points_minor=taken))
     return chosen
+
+
+def overspent_minor(event: journal_pb2.Event) -> int:
+    """Return the money by which points paid more of an old purchase than its goods allowed; zero for all others.
+
+    An entry of the first semantics does not say what share of a receipt points might pay: that is not looked at.
+    """
+    paid_minor = points_money_of(event.settlement) if event.semantics == FIRST else 0
+    return max(0, paid_minor - sum(line.spendable_minor for line in event.purchase.effects)) if paid_minor else 0

@@ -12,9 +12,9 @@ from tallypoint.v1 import checkout_pb2, journal_pb2
 from ledger.entry import returns
 from ledger.entry.accounts import is_partner
 from ledger.entry.model import AVAILABLE, DEBT, ISSUED, PENDING, Unit
+from ledger.entry.returns import overspent_minor
 from ledger.entry.semantics import FIRST
 from ledger.verify.report import BadEntry
-from ledger.verify.spending import overspent_minor
 
 _OWN: Final = ""
 """Stands for the programme's own point among units."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tallypoint.v1 import journal_pb2
 
 from ledger.entry.chain import EntryRecord
-from ledger.entry.returns import points_money_of
+from ledger.entry.returns import overspent_minor, points_money_of
 from ledger.entry.semantics import FIRST, SPENDING_AT_THE_FENCE
 from ledger.verify.report import BadEntry, Known
 
@@ -47,15 +47,6 @@ def check_spending(event: journal_pb2.Event) -> None:
                 f"points paid {parts.get(number, 0)} of line {number}, which cost {cost_minor}, and {most_minor} were "
                 "allowed"
             )
-
-
-def overspent_minor(event: journal_pb2.Event) -> int:
-    """Return the money by which points paid more of an old purchase than its goods allowed; zero for all others.
-
-    An entry of the first semantics does not say what share of a receipt points might pay: that is not looked at.
-    """
-    paid_minor = points_money_of(event.settlement) if event.semantics == FIRST else 0
-    return max(0, paid_minor - sum(line.spendable_minor for line in event.purchase.effects)) if paid_minor else 0
 
 
 def known_overspending(entry: EntryRecord, event: journal_pb2.Event) -> list[Known]:

@@ -18,7 +18,7 @@ from ledger.reading.balances import read_balances
 from server.base.clock import Clock, utc_now
 from server.base.database import connection
 from server.base.errors import invalid_request
-from server.checkout.answers import balance_message
+from server.checkout.balances import balance_message
 from server.corrections.adjustments import Adjustment, AdjustmentDesk, AdjustmentOrder, Filter
 from server.corrections.merge import Merger
 from server.corrections.transfers import Gift, TransferDesk

@@ -18,10 +18,10 @@ from server.backoffice.ledger_messages import entry_message, head_message, hold_
 from server.base.clock import Clock, utc_now
 from server.base.database import connection
 from server.base.errors import Refused, invalid_request
-from server.checkout.answers import balance_message
+from server.checkout.balances import balance_message
 from server.edge.caller import Caller, Role
+from server.edge.moments import no_day
 from server.edge.validation import read_optional_day
-from server.edge.wording import no_day
 from server.members.identifiers import read_member_id
 from server.members.records import living_id
 

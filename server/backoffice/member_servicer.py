@@ -12,7 +12,7 @@ from ledger.reading.balances import read_balances
 from server.base.clock import Clock, utc_now
 from server.base.database import connection
 from server.base.errors import Refused, refusal_message
-from server.checkout.answers import balance_message
+from server.checkout.balances import balance_message
 from server.edge.caller import Caller, Role
 from server.edge.status import refused_of
 from server.edge.validation import check

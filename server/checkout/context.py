@@ -14,7 +14,7 @@ from ledger.entry.counters import parse_counters
 from ledger.entry.model import Unit
 from server.base.errors import Refused
 from server.checkout.presented import Presented
-from server.members.directory import Found, MemberRecord
+from server.members.found import Found, MemberRecord
 from server.promotions import (
     CounterFact,
     FurtherUnit,

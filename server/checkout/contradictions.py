@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2
 
-from server.checkout.answers import cashier_notice
 from server.checkout.context import money_of_points, unit_money
+from server.checkout.notices import cashier_notice
 from server.checkout.presented import Presented
 from server.checkout.sale import Sale
 from server.measuring.metrics import CONTRADICTIONS

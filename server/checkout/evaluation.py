@@ -1,4 +1,4 @@
-"""The evaluator as checkout calls it: timed for the metrics, since `server.promotions` is pure and measures nothing."""
+"""The evaluator as checkout calls it: timed for the metrics, since `server.promotions` measures nothing."""
 
 from __future__ import annotations
 

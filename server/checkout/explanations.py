@@ -14,7 +14,7 @@ from ledger.reading.journal import read_payloads
 from ledger.reading.lookups import find_receipts
 from server.base.database import connection
 from server.base.errors import Refused, invalid_request
-from server.edge.wording import no_day
+from server.edge.moments import no_day
 from server.rules.evidence import member_of, paid_of, receipt_of, usage_of
 from server.rules.explaining import as_booked, promotion_explanations
 from server.rules.mended import judged

@@ -17,7 +17,7 @@ from server.checkout.context import ids_of
 from server.checkout.presented import Presented
 from server.checkout.sale import Sale
 from server.checkout.submission import balances_of, entry_ref
-from server.members.directory import Found
+from server.members.found import Found
 from server.promotions import Effects
 
 ANOTHER_CARD_REASON = "another card was shown"

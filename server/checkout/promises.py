@@ -9,7 +9,7 @@ from typing import Final, Protocol
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from server.base.errors import reason_name
-from server.checkout.answers import cashier_notice
+from server.checkout.notices import cashier_notice
 from server.promotions import Effects, Standing
 from server.promotions.kinds import Measure, TierMeasure
 

@@ -15,6 +15,7 @@ from server.base.errors import invalid_field
 from server.checkout import contradictions
 from server.checkout.context import CommitContext, Shopper, cached_usage, further_unit, ids_of
 from server.checkout.deposits import check_deposit_lines
+from server.checkout.evaluation import earn_as_paid
 from server.checkout.plan import Commitment, PurchasePlanner
 from server.checkout.spending import left_out_notices
 from server.checkout.submission import receipt_key_bytes
@@ -55,7 +56,7 @@ def commit_command(request: checkout_pb2.CommitRequest, context: CommitContext, 
         same_contents=contents[1:],
         refusal=_ledger_refusal(context.shopper),
     )
-    planner = PurchasePlanner(request, context, purchase, key, _deposits(request, context))
+    planner = PurchasePlanner(request, context, purchase, key, _deposits(request, context), earn_as_paid)
     return planner.commitment(cached_usage(context.found))
 
 

@@ -11,11 +11,11 @@ from tallypoint.v1 import checkout_pb2, common_pb2
 from ledger.reading.balances import BalanceAt
 from ledger.reading.lookups import HeldPoints
 from server.checkout import contradictions
-from server.checkout.answers import cashier_notice, notices_of
+from server.checkout.notices import cashier_notice, notices_of
 from server.checkout.presented import Presented
 from server.checkout.promises import capped_messages, coupon_notices, draw_messages, promised_coupons
 from server.checkout.sale import Sale
-from server.members.directory import Found
+from server.members.found import Found
 from server.promotions import Effects, Rules
 from server.promotions.messages import decimal_text
 from server.rules.receipt_lines import line_numbers

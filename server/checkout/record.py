@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 from tallypoint.v1.journal_pb2 import Purchase
 
-from server.checkout.answers import notices_of
 from server.checkout.context import CommitContext
 from server.checkout.deposits import deposit_lines
+from server.checkout.notices import notices_of
 from server.checkout.presented import Presented
 from server.checkout.promises import (
     capped_messages,

@@ -12,8 +12,8 @@ from tallypoint.v1 import common_pb2, journal_pb2
 from ledger.entry.accounts import is_taking
 from ledger.entry.model import AVAILABLE, EXPIRED
 from ledger.entry.reversing import CLUBS
-from server.checkout.answers import cashier_notice
 from server.checkout.contradictions import far_dates
+from server.checkout.notices import cashier_notice
 from server.edge.moments import moment_of
 from server.promotions.messages import decimal_text
 

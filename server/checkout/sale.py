@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 from tallypoint.v1 import common_pb2
 
 from server.base.errors import Refused, invalid_field
-from server.checkout.answers import unknown_sku_notice
+from server.checkout.notices import unknown_sku_notice
 from server.edge.moments import moment_of
-from server.members.directory import Found
+from server.members.found import Found
 from server.promotions import ReceiptError, ReceiptFacts, Rules
 from server.rules.book import RulesBook
 from server.rules.evidence import receipt_facts

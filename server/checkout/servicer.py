@@ -1,6 +1,6 @@
 """The calls of the POS port. Reading ones answer from memory and gathered look-ups; Commit goes through the books.
 
-Every call looks the same: find the member, turn the receipt into plain data, let the pure evaluator say what it
+Every call looks the same: find the member, turn the receipt into plain data, let the evaluator say what it
 gives, and (Commit) submit what the register says was paid to the committer.
 """
 
@@ -27,9 +27,10 @@ from server.base.clock import Clock
 from server.base.errors import Refused, refusal_message
 from server.base.gather import Gatherer
 from server.checkout import contradictions
-from server.checkout.answers import balance_message, cashier_notice
+from server.checkout.balances import balance_message
 from server.checkout.budgets import Budgets
 from server.checkout.context import CommitContext, QuotedHold, Shopper, cached_usage, ids_of, member_facts
+from server.checkout.coupons import CouponLookups, present
 from server.checkout.evaluation import earn_as_paid, quote
 from server.checkout.further import further_payment
 from server.checkout.goods_return import (
@@ -50,8 +51,9 @@ from server.checkout.hold import (
     spending_refusal,
 )
 from server.checkout.lookups import LedgerReader
+from server.checkout.notices import cashier_notice
 from server.checkout.offline import offline_action
-from server.checkout.presented import CouponLookups, Presented, present
+from server.checkout.presented import Presented
 from server.checkout.promises import standing_message
 from server.checkout.purchase import checkout_of, commit_command, commit_response
 from server.checkout.quote import (
@@ -74,7 +76,8 @@ from server.edge.status import refused_of
 from server.edge.stream import Stream
 from server.edge.validation import check
 from server.measuring.metrics import CallMeter
-from server.members.directory import Directory, Found
+from server.members.directory import Directory
+from server.members.found import Found
 from server.promotions import Effects, OfflineAction, PaidLine, Rules, standing
 from server.rights.coupons import CouponReader
 from server.rules.book import RulesBook

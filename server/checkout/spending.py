@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
 from ledger.entry.model import Spend, Spendable, UnitSpend
-from server.checkout.answers import cashier_notice
 from server.checkout.context import CommitContext, further_unit
+from server.checkout.notices import cashier_notice
 from server.promotions import Effects, MemberFacts, Rules
 from server.promotions.arithmetic import spread_largest_remainder
 from server.promotions.messages import decimal_text

@@ -20,7 +20,7 @@ from ledger.booking.owned import NEVER_READ
 from ledger.entry.keys import business_key, return_key
 from ledger.entry.model import Booked, Command, Declined
 from server.base.errors import Refused, invalid_field
-from server.edge.wording import no_day
+from server.edge.moments import no_day
 
 CASHIER_TEXTS: Final[Mapping[common_pb2.RefusalReason, str]] = {
     common_pb2.REFUSAL_REASON_RECEIPT_KEY_REUSED: "This receipt is already booked. Call the administrator.",

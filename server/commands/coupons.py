@@ -15,21 +15,9 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.commands.client import Address, BackOfficeClient, Key, TlsCa
 from server.commands.common import Yes, confirm, fail, warn
-from server.commands.csv_rows import (
-    Batch,
-    Column,
-    Delimiter,
-    Encoding,
-    Errors,
-    File,
-    Kind,
-    Refusal,
-    Row,
-    Table,
-    Verbatim,
-    reading_of,
-    send_rows,
-)
+from server.commands.csv_rows import Column, Kind, Refusal, Row, Table
+from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import Batch, send_rows
 from server.commands.output.progress import progress
 from server.commands.rights_rows import (
     DAY_FILE_COLUMNS,

@@ -31,21 +31,9 @@ from tallypoint.v1 import member_pb2, member_pb2_grpc
 from server.base.scanned_text import scanned_code
 from server.commands.client import Address, Key, TlsCa, back_office
 from server.commands.common import load_settings
-from server.commands.csv_rows import (
-    Batch,
-    Column,
-    Delimiter,
-    Encoding,
-    Errors,
-    File,
-    Kind,
-    Refusal,
-    Row,
-    Table,
-    Verbatim,
-    reading_of,
-    send_rows,
-)
+from server.commands.csv_rows import Column, Kind, Refusal, Row, Table
+from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import Batch, send_rows
 
 ROWS_PER_CALL: Final = 500
 COLUMNS: Final = (

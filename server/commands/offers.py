@@ -13,21 +13,11 @@ from tallypoint.v1 import rights_pb2
 
 from server.commands.client import Address, Key, TlsCa
 from server.commands.common import warn
-from server.commands.csv_rows import (
-    Batch,
-    Delimiter,
-    Encoding,
-    Errors,
-    File,
-    Kind,
-    Refusal,
-    Row,
-    Verbatim,
-    reading_of,
-    send_rows,
-)
 from server.commands.csv_rows import Column as FileColumn
+from server.commands.csv_rows import Kind, Refusal, Row
 from server.commands.csv_rows import Table as FileTable
+from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import Batch, send_rows
 from server.commands.rights_rows import (
     DAY_FILE_COLUMNS,
     DAY_OPTIONS,

@@ -15,21 +15,10 @@ from tallypoint.v1 import store_pb2, store_pb2_grpc
 
 from server.commands.client import Address, Key, TlsCa, back_office
 from server.commands.common import load_settings
-from server.commands.csv_rows import (
-    Batch,
-    Column,
-    Delimiter,
-    Encoding,
-    Errors,
-    File,
-    Kind,
-    Refusal,
-    Row,
-    Verbatim,
-    reading_of,
-    send_rows,
-)
+from server.commands.csv_rows import Column, Kind, Refusal, Row
 from server.commands.csv_rows import Table as FileTable
+from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import Batch, send_rows
 
 COLUMNS: Final = (
     Column("sku", Kind.ARTICLE),

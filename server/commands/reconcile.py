@@ -19,7 +19,9 @@ from ledger.finance.table import Column, Table
 from server.base.clock import utc_now
 from server.commands.client import Address, BackOfficeClient, CallFailed, Key, TlsCa, back_office
 from server.commands.common import fail, load_settings, warn
-from server.commands.csv_rows import Delimiter, Encoding, File, FileError, Verbatim, reading_of, tell
+from server.commands.csv_rows import FileError
+from server.commands.csv_rows.options import Delimiter, Encoding, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import tell
 from server.commands.output.extra import CannotWriteError
 from server.commands.output.files import write_file
 from server.commands.output.progress import progress

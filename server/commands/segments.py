@@ -15,8 +15,10 @@ from tallypoint.v1 import rights_pb2, rights_pb2_grpc
 
 from server.commands.client import Address, BackOfficeClient, Key, TlsCa
 from server.commands.common import Yes, confirm, errors, fail, warn
-from server.commands.csv_rows import Batch, Delimiter, Encoding, Errors, File, Refusal, Verbatim, reading_of, send_rows
+from server.commands.csv_rows import Refusal
 from server.commands.csv_rows import Table as FileTable
+from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
+from server.commands.csv_rows.sending import Batch, send_rows
 from server.commands.rights_rows import (
     MEMBER_COLUMNS,
     MEMBER_FILE_COLUMNS,

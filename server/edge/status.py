@@ -6,6 +6,7 @@ import functools
 import secrets
 from typing import Any, Final, NoReturn
 
+import grpc
 import structlog
 from google.protobuf import any_pb2
 from google.protobuf.message import Message
@@ -32,14 +33,15 @@ MAX_VIOLATIONS_BYTES: Final = 3400
 async def abort(context: Any, refused: Refused) -> NoReturn:  # noqa: ANN401 - the context's type has no useful stub
     """End the call with the refusal's status. Always raises."""
     status = rpc_status(refused)
-    await context.abort(refused.code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+    await context.abort(
+        grpc.StatusCode[refused.code.name], status.message, ((DETAILS_KEY, status.SerializeToString()),)
+    )
     raise AssertionError("abort returned")
 
 
 def rpc_status(refused: Refused) -> status_pb2.Status:
     """Return the refusal as a status with ErrorInfo and, where they apply, BadRequest, RetryInfo, LocalizedMessage."""
-    numeric_code: int = refused.code.value[0]
-    status = status_pb2.Status(code=numeric_code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
+    status = status_pb2.Status(code=refused.code, message=_cut(refused.message, MAX_MESSAGE_BYTES))
     status.details.append(_error_info(refused.reason_name, refused.living_member_id))
     if refused.violations:
         status.details.append(_packed(_bad_request(refused)))

@@ -11,8 +11,9 @@ from google.protobuf.message import Message
 
 from server.base.errors import invalid_request
 from server.edge.holdable import unholdable
+from server.edge.moments import no_day
 from server.edge.prover import Proof, prover
-from server.edge.wording import no_day, wording
+from server.edge.wording import wording
 
 _validator: Final = protovalidate.Validator()
 _collect: Final = _validator.collect_violations

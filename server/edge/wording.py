@@ -17,6 +17,8 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import OneofDescriptor
 from google.protobuf.message import Message
 
+from server.edge.moments import DAY_EXAMPLE, DAY_FORM, OR_EMPTY
+
 
 class Form(NamedTuple):
     """The form that a text must have, and an example of it."""
@@ -25,7 +27,7 @@ class Form(NamedTuple):
     example: str
 
 
-_DAY: Final = Form("a day of the calendar written as YYYY-MM-DD", "2026-05-17")
+_DAY: Final = Form(DAY_FORM, DAY_EXAMPLE)
 _UUID: Final = Form("a UUID", "0192f0c4-5c1e-7cc3-98c4-dc0c0c07398f")
 _CODE: Final = Form("a code of Latin letters, digits, points, underscores and hyphens alone", "kyiv-12")
 _LINE: Final = Form("a text of one line, without tabs and other control characters", "SPRING-2026")
@@ -57,18 +59,6 @@ FORMS: Final[Mapping[str, Form]] = {
 """The words for each pattern of the proto files."""
 
 
-_OR_EMPTY: Final = " (or leave it empty)"
-
-
-def no_day(text: str = "", *, optional: bool) -> str:
-    """Return what is wrong with a day that has its form but is not in the calendar, such as 2026-02-30.
-
-    A birthday is personal: leave its text out.
-    """
-    which = f" {text}, which is" if text else ""
-    return f"is{which} not {_DAY.what}, such as {_DAY.example}{_OR_EMPTY if optional else ''}"
-
-
 class _Broken(NamedTuple):
     """A value, the rules of its field or item, of which it breaks one, and the field itself or the choice."""
 
@@ -80,7 +70,7 @@ class _Broken(NamedTuple):
         form = FORMS[self.limits.pattern]
         if not self.value:
             return f"is empty: must be {form.what}, such as {form.example}"
-        or_empty = _OR_EMPTY if self.limits.pattern.endswith(("?$", "*$")) else ""
+        or_empty = OR_EMPTY if self.limits.pattern.endswith(("?$", "*$")) else ""
         return f"is not {form.what}, such as {form.example}{or_empty}"
 
     def uuid(self) -> str:

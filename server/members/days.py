@@ -11,7 +11,7 @@ from typing import Final
 from tallypoint.v1 import common_pb2, member_pb2
 
 from server.base.errors import Refused
-from server.edge.wording import no_day
+from server.edge.moments import no_day
 
 FIRST_BIRTHDAY: Final = date(1905, 1, 1)
 """Nobody alive was born before, and no empty date is later: that of old Macintoshes is 1904-01-01."""

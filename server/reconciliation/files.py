@@ -19,7 +19,7 @@ from tallypoint.v1 import reconciliation_pb2 as pb
 
 from server.base.errors import Refused
 from server.edge.clocks import DAYS_AHEAD, FIRST_BUSINESS_DATE
-from server.edge.wording import no_day
+from server.edge.moments import no_day
 from server.reconciliation.model import Amounts, ReceiptKind, RegisterReceipt, TerminalDay, ZReport
 from server.reconciliation.receipt_numbers import Run, Runs, covers, joined, parse, size, text_of
 

@@ -19,7 +19,7 @@ from tallypoint.v1 import rights_pb2
 from server.base.database import connection, in_transaction
 from server.base.errors import Refused
 from server.edge.validation import check
-from server.members.directory import OfferRow
+from server.members.found import OfferRow
 from server.rights.people import MemberFinder, Person
 from server.rights.rows import read_days, too_many
 from server.shop.stores import RAISE_VERSION

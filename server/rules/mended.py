@@ -13,9 +13,8 @@ from typing import NamedTuple
 from tallypoint.v1 import common_pb2, journal_pb2
 
 from ledger.entry import semantics
-from ledger.entry.returns import UNIT_MILLI, points_money_of
+from ledger.entry.returns import UNIT_MILLI, overspent_minor, points_money_of
 from ledger.entry.semantics import Area, Mended
-from ledger.verify.spending import overspent_minor
 from server.promotions import Effects, Gift, LineEffects, Measure, PaidBy, Programme, Promotion, Rules
 from server.promotions.walk import leaves_of
 from server.rules.evidence import first_difference, reexplained

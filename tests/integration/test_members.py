@@ -16,7 +16,8 @@ from tallypoint.v1 import member_pb2
 
 from ledger.entry.books import book_of_member
 from server.base.errors import Refused
-from server.members.directory import FIND_MEMBERS, Found
+from server.members.directory import FIND_MEMBERS
+from server.members.found import Found
 from server.members.registry import AdminMessage, Placed
 from tests.integration.back_office import BOOKS, NOW, OLENA, BackOffice, back_office_over, connect_writer
 

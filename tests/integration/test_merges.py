@@ -26,7 +26,7 @@ from server.base.database import connection
 from server.base.errors import Refused
 from server.corrections.leftovers import move_leftovers
 from server.corrections.merge import Merger
-from server.members.directory import Found
+from server.members.found import Found
 from server.members.profile import ProfileDesk
 from server.members.records import MemberRow
 from server.members.registry import AdminMessage

@@ -21,7 +21,7 @@ from ledger.entry.model import Booked, Command, CouponClaim, NewCoupon
 from server.base.clock import utc_now
 from server.base.errors import Refused, reason_name
 from server.corrections.merge import Merger
-from server.members.directory import Found, MemberRecord, OfferRow
+from server.members.found import Found, MemberRecord, OfferRow
 from server.members.registry import AdminMessage
 from server.rights import audience as audience_module
 from server.rights.audience import AudienceDesk

@@ -21,7 +21,7 @@ from server.checkout.goods_return import ReturnContext, return_command, return_r
 from server.checkout.levels import relevel_of
 from server.checkout.presented import Presented
 from server.checkout.purchase import commit_command
-from server.members.directory import Found, MemberRecord
+from server.members.found import Found, MemberRecord
 from server.promotions import CouponFact, Programme, compile_rules, load_programme, quote
 from server.rules.evidence import receipt_facts
 from server.rules.receipt_lines import lines_of

@@ -11,7 +11,7 @@ import pytest
 from google.rpc import error_details_pb2
 from tallypoint.v1 import common_pb2 as api
 
-from server.base.errors import STATUS_CODE_OF_REASON, Refused, reason_name, refusal_message
+from server.base.errors import STATUS_CODE_OF_REASON, Refused, StatusCode, reason_name, refusal_message
 from server.edge.status import MAX_METADATA_BYTES, rpc_status
 
 PROTO = Path(__file__).parents[2] / "proto/tallypoint/v1/common.proto"
@@ -38,7 +38,12 @@ def test_every_reason_but_unspecified_has_a_code() -> None:
 @pytest.mark.parametrize(("name", "code"), _promised_codes().items())
 def test_codes_are_those_that_the_proto_file_promises(name: str, code: str) -> None:
     """The comment beside the reason is the contract."""
-    assert STATUS_CODE_OF_REASON[cast("api.RefusalReason", api.RefusalReason.Value(name))] is grpc.StatusCode[code]
+    assert STATUS_CODE_OF_REASON[cast("api.RefusalReason", api.RefusalReason.Value(name))] is StatusCode[code]
+
+
+@pytest.mark.parametrize("code", StatusCode)
+def test_status_codes_are_those_of_grpc(code: StatusCode) -> None:
+    assert grpc.StatusCode[code.name].value[0] == code
 
 
 def test_the_proto_file_promises_a_code_for_every_reason() -> None:

@@ -8,30 +8,18 @@ are told and written to a file that can be mended (`report`).
 
 from server.commands.csv_rows.cells import Kind
 from server.commands.csv_rows.layout import ANYHOW, Column, FileError, Layout, Reading, find_layout
-from server.commands.csv_rows.options import Delimiter, Encoding, Errors, File, Verbatim, reading_of
 from server.commands.csv_rows.report import Refusal
-from server.commands.csv_rows.sending import Batch, Sent, send_rows, tell
 from server.commands.csv_rows.table import Row, Table
 
 __all__ = [
     "ANYHOW",
-    "Batch",
     "Column",
-    "Delimiter",
-    "Encoding",
-    "Errors",
-    "File",
     "FileError",
     "Kind",
     "Layout",
     "Reading",
     "Refusal",
     "Row",
-    "Sent",
     "Table",
-    "Verbatim",
     "find_layout",
-    "reading_of",
-    "send_rows",
-    "tell",
 ]

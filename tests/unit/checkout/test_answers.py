@@ -21,7 +21,7 @@ from server.checkout.quote import (
     of_other_lanes,
 )
 from server.checkout.sale import Sale
-from server.members.directory import Found, MemberRecord
+from server.members.found import Found, MemberRecord
 from server.promotions import ReceiptFacts, quote
 from tests.unit.promotions.builders import STORE_ZONE, receipt, rules
 

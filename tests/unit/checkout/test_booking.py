@@ -16,13 +16,13 @@ from ledger.entry.keys import content_hash
 from ledger.entry.model import Booked, CouponClaim, FoundUnderFence, Purchase, Spendable, Unit
 from ledger.entry.model import Counter as LedgerCounter
 from server.base.errors import Refused
-from server.checkout.answers import notices_of, unknown_sku_notice
 from server.checkout.context import CommitContext, Shopper, cached_usage, member_facts
+from server.checkout.notices import notices_of, unknown_sku_notice
 from server.checkout.presented import NOTHING, Presented
 from server.checkout.promises import capped_messages
 from server.checkout.purchase import commit_command, commit_response
 from server.edge.moments import moment_of
-from server.members.directory import Found, MemberRecord, OfferRow
+from server.members.found import Found, MemberRecord, OfferRow
 from server.promotions import CouponFact, Effects, PaidLine, Rules, Usage, earn_as_paid
 from server.rules.evidence import facts_of, first_difference, receipt_facts, reexplained, without_member
 from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages

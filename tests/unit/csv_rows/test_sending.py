@@ -14,9 +14,9 @@ from tallypoint.v1 import common_pb2 as api
 from tallypoint.v1 import rights_pb2
 
 from server.commands.client import CallFailed
-from server.commands.csv_rows import Batch, Column, FileError, Refusal, Row, Table, send_rows
+from server.commands.csv_rows import Column, FileError, Refusal, Row, Table
 from server.commands.csv_rows.report import Report
-from server.commands.csv_rows.sending import deliver
+from server.commands.csv_rows.sending import Batch, deliver, send_rows
 
 CODE = grpc.StatusCode
 TABLE = Table(Path("codes.csv"), (Column("code"),))

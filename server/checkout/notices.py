@@ -1,4 +1,4 @@
-"""Parts of answers that many calls share: notices for cashier and shopper, and balances."""
+"""Notices for cashier and shopper. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tallypoint.v1 import common_pb2
 
-from ledger.reading.balances import BalanceAt
 from server.promotions import Message
 from server.promotions.kinds import Audience
 
@@ -38,19 +37,3 @@ def notices_of(messages: Iterable[Message]) -> list[common_pb2.Notice]:
     return [
         common_pb2.Notice(audience=_AUDIENCES[m.audience], promotion_id=m.promotion_id, text=m.text) for m in messages
     ]
-
-
-def balance_message(balance: BalanceAt) -> common_pb2.Balance:
-    """Return a balance as a message."""
-    message = common_pb2.Balance(
-        unit=balance.unit.code,
-        precision=balance.unit.precision,
-        available_points_minor=balance.available_minor,
-        pending_points_minor=balance.pending_minor,
-        held_points_minor=balance.held_minor,
-        debt_points_minor=balance.debt_minor,
-    )
-    if balance.expires_at is not None:
-        message.expiring_next.points_minor = balance.expiring_minor
-        message.expiring_next.expires_at.FromDatetime(balance.expires_at)
-    return message
