@@ -63,10 +63,9 @@ def keys_of(dataset: Dataset, schedule: Schedule, selection: IntColumn) -> Keys:
 
 @dataclass
 class Books:
-    """What stands in the ledger. `bought` has replayed receipts only, `other_receipts` counts the rest."""
+    """What stands in the ledger. `bought` has replayed receipts only."""
 
     bought: dict[str, Bought] = field(default_factory=dict)
-    other_receipts: int = 0
     twice: list[int] = field(default_factory=list)
     """Baskets that stand in the ledger more than once."""
     variances: int = 0
@@ -217,7 +216,6 @@ def _add(books: Books, event: journal_pb2.Event, keys: Keys, seen: set[int]) -> 
     books.accrual_points_minor += event.settlement.accrual_points_minor
     books.spent_points_minor += event.settlement.spent_points_minor
     if basket_id is None:
-        books.other_receipts += 1
         return
     if basket_id in seen:
         books.twice.append(basket_id)

@@ -108,13 +108,6 @@ class RegisterJournal:
         rows = self._reader.execute("SELECT basket_id FROM receipt WHERE answer_sha256 IS NOT NULL")
         return {basket_id for (basket_id,) in rows}
 
-    def any_answered(self) -> StoredReceipt | None:
-        """Some receipt that was answered, or None."""
-        row = self._reader.execute(
-            "SELECT request, answer_sha256 FROM receipt WHERE answer_sha256 IS NOT NULL LIMIT 1"
-        ).fetchone()
-        return None if row is None else StoredReceipt(*row)
-
     async def put_receipt(self, basket_id: int, request: bytes) -> None:
         """Keep a request; it is in the file when this returns. A receipt that is there stays as it is."""
         self._pending.receipts.append((basket_id, request))

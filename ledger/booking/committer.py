@@ -242,10 +242,6 @@ class Committer:
         """How many commands and callers wait for all books."""
         return sum(lane.waiting for lane in self._lanes)
 
-    def waiting_by_book(self) -> list[int]:
-        """Return how many commands and callers wait for each book."""
-        return [lane.waiting for lane in self._lanes]
-
     def known_number(self, book: int) -> int:
         """Return as of which entry of a book a member's record counts that is read now; see ``submit``.
 
