@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from tallypoint.v1 import common_pb2 as api
-from tallypoint.v1 import ledger_pb2
+from tallypoint.v1 import journal_pb2, ledger_pb2
 
 from ledger.entry.books import book_of_member
+from ledger.entry.chain import EntryRecord
 from ledger.entry.keys import business_key, return_key
+from ledger.entry.model import Head, Lot, OpenHold, Unit
 from ledger.reading.balances import read_accounts
 from ledger.reading.journal import read_entries, read_heads, read_member_entries
 from ledger.reading.lookups import find_receipts
 from ledger.reading.totals import DayTotal, read_day_totals
-from server.backoffice.ledger_messages import entry_message, head_message, hold_message, lot_message
 from server.base.clock import Clock, utc_now
 from server.base.database import connection
 from server.base.errors import Refused, invalid_request
@@ -53,7 +54,7 @@ class LedgerServicer:
         """Show the head of every book."""
         async with connection(self._pool) as conn:
             heads = await read_heads(conn)
-        return ledger_pb2.ListBooksResponse(books=[head_message(book, head) for book, head in sorted(heads.items())])
+        return ledger_pb2.ListBooksResponse(books=[_head_message(book, head) for book, head in sorted(heads.items())])
 
     async def list_entries(
         self, request: ledger_pb2.ListEntriesRequest, caller: Caller
@@ -68,7 +69,7 @@ class LedgerServicer:
         limit = request.page_size or DEFAULT_PAGE_SIZE
         async with connection(self._pool) as conn:
             records = await read_entries(conn, request.book, request.after_number, limit)
-        return ledger_pb2.ListEntriesResponse(entries=[entry_message(record) for record in records])
+        return ledger_pb2.ListEntriesResponse(entries=[_entry_message(record) for record in records])
 
     async def find_receipt(
         self, request: ledger_pb2.FindReceiptRequest, caller: Caller
@@ -81,9 +82,9 @@ class LedgerServicer:
             records = [(await read_entries(conn, book, number - 1, 1))[0] for book, number in found]
         if not records:
             raise Refused(api.REFUSAL_REASON_NOT_FOUND, "no receipt with this key is booked")
-        response = ledger_pb2.FindReceiptResponse(entry=entry_message(records[0]))
+        response = ledger_pb2.FindReceiptResponse(entry=_entry_message(records[0]))
         for record in records[1:]:
-            response.goods_return.CopyFrom(entry_message(record))
+            response.goods_return.CopyFrom(_entry_message(record))
         return response
 
     async def get_account(self, request: ledger_pb2.GetAccountRequest, caller: Caller) -> ledger_pb2.GetAccountResponse:
@@ -96,9 +97,9 @@ class LedgerServicer:
             living = await living_id(conn, member_id, self._books)
         return ledger_pb2.GetAccountResponse(
             balances=[balance_message(account.balance) for account in accounts],
-            lots=[lot_message(account.balance.unit, lot) for account in accounts for lot in account.lots],
-            entries=[entry_message(entry) for entry in entries],
-            holds=[hold_message(account.balance.unit, hold) for account in accounts for hold in account.holds],
+            lots=[_lot_message(account.balance.unit, lot) for account in accounts for lot in account.lots],
+            entries=[_entry_message(entry) for entry in entries],
+            holds=[_hold_message(account.balance.unit, hold) for account in accounts for hold in account.holds],
             merged_into="" if living == member_id else str(living),
         )
 
@@ -128,3 +129,56 @@ def _receipt_keys(key: api.ReceiptKey) -> list[bytes]:
     except ValueError:
         fault = no_day(key.business_date, optional=False)
         raise invalid_request([("receipt_key.business_date", fault)]) from None
+
+
+def _head_message(book: int, head: Head) -> ledger_pb2.BookHead:
+    """Return the head of a book; an empty book has no time."""
+    message = ledger_pb2.BookHead(book=book, number=head.number, hash=head.hash)
+    if head.number:
+        message.booked_at.FromDatetime(head.booked_at)
+    return message
+
+
+def _entry_message(record: EntryRecord) -> ledger_pb2.Entry:
+    """Return an entry with its event."""
+    entry = ledger_pb2.Entry(
+        ref=api.EntryRef(book=record.book, number=record.number),
+        kind=journal_pb2.EntryKind.Name(record.kind),
+        member_id=str(record.member_id) if record.member_id else "",
+        event=journal_pb2.Event.FromString(record.payload),
+        hash=record.hash,
+    )
+    entry.ref.booked_at.FromDatetime(record.booked_at)
+    entry.event_at.FromDatetime(record.event_at)
+    return entry
+
+
+def _lot_message(unit: Unit, lot: Lot) -> ledger_pb2.Lot:
+    """Return a lot with what is left of it."""
+    message = ledger_pb2.Lot(
+        number=lot.number,
+        ordinal=lot.ordinal,
+        unit=unit.code,
+        granted_points_minor=lot.granted_minor,
+        remaining_points_minor=lot.remaining_minor,
+        held_points_minor=lot.held_minor,
+    )
+    if lot.active_at is not None:
+        message.active_at.FromDatetime(lot.active_at)
+    if lot.expires_at is not None:
+        message.expires_at.FromDatetime(lot.expires_at)
+    return message
+
+
+def _hold_message(unit: Unit, hold: OpenHold) -> ledger_pb2.OpenHold:
+    """Return what a checkout holds."""
+    message = ledger_pb2.OpenHold(
+        number=hold.number,
+        unit=unit.code,
+        store_id=hold.store_id,
+        terminal_id=hold.terminal_id,
+        points_minor=hold.points_minor,
+    )
+    message.held_at.FromDatetime(hold.held_at)
+    message.expires_at.FromDatetime(hold.expires_at)
+    return message
