@@ -9,7 +9,7 @@ SOURCES_OF_API := $(shell find proto -name '*.proto') proto/generate.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo serve test check bench bench-full adversity fuzz proto released wheel lock clean
+.PHONY: help setup demo serve test check schema bench bench-full adversity fuzz proto released wheel lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ check: setup ## Run linters, formatter, type checker, layer contracts, and what 
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/buf lint .generated/api.binpb --config proto/buf.yaml
 	$(BIN)/buf breaking .generated/api.binpb --against proto/released.binpb.gz --config proto/buf.yaml
+
+schema: setup ## Prove that each schema.sql is what its migrations make; says what differs
+	$(BIN)/pytest -q -n $(JOBS) --dist loadfile $(ARGS) tests/integration/test_schema.py
 
 bench: setup ## Measure everything in short rounds, and write a report with plots (about 8 minutes)
 	$(BIN)/python -m benchmarks.report $(ARGS)

@@ -1,4 +1,4 @@
-"""Reading and writing a batch: two round trips, `ledger.read_batch` and `ledger.write_batch` of the migrations."""
+"""Reading and writing a batch: two round trips, `read_batch_v1` and `write_batch_v1` of `ledger/schema.sql`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from ledger.entry.movement import DamagedCaches
 from ledger.reading.journal import lost_by_lot, read_lost
 
 # Read head, keys, balances, lots, holds, returns, counters, coupons and budgets for a batch.
-READ_BATCH = "SELECT * FROM ledger.read_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+READ_BATCH = "SELECT * FROM ledger.read_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 
 # Lock the head, alone in its statement, so that what is read afterwards is the newest.
 LOCK_HEAD = "SELECT number FROM ledger.book_head WHERE book = $1 FOR UPDATE"
@@ -57,7 +57,7 @@ ORDER BY e.number
 """
 
 # Append the batch if the head is still the one that was read.
-WRITE_BATCH = "SELECT ledger.write_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+WRITE_BATCH = "SELECT ledger.write_batch_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 
 
 async def read_state(

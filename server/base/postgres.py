@@ -46,7 +46,7 @@ def default_server_settings() -> dict[str, str]:
 
     A receipt writes 3.0 to 3.5 kB of WAL, half as much again in the first seconds after a checkpoint: 4 GB last for
     the 15 minutes between checkpoints at 1,300 receipts a second. ``wal_sync_method`` stays fdatasync: to write 8 kB
-    takes 0.4 ms with it, 2.7 with open_sync, 9.5 with open_datasync. ``ledger.write_batch`` asks for generic plans
+    takes 0.4 ms with it, 2.7 with open_sync, 9.5 with open_datasync. ``ledger.write_batch_v1`` asks for generic plans
     itself.
     """
     quarter_of_memory = psutil.virtual_memory().total // 4 // _MEBIBYTE
