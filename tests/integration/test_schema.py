@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -87,93 +87,223 @@ async def test_the_schemas_make_their_roles_too(databases: DatabaseFactory, new_
         assert not await on_a_new_server(databases, new_server, "ledger", LEDGER_MIGRATIONS)
 
 
-def once(old: str, new: str) -> Callable[[str], str]:
-    """Return a fault: one place of the text is changed."""
-
-    def change(text: str) -> str:
-        assert text.count(old) == 1, f"{old!r} stands there {text.count(old)} times"
-        return text.replace(old, new)
-
-    return change
-
-
-FAULTS = {
-    "a column is missing": (once("    series      text NOT NULL,\n    valid_from  date NOT NULL,\n", "    valid_from  date NOT NULL,\n"),
-                            "column ledger.coupon_issued.series"),
-    "columns in another order": (
-        once("    debit        smallint NOT NULL,\n    credit       smallint NOT NULL,\n    lot_ordinal",
-             "    credit       smallint NOT NULL,\n    debit        smallint NOT NULL,\n    lot_ordinal"),
+FAULTS = [
+    pytest.param(
+        "ledger",
+        "    series      text NOT NULL,\n    valid_from  date NOT NULL,\n",
+        "    valid_from  date NOT NULL,\n",
+        "column ledger.coupon_issued.series",
+        id="a column is missing",
+    ),
+    pytest.param(
+        "ledger",
+        "    debit        smallint NOT NULL,\n    credit       smallint NOT NULL,\n    lot_ordinal",
+        "    credit       smallint NOT NULL,\n    debit        smallint NOT NULL,\n    lot_ordinal",
         "column ledger.posting.credit",
+        id="columns in another order",
     ),
-    "another type": (once("purchase_number bigint NOT NULL,\n    last", "purchase_number integer NOT NULL,\n    last"),
-                     "column ledger.purchase_return.purchase_number"),
-    "may be null": (once("payload      bytea NOT NULL", "payload      bytea"), "column ledger.entry.payload"),
-    "no default": (once("held_minor      bigint NOT NULL DEFAULT 0", "held_minor      bigint NOT NULL"),
-                   "column ledger.lot.held_minor"),
-    "a check changed": (once("CHECK (breakage_ppm BETWEEN 0 AND 1000000)", "CHECK (breakage_ppm BETWEEN 0 AND 100)"),
-                        "constraint point_value_breakage_ppm_check of ledger.point_value"),
-    "a check missing": (once(",\n    CHECK (debit <> credit)", ""), "constraint posting_check of ledger.posting"),
-    "a unique key missing": (once("    UNIQUE (book, unit, close_number)\n", "    CHECK (true)\n"),
-                             "constraint close_mark_book_unit_close_number_key of ledger.close_mark"),
-    "an index missing": (once("CREATE INDEX hold_open ON ledger.hold (book, member_id) WHERE how IS NULL;", ""),
-                         "index ledger.hold_open"),
-    "an index changed": (once("next_change_at) WHERE next_change_at IS NOT NULL", "next_change_at)"),
-                         "index ledger.balance_next_change"),
-    "an option missing": (once(" WITH (toast_tuple_target = 8160)", ""), "table ledger.entry"),
-    "a function's body changed": (once("found_lots <> cardinality(p_lots) +", "found_lots < cardinality(p_lots) +"),
-                                  "function ledger.write_batch_v1("),
-    "a function's setting missing": (once(" SET plan_cache_mode = force_generic_plan", ""),
-                                     "function ledger.write_batch_v1("),
-    "a function missing": (once("ARRAY['ledger.read_batch', 'ledger.write_batch']", "ARRAY['ledger.write_batch']"),
-                           "function ledger.read_batch("),
-    "a trigger on less": (once("BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.entry", "BEFORE UPDATE ON ledger.entry"),
-                          "trigger entry_is_append_only of ledger.entry"),
-    "a domain changed": (once("ledger.some_points AS bigint CHECK (VALUE > 0)", "ledger.some_points AS bigint CHECK (VALUE > 1)"),
-                         "constraint some_points_check of ledger.some_points"),
-    "a row type changed": (once("(member_id uuid, counters bytea)", "(member_id uuid, counters text)"),
-                           "column ledger.counters_row.counters"),
-    "a view changed": (once("member_id, -points_minor AS", "member_id, points_minor AS"), "view ledger.posting_side"),
-    "a right missing": (once("GRANT UPDATE ON ledger.book_head TO tallypoint_writer;", ""), "table ledger.book_head"),
-    "a right too many": (once("GRANT INSERT ON ledger.entry,", "GRANT INSERT, UPDATE ON ledger.entry,"),
-                         "table ledger.entry"),
-    "a right to a schema missing": (
-        once("SCHEMA ledger TO tallypoint_owner, tallypoint_writer, tallypoint_reader;\nGRANT ALL",
-             "SCHEMA ledger TO tallypoint_owner, tallypoint_writer;\nGRANT ALL"),
+    pytest.param(
+        "ledger",
+        "purchase_number bigint NOT NULL,\n    last",
+        "purchase_number integer NOT NULL,\n    last",
+        "column ledger.purchase_return.purchase_number",
+        id="another type",
+    ),
+    pytest.param(
+        "ledger",
+        "payload      bytea NOT NULL",
+        "payload      bytea",
+        "column ledger.entry.payload",
+        id="may be null",
+    ),
+    pytest.param(
+        "ledger",
+        "held_minor      bigint NOT NULL DEFAULT 0",
+        "held_minor      bigint NOT NULL",
+        "column ledger.lot.held_minor",
+        id="no default",
+    ),
+    pytest.param(
+        "ledger",
+        "CHECK (breakage_ppm BETWEEN 0 AND 1000000)",
+        "CHECK (breakage_ppm BETWEEN 0 AND 100)",
+        "constraint point_value_breakage_ppm_check of ledger.point_value",
+        id="a check changed",
+    ),
+    pytest.param(
+        "ledger",
+        ",\n    CHECK (debit <> credit)",
+        "",
+        "constraint posting_check of ledger.posting",
+        id="a check missing",
+    ),
+    pytest.param(
+        "ledger",
+        "    UNIQUE (book, unit, close_number)\n",
+        "    CHECK (true)\n",
+        "constraint close_mark_book_unit_close_number_key of ledger.close_mark",
+        id="a unique key missing",
+    ),
+    pytest.param(
+        "ledger",
+        "CREATE INDEX hold_open ON ledger.hold (book, member_id) WHERE how IS NULL;",
+        "",
+        "index ledger.hold_open",
+        id="an index missing",
+    ),
+    pytest.param(
+        "ledger",
+        "next_change_at) WHERE next_change_at IS NOT NULL",
+        "next_change_at)",
+        "index ledger.balance_next_change",
+        id="an index changed",
+    ),
+    pytest.param(
+        "ledger",
+        " WITH (toast_tuple_target = 8160)",
+        "",
+        "table ledger.entry",
+        id="an option missing",
+    ),
+    pytest.param(
+        "ledger",
+        "found_lots <> cardinality(p_lots) +",
+        "found_lots < cardinality(p_lots) +",
+        "function ledger.write_batch_v1(",
+        id="a function's body changed",
+    ),
+    pytest.param(
+        "ledger",
+        " SET plan_cache_mode = force_generic_plan",
+        "",
+        "function ledger.write_batch_v1(",
+        id="a function's setting missing",
+    ),
+    pytest.param(
+        "ledger",
+        "ARRAY['ledger.read_batch', 'ledger.write_batch']",
+        "ARRAY['ledger.write_batch']",
+        "function ledger.read_batch(",
+        id="a function missing",
+    ),
+    pytest.param(
+        "ledger",
+        "BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.entry",
+        "BEFORE UPDATE ON ledger.entry",
+        "trigger entry_is_append_only of ledger.entry",
+        id="a trigger on less",
+    ),
+    pytest.param(
+        "ledger",
+        "ledger.some_points AS bigint CHECK (VALUE > 0)",
+        "ledger.some_points AS bigint CHECK (VALUE > 1)",
+        "constraint some_points_check of ledger.some_points",
+        id="a domain changed",
+    ),
+    pytest.param(
+        "ledger",
+        "(member_id uuid, counters bytea)",
+        "(member_id uuid, counters text)",
+        "column ledger.counters_row.counters",
+        id="a row type changed",
+    ),
+    pytest.param(
+        "ledger",
+        "member_id, -points_minor AS",
+        "member_id, points_minor AS",
+        "view ledger.posting_side",
+        id="a view changed",
+    ),
+    pytest.param(
+        "ledger",
+        "GRANT UPDATE ON ledger.book_head TO tallypoint_writer;",
+        "",
+        "table ledger.book_head",
+        id="a right missing",
+    ),
+    pytest.param(
+        "ledger",
+        "GRANT INSERT ON ledger.entry,",
+        "GRANT INSERT, UPDATE ON ledger.entry,",
+        "table ledger.entry",
+        id="a right too many",
+    ),
+    pytest.param(
+        "ledger",
+        "SCHEMA ledger TO tallypoint_owner, tallypoint_writer, tallypoint_reader;\nGRANT ALL",
+        "SCHEMA ledger TO tallypoint_owner, tallypoint_writer;\nGRANT ALL",
         "schema ledger",
+        id="a right to a schema missing",
     ),
-    "a table too many": (lambda text: text + "CREATE TABLE ledger.spare ();", "table ledger.spare"),
-}  # fmt: skip
-"""Faults of the ledger's text, with the beginning of what must be named."""
-FURTHER_FAULTS = {
-    "a right to columns": ("server", once("GRANT UPDATE (number, loaded_at)", "GRANT UPDATE (number)"),
-                           "column server.register_file.loaded_at"),
-    "a row missing": ("server", once(", ('audience', 0)", ""), "rows of server.config_version"),
-    "a collation missing": ("server", once('break_id      text COLLATE "C" PRIMARY KEY', "break_id      text PRIMARY KEY"),
-                            "column server.reconciliation_break.break_id"),
-    "an identity missing": ("server", once("bigint GENERATED ALWAYS AS IDENTITY", "bigint"),
-                            "column server.rules_rollout.rollout"),
-    "a foreign key missing": ("server", once("version          integer NOT NULL REFERENCES server.programme_version",
-                                             "version          integer NOT NULL"),
-                              "constraint rules_rollout_version_fkey of server.rules_rollout"),
-    "a comment changed": ("crm", once("'Such as merge or family.'", "'Such as merge.'"), "column crm.transfer.reason_code"),
-    "a comment on a view missing": (
-        "crm", once("COMMENT ON VIEW crm.line_after_returns IS 'The positions of receipts, less what came back of them.';", ""),
-        "view crm.line_after_returns"),
-}  # fmt: skip
-"""Faults of the other two texts, whose kinds of objects the ledger does not have."""
-ALL_FAULTS = [pytest.param("ledger", *fault, id=name) for name, fault in FAULTS.items()] + [
-    pytest.param(*fault, id=name) for name, fault in FURTHER_FAULTS.items()
+    pytest.param(
+        "ledger",
+        "CREATE SCHEMA ledger;",
+        "CREATE SCHEMA ledger; CREATE TABLE ledger.spare ();",
+        "table ledger.spare",
+        id="a table too many",
+    ),
+    pytest.param(
+        "server",
+        "GRANT UPDATE (number, loaded_at)",
+        "GRANT UPDATE (number)",
+        "column server.register_file.loaded_at",
+        id="a right to columns",
+    ),
+    pytest.param(
+        "server",
+        ", ('audience', 0)",
+        "",
+        "rows of server.config_version",
+        id="a row missing",
+    ),
+    pytest.param(
+        "server",
+        'break_id      text COLLATE "C" PRIMARY KEY',
+        "break_id      text PRIMARY KEY",
+        "column server.reconciliation_break.break_id",
+        id="a collation missing",
+    ),
+    pytest.param(
+        "server",
+        "bigint GENERATED ALWAYS AS IDENTITY",
+        "bigint",
+        "column server.rules_rollout.rollout",
+        id="an identity missing",
+    ),
+    pytest.param(
+        "server",
+        "version          integer NOT NULL REFERENCES server.programme_version",
+        "version          integer NOT NULL",
+        "constraint rules_rollout_version_fkey of server.rules_rollout",
+        id="a foreign key missing",
+    ),
+    pytest.param(
+        "crm",
+        "'Such as merge or family.'",
+        "'Such as merge.'",
+        "column crm.transfer.reason_code",
+        id="a comment changed",
+    ),
+    pytest.param(
+        "crm",
+        "COMMENT ON VIEW crm.line_after_returns IS 'The positions of receipts, less what came back of them.';",
+        "",
+        "view crm.line_after_returns",
+        id="a comment on a view missing",
+    ),
 ]
+"""Faults put into a schema: which, the text that is changed, to what, and the beginning of what must be named."""
 
 
-@pytest.mark.parametrize(("which", "fault", "named"), ALL_FAULTS)
+@pytest.mark.parametrize(("which", "old", "new", "named"), FAULTS)
 async def test_every_difference_is_named(
-    databases: DatabaseFactory, which: str, fault: Callable[[str], str], named: str
+    databases: DatabaseFactory, which: str, old: str, new: str, named: str
 ) -> None:
     """A fault put into a text is found, and the message names the object."""
     migration_sets = CRM_MIGRATIONS if which == "crm" else LEDGER_MIGRATIONS
-    names = [name for name, _ in migration_sets]
     texts = schema_texts(migration_sets)
-    texts[names.index(which)] = fault(texts[names.index(which)])
+    index = [name for name, _ in migration_sets].index(which)
+    assert texts[index].count(old) == 1, "no such place, or several"
+    texts[index] = texts[index].replace(old, new)
     found = await differing(databases, migration_sets, texts)
     assert [line for line in found if line.startswith(named)], found

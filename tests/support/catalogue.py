@@ -54,8 +54,8 @@ WHERE {_SCHEMAS} AND c.relkind NOT IN ('i', 'I')
 SELECT format('column %s.%s.%s', n.nspname, c.relname, a.attname),
        format('number %s, %s, collation %s, not null %s, default %s, identity %s, generated %s, storage %s, '
               'compression %s, statistics %s, options %s',
-              row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), format_type(a.atttypid, a.atttypmod), o.collname,
-              a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, a.attstorage,
+              row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), format_type(a.atttypid, a.atttypmod),
+              o.collname, a.attnotnull, pg_get_expr(d.adbin, d.adrelid), a.attidentity, a.attgenerated, a.attstorage,
               a.attcompression, a.attstattarget, a.attoptions)
        || {_rights("a.attacl")} || '; comment: ' || coalesce(col_description(c.oid, a.attnum), '-')
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -93,8 +93,8 @@ WHERE {_SCHEMAS} AND NOT t.tgisinternal
     # Types: domains, row types, enumerations.
     f"""
 SELECT format('type %s.%s', n.nspname, t.typname),
-       format('type %s, base %s, not null %s, default %s, values %s', t.typtype, format_type(t.typbasetype, t.typtypmod),
-              t.typnotnull, t.typdefault,
+       format('type %s, base %s, not null %s, default %s, values %s', t.typtype,
+              format_type(t.typbasetype, t.typtypmod), t.typnotnull, t.typdefault,
               (SELECT array_agg(e.enumlabel ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid))
        || {_rights("t.typacl")} || {_comment("t.oid", "pg_type")}
 FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace WHERE {_SCHEMAS} AND t.typcategory <> 'A'
