@@ -19,6 +19,8 @@ from tests.support.database import DatabaseFactory
 ROOT = Path(__file__).resolve().parents[2]
 RELEASED = Path(__file__).parent / "released_functions.json"
 """SHA-256 of the definitions by the release that came with them, and the release with which a retired one went."""
+LAST_RELEASE = "0.4"
+"""The one whose databases are kept."""
 CALL = re.compile(r"\b((?:ledger|server|crm)\.[a-z0-9_]+)\s*\(")
 VERSIONED = re.compile(r"_v[1-9][0-9]*")
 CANNOT_WRITE = {"server.programme_version.semantics"}
@@ -109,7 +111,8 @@ async def test_the_last_release_finds_all_that_it_calls(databases: DatabaseFacto
     found = broken({name: digest for name, digest in before.items() if name in kept}, after)
     assert not found, "\n".join(found)
     released = json.loads(RELEASED.read_text(encoding="utf-8"))["released"]
-    assert before == released["0.4"], "the file says something else about that release than its own databases"
+    of_the_last = released[LAST_RELEASE]
+    assert of_the_last.items() <= before.items(), "the file and that release's own databases differ"
     assert broken(kept, after) == [], "a database of that release gets other functions than a new one"
 
 
