@@ -433,8 +433,8 @@ CREATE TABLE ledger.verified (
 -- --- Batches: reading what one needs, and writing one ---
 
 -- Points are checked when a batch's rows arrive, and not by constraints of the caches. PostgreSQL reads the text of a
--- table's CHECK constraints anew for every statement, which took a tenth of the time of a small batch. (The lengths of keys
--- and hashes the chain proves; postings, which can never be mended, keep their constraints.)
+-- table's CHECK constraints anew for every statement, which took a tenth of the time of a small batch. (The lengths of
+-- keys and hashes the chain proves; postings, which can never be mended, keep their constraints.)
 CREATE DOMAIN ledger.points AS bigint CHECK (VALUE >= 0);
 CREATE DOMAIN ledger.some_points AS bigint CHECK (VALUE > 0);
 
@@ -457,7 +457,8 @@ CREATE TYPE ledger.total_row AS (
 CREATE TYPE ledger.counters_row AS (member_id uuid, counters bytea);
 
 -- What workers call has a version in its name. A function that a released worker calls, what it calls itself, and the
--- types of its rows never change and stay for as long as that release may run; a change is a new one with the next number.
+-- types of its rows never change and stay for as long as that release may run; a change is a new one with the next
+-- number.
 
 -- Read what a batch needs. The head comes first: whatever is read after it is at least as new, so a batch that
 -- still finds this head when it writes has decided on the truth.
