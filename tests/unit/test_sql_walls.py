@@ -229,7 +229,12 @@ class Place(NamedTuple):
 
 
 def package_of(relative: Path) -> str:
-    """Return what a file belongs to: a module of MAY_NAME, or the first folder or module below `server` or `ledger`."""
+    """Return what a file belongs to: a module of MAY_NAME, or the first folder or module below `server` or `ledger`.
+
+    An assembled schema belongs to the migrations beside it.
+    """
+    if relative.name == "schema.sql":
+        relative = relative.parent / "migrations" / relative.name
     module = str(relative.with_suffix(""))
     return module if module in MAY_NAME else "/".join(Path(module).parts[:2])
 
