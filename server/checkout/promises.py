@@ -1,4 +1,4 @@
-"""What an answer says of limits, coupons, draws and levels, as messages; the same in a quote and in the journal."""
+"""What an answer says of limits, coupons, gifts and levels, as messages; the same in a quote and in the journal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from typing import Final, Protocol
 
-from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
+from tallypoint.v1 import common_pb2, journal_pb2
 
 from server.base.errors import reason_name
 from server.checkout.notices import cashier_notice
 from server.promotions import Effects, Standing
+from server.promotions.facts import Given
 from server.promotions.kinds import Measure, TierMeasure
+from server.rules.effects import ROOMS
 
 _MEASURES: Final[Mapping[Measure, common_pb2.LimitMeasure]] = {
     Measure.COUNT: common_pb2.LIMIT_MEASURE_COUNT,
@@ -59,12 +61,6 @@ def capped_messages(effects: Effects) -> Iterator[common_pb2.Capped]:
             granted=cut.granted,
             limit=cut.limit,
         )
-
-
-def draw_messages(effects: Effects) -> Iterator[checkout_pb2.DrawEntries]:
-    """Return the entries into prize draws."""
-    for drawn in effects.draws:
-        yield checkout_pb2.DrawEntries(draw=drawn.draw, entries=drawn.entries, promotion_id=drawn.promotion_id)
 
 
 def issued_messages(issued: Iterable[IssuedLike]) -> Iterator[common_pb2.IssuedCoupon]:
@@ -115,32 +111,34 @@ def standing_message(standing: Standing) -> common_pb2.TierStanding:
 
 def given_messages(effects: Effects) -> list[journal_pb2.Given]:
     """Return which goods a receipt's uses of limits and gifts rest on, as an entry keeps it."""
-    return [
-        journal_pb2.Given(
-            promotion_id=one.promotion_id,
-            owners=one.owners,
-            lines=[
-                journal_pb2.GivenLine(
-                    line_number=line.line_number,
-                    units=line.units,
-                    money_minor=line.money_minor,
-                    points_minor=line.points,
-                    tier_points_minor=line.tier_points,
-                    base_minor=line.base_minor,
-                )
-                for line in one.lines
-            ],
-            once=one.once,
-            least=[
-                journal_pb2.LeastGoods(
-                    at_least=least.at_least,
-                    lines=[journal_pb2.LinePart(line_number=number, amount=amount) for number, amount in least.lines],
-                )
-                for least in one.least
-            ],
-            draw_step_minor=one.draw_step_minor,
-            club=one.club,
-            club_days=one.club_days,
-        )
-        for one in effects.given
-    ]
+    return [_given(one) for one in effects.given]
+
+
+def _given(one: Given) -> journal_pb2.Given:
+    message = journal_pb2.Given(
+        promotion_id=one.promotion_id,
+        owners=one.owners,
+        lines=[
+            journal_pb2.GivenLine(
+                line_number=line.line_number,
+                units=line.units,
+                money_minor=line.money_minor,
+                points_minor=line.points,
+                tier_points_minor=line.tier_points,
+                base_minor=line.base_minor,
+            )
+            for line in one.lines
+        ],
+        once=one.once,
+        least=[
+            journal_pb2.LeastGoods(
+                at_least=least.at_least,
+                lines=[journal_pb2.LinePart(line_number=number, amount=amount) for number, amount in least.lines],
+            )
+            for least in one.least
+        ],
+    )
+    for effect in one.effects:
+        if type(effect) in ROOMS:
+            ROOMS[type(effect)].rest(message, effect)
+    return message

@@ -23,6 +23,7 @@ from server.promotions import (
     LotGrant,
 )
 from server.promotions.arithmetic import expiry_date
+from server.rules.effects import ROOMS
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY: Final = 86_400
@@ -108,8 +109,8 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
         response.issued_coupons.extend(purchase.issued_coupons)
     if purchase.capped:
         response.capped.extend(purchase.capped)
-    if purchase.draws:
-        response.draws.extend(purchase.draws)
+    for room in ROOMS.values():
+        room.answer(response, purchase)
     if purchase.HasField("standing"):
         response.standing.CopyFrom(purchase.standing)
     if settlement.left_out_points_minor or purchase.asked_units:

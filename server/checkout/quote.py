@@ -13,11 +13,12 @@ from ledger.reading.lookups import HeldPoints
 from server.checkout import contradictions
 from server.checkout.notices import cashier_notice, notices_of
 from server.checkout.presented import Presented
-from server.checkout.promises import capped_messages, coupon_notices, draw_messages, promised_coupons
+from server.checkout.promises import capped_messages, coupon_notices, promised_coupons
 from server.checkout.sale import Sale
 from server.members.found import Found
 from server.promotions import Effects, Rules
 from server.promotions.messages import decimal_text
+from server.rules.effects import ROOMS
 from server.rules.receipt_lines import line_numbers
 from server.rules.wire import LinesField
 
@@ -68,8 +69,10 @@ def quote_response(
         issued_coupons=promised_coupons(effects) if found else (),
         capped=capped_messages(effects),
         accrual_units=accruals_of_further_units(effects),
-        draws=draw_messages(effects) if found else (),
     )
+    if found and effects.gave:
+        for room in ROOMS.values():
+            room.promise(response, effects)
     response.MergeFromString(_LINES.write(line_numbers(receipt, sale.facts), effects))
     return response
 

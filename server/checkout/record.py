@@ -19,13 +19,13 @@ from server.checkout.presented import Presented
 from server.checkout.promises import (
     capped_messages,
     coupon_notices,
-    draw_messages,
     given_messages,
     issued_messages,
     standing_message,
 )
 from server.checkout.spending import Payment
 from server.promotions import Effects, ReceiptFacts, Standing, TierChange, Usage
+from server.rules.effects import ROOMS
 from server.rules.evidence import written_facts
 from server.rules.receipt_lines import judged_lines, line_numbers, variance_messages
 from server.rules.wire import LinesField, kept_ints, kept_prefixes, kept_texts, text_field
@@ -147,20 +147,21 @@ def _coupons_presented(context: CommitContext, record: Record) -> bytes:
 
 
 def _rights(context: CommitContext, record: Record, outcomes: list[common_pb2.CouponOutcome]) -> bytes:
-    """Write what came of coupons, limits, draws and levels, and for which partner."""
+    """Write what came of coupons, limits, gifts and levels, and for which partner."""
     effects, change, after, partner = record.effects, record.tier_change, record.standing, context.facts.partner
-    gifts = record.issued or effects.draws or effects.given
-    if not (effects.withheld or effects.capped or outcomes or gifts or after or partner):
+    if not (effects.withheld or effects.capped or outcomes or record.issued or effects.given or after or partner):
         return b""
     purchase = Purchase(
         withheld=[journal_pb2.Withheld(promotion_id=one.promotion_id, reason=one.reason) for one in effects.withheld],
         capped=capped_messages(effects),
         coupons=outcomes,
         issued_coupons=issued_messages(record.issued),
-        draws=draw_messages(effects),
         given=given_messages(effects),
         partner=partner,
     )
+    if effects.gave:
+        for room in ROOMS.values():
+            room.record(purchase, effects)
     if change is not None:
         purchase.tier_change.before, purchase.tier_change.after = change.before, change.after
         purchase.tier_change.good_until = change.good_until.isoformat()

@@ -5,6 +5,7 @@
 """
 
 from server.promotions.compile import Rules, compile_rules
+from server.promotions.counts import Count
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -29,16 +30,16 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
+from server.promotions.effects.club import ClubJoin
+from server.promotions.effects.draw import DrawEntry, Drawn
 from server.promotions.evaluate import earn_as_paid, quote
 from server.promotions.facts import (
     Accrual,
     Capped,
-    Count,
     CounterFact,
     CouponFact,
     CouponUse,
     Discount,
-    Drawn,
     Effects,
     IssuedCoupon,
     LineEffects,
@@ -87,10 +88,8 @@ from server.promotions.model import (
     BasketDiscountKind,
     Campaign,
     Choice,
-    ClubJoin,
     CouponIssue,
     Deal,
-    DrawEntry,
     Earning,
     Exclusions,
     Expiry,
@@ -130,7 +129,7 @@ from server.promotions.model import (
     UnitDeal,
 )
 from server.promotions.outcome import has_prices
-from server.promotions.schema import json_schema, json_schema_text
+from server.promotions.schema.jsonschema import json_schema, json_schema_text
 from server.promotions.tiers import Standing, TierChange, lowered, standing, standing_changes
 
 __all__ = [

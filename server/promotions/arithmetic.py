@@ -5,9 +5,12 @@ from __future__ import annotations
 import calendar
 from collections.abc import Sequence
 from datetime import date, timedelta
+from typing import TYPE_CHECKING
 
 from server.promotions.kinds import Period
-from server.promotions.model import Expiry
+
+if TYPE_CHECKING:  # the model has effects, and they count
+    from server.promotions.model import Expiry
 
 MONTHS_PER_YEAR = 12
 MONTHS_IN_PERIOD = {Period.MONTH: 1, Period.QUARTER: 3, Period.HALF_YEAR: 6, Period.YEAR: 12}

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from typing import Any, NamedTuple
 
 from server.promotions.arithmetic import counted_units, in_birthday_window
-from server.promotions.counter_names import club_key, visit_key
+from server.promotions.counter_names import visit_key
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -37,6 +37,7 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
+from server.promotions.effects.club import club_key
 from server.promotions.facts import CounterFact, MemberFacts, ReceiptFacts, ReceiptLine, Usage
 from server.promotions.model import NearMiss, Tiers
 from server.promotions.scope import LinesByName, category_prefixes

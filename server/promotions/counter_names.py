@@ -6,8 +6,7 @@ A member's counters (one row a member in the books) are named
 * `tier/month/<first day>`: tier points;
 * `use/<owner>/<period>/<first day>` and `use/<owner>/ever`: how often a promotion applied, money taken off, points
   granted; the owner is the promotion's id, or `@` and the campaign's;
-* `draw/<draw>`: entries into a prize draw;
-* `club/<club>`: paid membership, whose `until` is its last day;
+* those of further effects, as their rooms in `effects` say: `draw/<draw>`, `club/<club>`;
 * `standing/<tier>`: the level that a member has, whose `until` is the last day on which it is certain.
 
 Limits that members share (of a store, or of all) are named
@@ -20,7 +19,8 @@ from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 
 from server.promotions.arithmetic import add_days, end_of_period
-from server.promotions.facts import Count, CounterFact
+from server.promotions.counts import Count
+from server.promotions.facts import CounterFact
 from server.promotions.kinds import LimitScope, Period
 from server.promotions.model import Limit
 
@@ -64,16 +64,6 @@ def tier_key(day: date) -> str:
 def use_key(owner: str, period: Period | None, day: date) -> str:
     """The counter of a member's uses of a promotion or campaign."""
     return period_key(f"use/{owner}", period, day)
-
-
-def draw_key(draw: str) -> str:
-    """The counter of entries into a prize draw."""
-    return f"draw/{draw}"
-
-
-def club_key(club: str) -> str:
-    """The counter that a paid membership stands in."""
-    return f"club/{club}"
 
 
 def shared_key(owner: str, limit: Limit, store_id: str, day: date) -> str:

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from server.promotions.compile import Rules, compile_rules
 from server.promotions.conditions import Facts, Moment, count_goods
-from server.promotions.counter_names import club_key
 from server.promotions.criteria import AllOf, AnyOf, Condition, CouponShown, NotThat, OfferMade
 from server.promotions.dealing import line_units, set_fits
 from server.promotions.deals import gift, set_deal, unit_deal
@@ -175,13 +174,8 @@ class _Case:
         if not owner.has_more or owner.id in self._withheld or not self._holds(owner):
             return False
         effects, promotion = self._effects, owner.promotion
-        givers = {given.promotion_id for given in effects.issued} | {drawn.promotion_id for drawn in effects.draws}
-        if owner.id in givers:
+        if any(one.promotion_id == owner.id for one in (*effects.issued, *effects.gave)):
             return True
-        if promotion.club is not None:
-            joined = any(count.key == club_key(promotion.club.club) for count in effects.counts)
-            if (joined or self._work.member is None) and not self._is_capped(owner):
-                return True
         if promotion.tier_points is not None and effects.tier_points_minor:
             return not self._is_capped(owner) and self._effects_alone(owner).tier_points_minor > 0
         return False

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from server.promotions.counts import Count
+from server.promotions.effects.draw import Drawn
+from server.promotions.effects.effect import FurtherEffect, Gave
 from server.promotions.kinds import Audience, Measure, TenderKind, TerminalKind
+
+_G = TypeVar("_G")
 
 
 class Message(NamedTuple):
@@ -190,16 +195,6 @@ class Variance(NamedTuple):
     charged_discount_minor: int
 
 
-class Count(NamedTuple):
-    """What a receipt adds to one of the member's counters; `until` sets the day until which it is worth keeping."""
-
-    key: str
-    times: int = 0
-    money_minor: int = 0
-    points_minor: int = 0
-    until: date | None = None
-
-
 class SharedUse(NamedTuple):
     """What a receipt uses of a limit that members share: `at_most` is the whole of it."""
 
@@ -242,14 +237,6 @@ class IssuedCoupon(NamedTuple):
     valid_until: date | None
 
 
-class Drawn(NamedTuple):
-    """Entries into a prize draw."""
-
-    promotion_id: str
-    draw: str
-    entries: int
-
-
 class GivenLine(NamedTuple):
     """What of a promotion's uses and gifts belongs to one line; points and money as limits count them.
 
@@ -275,7 +262,7 @@ class Given(NamedTuple):
     """What a promotion used or gave beside discounts and points on goods, and which goods that rests on.
 
     It is what a return needs to take it back without running rules again. `owners` are those for whose limits the uses
-    count, `once` are uses that belong to no line, `draw_step_minor` is the money of an entry each (0: one a receipt).
+    count, `once` are uses that belong to no line. `effects` are the further effects of a promotion that gave something.
     """
 
     promotion_id: str
@@ -283,9 +270,7 @@ class Given(NamedTuple):
     lines: tuple[GivenLine, ...]
     once: int = 0
     least: tuple[LeastGoods, ...] = ()
-    draw_step_minor: int = 0
-    club: str = ""
-    club_days: int = 0
+    effects: tuple[FurtherEffect, ...] = ()
 
 
 class Effects(NamedTuple):
@@ -295,7 +280,8 @@ class Effects(NamedTuple):
     be lower. `settings` are the named settings that shaped the result. `accrual_points_minor` counts the programme's
     own points only. `counts` are what the receipt adds to the member's counters, `shared` what it uses of limits that
     members share; `consulted` names the counters and shared limits that were looked at: with other values of
-    theirs the result may differ, with equal ones it cannot. `given` says which goods uses and gifts rest on.
+    theirs the result may differ, with equal ones it cannot. `gave` is what further effects gave,
+    `given` says which goods uses and gifts rest on.
     """
 
     programme_version: int
@@ -316,10 +302,19 @@ class Effects(NamedTuple):
     withheld: tuple[Withheld, ...] = ()
     coupons: tuple[CouponUse, ...] = ()
     issued: tuple[IssuedCoupon, ...] = ()
-    draws: tuple[Drawn, ...] = ()
+    gave: tuple[Gave, ...] = ()
     tier_points_minor: int = 0
     consulted: frozenset[str] = frozenset()
     given: tuple[Given, ...] = ()
+
+    @property
+    def draws(self) -> tuple[Drawn, ...]:
+        """The entries into prize draws."""
+        return self.of(Drawn)
+
+    def of(self, kind: type[_G]) -> tuple[_G, ...]:
+        """What further effects gave, of one kind."""
+        return tuple(one for one in self.gave if isinstance(one, kind))
 
 
 class LotDates(NamedTuple):

@@ -59,17 +59,11 @@ def _given_by_promotion(
         ),
         once=0 if used is None else used.once,
     )
-    return found if gift is None else _with_gift(work, found, gift.owner)
-
-
-def _with_gift(work: Work, found: Given, owner: CompiledPromotion) -> Given:
-    draw, club = owner.promotion.draw, owner.promotion.club
-    return found._replace(
-        least=tuple(_least(work, owner, owner.condition)),
-        draw_step_minor=draw.step_minor or 0 if draw is not None else 0,
-        club=club.club if club is not None else "",
-        club_days=club.days if club is not None else 0,
-    )
+    if gift is None:
+        return found
+    owner = gift.owner
+    least = tuple(_least(work, owner, owner.condition))
+    return found._replace(least=least, effects=owner.promotion.further())
 
 
 def _money_by_line(work: Work, promotion_id: str) -> dict[int, int]:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from server.promotions.conditions import Facts
 from server.promotions.counter_names import kept_until, shared_key, use_key
-from server.promotions.facts import Capped, Count, SharedUse
+from server.promotions.counts import Count
+from server.promotions.facts import Capped, SharedUse
 from server.promotions.kinds import LimitScope, Measure
 from server.promotions.model import Limit, Programme, Promotion
 

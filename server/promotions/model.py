@@ -17,6 +17,7 @@ from enum import Enum
 from fractions import Fraction
 
 from server.promotions.criteria import Condition, Selector
+from server.promotions.effects import FurtherEffects
 from server.promotions.kinds import (
     Audience,
     Base,
@@ -285,23 +286,6 @@ class CouponIssue:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawEntry:
-    """Entries into a prize draw: `entries` once a receipt, or for every full `step_minor` paid in scope."""
-
-    draw: str
-    entries: int = 1
-    step_minor: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ClubJoin:
-    """Paid membership: whoever buys goods in scope is in the club for `days`, today counted, or longer by them."""
-
-    club: str
-    days: int
-
-
-@dataclass(frozen=True, slots=True)
 class Limit:
     """At most so much: uses, minor units of money or of points, for whom, in which calendar period (None: ever)."""
 
@@ -329,7 +313,7 @@ class NearMiss:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(FurtherEffects):
     """Scope + validity + condition + effects + control. Scope None: all goods. Dates are inclusive.
 
     Promotions of one step apply by `priority` (smaller first), then by id. Of a `group` the best for the
@@ -355,8 +339,6 @@ class Promotion:
     deal: Deal | None = None
     tier_points: PointsKind | None = None
     coupon: CouponIssue | None = None
-    draw: DrawEntry | None = None
-    club: ClubJoin | None = None
     near_miss: NearMiss | None = None
     limits: tuple[Limit, ...] = ()
     campaign: str | None = None

@@ -9,13 +9,14 @@ from typing import NamedTuple
 from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, spread_largest_remainder
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
-from server.promotions.counter_names import club_key, counted, draw_key, kept_until, tier_key
+from server.promotions.counter_names import counted, kept_until, tier_key
+from server.promotions.counts import Count
 from server.promotions.earning import points_on
+from server.promotions.effects import counts_of
+from server.promotions.effects.effect import Gave, Occasion
 from server.promotions.facts import (
     AccrualRow,
-    Count,
     CouponUse,
-    Drawn,
     Effects,
     IssuedCoupon,
     LineEffects,
@@ -39,25 +40,22 @@ _new = tuple.__new__  # builds a named tuple in half the time of calling its cla
 class More:
     """What promotions give beside discounts and points on goods."""
 
-    __slots__ = ("clubs", "draws", "gifts", "given_by", "issued", "tier_points")
+    __slots__ = ("gave", "gifts", "given_by", "issued", "tier_points")
 
     def __init__(self) -> None:
         """Begin with nothing."""
         self.issued: list[IssuedCoupon] = []
-        self.draws: list[Drawn] = []
-        self.clubs: list[Count] = []
+        self.gave: list[Gave] = []
         self.tier_points = 0
         self.given_by: list[CompiledPromotion] = []
         self.gifts: list[Gift] = []
 
 
 NOTHING_MORE = More()
-MOST_ENTRIES = 10**9
-"""The most entries into a draw that a promotion gives on one receipt: they fit 32 bits."""
 
 
 def give_more(work: Work, bases: Sequence[int]) -> More:
-    """Coupons, draws, clubs and tier points of the promotions that hold with something of theirs in the basket."""
+    """Coupons, further effects and tier points of the promotions that hold with something of theirs in the basket."""
     if not work.live.has_more or (work.member is not None and not work.member.can_earn):
         return NOTHING_MORE
     more = More()
@@ -94,20 +92,13 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
         last = None if coupon.valid_days is None else add_days(first, coupon.valid_days - 1)
         more.issued.append(IssuedCoupon(owner.id, coupon.series, coupon.quantity, first, last))
         gave = True
-    if promotion.draw is not None:
-        draw = promotion.draw
-        paid = sum(bases[i] for i in positions)
-        entries = draw.entries if draw.step_minor is None else draw.entries * (paid // draw.step_minor)
-        entries = min(entries, MOST_ENTRIES)
-        if entries > 0:
-            more.draws.append(Drawn(owner.id, draw.draw, entries))
-            gave = True
-    if promotion.club is not None:
-        club = promotion.club
-        until = work.facts.get(club_key(club.club)).until
-        day_before = add_days(day, -1) if until is None or until < day else until
-        more.clubs.append(Count(club_key(club.club), times=1, until=add_days(day_before, club.days)))
-        gave = True
+    if owner.further:
+        occasion = Occasion(owner.id, day, sum([bases[i] for i in positions]), work.facts)
+        for give in owner.further:
+            found = give(occasion)
+            if found is not None:
+                more.gave.append(found)
+                gave = True
     tier_points = _cut_to_books(_tier_points(work, owner, bases), MOST_POINTS_MINOR - more.tier_points)
     total = sum(tier_points.values())
     more.tier_points += total
@@ -206,7 +197,7 @@ def effects_of(
         withheld=_withheld(work) if work.withheld else (),
         coupons=told.coupons() if told is not None and work.receipt.coupons else (),
         issued=tuple(more.issued),
-        draws=tuple(more.draws),
+        gave=tuple(more.gave),
         tier_points_minor=more.tier_points,
         consulted=work.consulted,
         given=given(work, lines, more.gifts) if work.is_metered or more.gifts else (),
@@ -226,8 +217,7 @@ def _counts(work: Work, money_minor: int, points_minor: int, more: More) -> tupl
     if work.is_metered:
         counts += work.meter.counts()
     if more is not NOTHING_MORE:
-        counts += _summed(Count(draw_key(drawn.draw), times=drawn.entries) for drawn in more.draws)
-        counts += _latest(more.clubs)
+        counts += counts_of(more.gave)
         if more.tier_points:
             until = kept_until(Period.MONTH, day)
             counts.append(Count(tier_key(day), times=1, points_minor=more.tier_points, until=until))
@@ -246,24 +236,6 @@ def has_prices(lines: Iterable[ReceiptLine]) -> bool:
 def visit_counts(live: LiveSet, day: date, money_minor: int, points_minor: int) -> list[Count]:
     """What every receipt of a member on which something has a price adds to the counters of visits."""
     return [_new(Count, (key, 1, money_minor, points_minor, until)) for key, until in live.visit_keys(day)]
-
-
-def _summed(counts: Iterable[Count]) -> list[Count]:
-    sums: dict[str, Count] = {}
-    for count in counts:
-        old = sums.get(count.key)
-        sums[count.key] = count if old is None else old._replace(times=old.times + count.times)
-    return list(sums.values())
-
-
-def _latest(clubs: Iterable[Count]) -> list[Count]:
-    """Of several memberships of a club that one receipt gives, the longest."""
-    longest: dict[str, Count] = {}
-    for count in clubs:
-        old = longest.get(count.key)
-        if old is None or (count.until is not None and old.until is not None and count.until > old.until):
-            longest[count.key] = count
-    return list(longest.values())
 
 
 def promotions_on(lines: Iterable[LineEffects]) -> set[str]:

@@ -14,11 +14,11 @@ from typing import cast
 from server.promotions.arithmetic import MOST_POINTS_MINOR
 from server.promotions.compile import PlainGoods, Rules
 from server.promotions.conditions import Consulting, Facts
+from server.promotions.counts import Count
 from server.promotions.earning import can_be_kept, stack_points
 from server.promotions.facts import (
     AccrualRow,
     ChargedLine,
-    Count,
     DiscountRow,
     Effects,
     LineEffects,

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from server.promotions.arithmetic import add_months, end_of_period
 from server.promotions.counter_names import MONTHS, counted, first_day, standing_key, tier_key, visit_key
-from server.promotions.facts import Count, CounterFact
+from server.promotions.counts import Count
+from server.promotions.facts import CounterFact
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
 

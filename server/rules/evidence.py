@@ -23,6 +23,7 @@ from server.promotions.arithmetic import in_birthday_window
 from server.promotions.counter_names import SHARED_PREFIX
 from server.promotions.facts import CounterFact, CouponFact, TenderFact, Usage
 from server.promotions.kinds import TenderKind, TerminalKind
+from server.rules.effects import ROOMS
 from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages
 from server.rules.wire import Kept
 
@@ -270,7 +271,7 @@ def reexplained(purchase: journal_pb2.Purchase, rules: Rules) -> Effects:
 def without_member(effects: Effects) -> Effects:
     """Return what is left of a receipt's effects when nobody is there to earn."""
     lines = tuple(line._replace(accruals=()) for line in effects.lines)
-    return effects._replace(lines=lines, accrual_points_minor=0, tier_points_minor=0, issued=(), draws=(), counts=())
+    return effects._replace(lines=lines, accrual_points_minor=0, tier_points_minor=0, issued=(), gave=(), counts=())
 
 
 def first_difference(purchase: journal_pb2.Purchase, effects: Effects) -> str | None:
@@ -301,11 +302,7 @@ def _differences(purchase: journal_pb2.Purchase, effects: Effects) -> Iterator[s
             {one.code: one.promotion_ids for one in effects.coupons},
         ),
         ("coupons issued", _issued_stored(purchase), _issued(effects)),
-        (
-            "draws",
-            [(one.promotion_id, one.draw, one.entries) for one in purchase.draws],
-            [(one.promotion_id, one.draw, one.entries) for one in effects.draws],
-        ),
+        *(pair for room in ROOMS.values() for pair in room.compared(purchase, effects)),
         (
             "messages",
             [(one.promotion_id, one.text) for one in purchase.notices if one.promotion_id],

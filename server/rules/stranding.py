@@ -17,7 +17,8 @@ from ledger.reading.balances import Owned, sum_owned
 from ledger.reading.counters import counters_with_any
 from server.base.errors import Refused
 from server.promotions import Programme
-from server.promotions.counter_names import club_key, standing_key
+from server.promotions.counter_names import standing_key
+from server.promotions.effects.club import club_key
 from server.promotions.messages import decimal_text
 from server.promotions.model import PointUnit
 

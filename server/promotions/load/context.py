@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from pydantic import BaseModel
 
+from server.promotions.effects.club import clubs_in
 from server.promotions.load.faults import Faults, closest
 from server.promotions.model import AS_CHARGED_ID, BASE_ID
 from server.promotions.yaml_text import Path, Plain
@@ -49,7 +50,6 @@ class Known:
 def known_in(data: dict[str, Plain]) -> Known:
     """Collect what a file defines, as far as it can be read."""
     tiers = data.get("tiers")
-    clubs = (item.get("club") for item in _mappings(data.get("promotions")))
     return Known(
         tiers=frozenset(_values(tiers.get("levels"), "code")) if isinstance(tiers, dict) else frozenset(),
         campaigns=frozenset(_values(data.get("campaigns"), "id")),
@@ -59,7 +59,7 @@ def known_in(data: dict[str, Plain]) -> Known:
             for item in _mappings(data.get("units"))
             if isinstance(code := item.get("unit"), str)
         },
-        clubs=frozenset(name for club in clubs if isinstance(club, dict) and isinstance(name := club.get("name"), str)),
+        clubs=clubs_in(_mappings(data.get("promotions"))),
         language=language if isinstance(language := data.get("language"), str) else "",
     )
 

@@ -11,9 +11,7 @@ from server.promotions.load.goods import goods, lot_terms
 from server.promotions.model import (
     AmountOff,
     BasketDiscount,
-    ClubJoin,
     CouponIssue,
-    DrawEntry,
     FixedPrice,
     Gift,
     LineDiscount,
@@ -36,8 +34,6 @@ from server.promotions.model import (
 )
 from server.promotions.schema.effects import (
     BasketDiscountSection,
-    ClubSection,
-    DrawSection,
     GiftSection,
     IssueCouponSection,
     LineDiscountSection,
@@ -228,20 +224,6 @@ def coupon_issue(section: IssueCouponSection | None) -> CouponIssue | None:
     if section is None:
         return None
     return CouponIssue(section.series, section.quantity, section.starts_after_days, section.valid_days)
-
-
-def draw_entry(section: DrawSection | None, path: Path, context: Context) -> DrawEntry | None:
-    """Entries into a prize draw."""
-    if section is None:
-        return None
-    return DrawEntry(section.name, section.entries, context.money(section.per_amount, (*path, "per_amount")))
-
-
-def club_join(section: ClubSection | None) -> ClubJoin | None:
-    """Paid membership."""
-    if section is None:
-        return None
-    return ClubJoin(section.name, section.days)
 
 
 def scope(section: PromotionSection, path: Path, context: Context) -> Selector | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from server.promotions import effects as further
 from server.promotions.criteria import BasketCount, Condition, ReceiptTotal, ScopeTotal
 from server.promotions.kinds import Audience
 from server.promotions.load import effects
@@ -12,7 +13,7 @@ from server.promotions.load.context import Context, share_of
 from server.promotions.load.faults import closest
 from server.promotions.load.goods import dates
 from server.promotions.load.settings import limits
-from server.promotions.load.together import ALTERNATIVES, DISCOUNTS, OTHER_EFFECTS, check_measure, effects_of
+from server.promotions.load.together import ALTERNATIVES, EFFECTS, check_measure, effects_of
 from server.promotions.messages import PLACEHOLDERS, unknown_placeholders
 from server.promotions.model import Deal, MessageText, NearMiss, Promotion
 from server.promotions.schema.sections import DEFAULT_LANGUAGE, NearMissSection, PromotionSection
@@ -25,7 +26,7 @@ def promotion(section: PromotionSection, path: Path, context: Context) -> Promot
     """One promotion; `path` is where it stands."""
     given = effects_of(section)
     if not given:
-        context.faults.add(path, "has no effect", f"add {', '.join((*DISCOUNTS, *OTHER_EFFECTS[:-1]))} or club")
+        context.faults.add(path, "has no effect", f"add {', '.join(EFFECTS[:-1])} or {EFFECTS[-1]}")
     for names in ALTERNATIVES:
         both = [name for name in given if name in names]
         if len(both) > 1:
@@ -62,8 +63,7 @@ def promotion(section: PromotionSection, path: Path, context: Context) -> Promot
         points=effects.points(section.points, (*path, "points"), context),
         tier_points=effects.tier_points(section.tier_points, (*path, "tier_points"), context),
         coupon=effects.coupon_issue(section.issue_coupon),
-        draw=effects.draw_entry(section.draw, (*path, "draw"), context),
-        club=effects.club_join(section.club),
+        **further.checked(section, path, context),
     )
 
 

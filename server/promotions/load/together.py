@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from server.promotions.effects import WORDS
 from server.promotions.kinds import Measure
 from server.promotions.load.context import Context
 from server.promotions.model import BASE_ID
@@ -14,7 +15,7 @@ from server.promotions.yaml_text import Path
 DISCOUNTS = ("line_discount", "basket_discount", "units", "set", "gift", "steps")
 ALTERNATIVES = (("units", "set", "gift", "steps"), ("basket_discount", "steps"))
 """Effects of which a promotion has one."""
-OTHER_EFFECTS = ("points", "tier_points", "issue_coupon", "draw", "club")
+EFFECTS = (*DISCOUNTS, "points", "tier_points", "issue_coupon", *WORDS)
 
 _FIELDS = {"set": "together"}
 """Fields whose name in the file is another in the schema."""
@@ -22,7 +23,7 @@ _FIELDS = {"set": "together"}
 
 def effects_of(section: PromotionSection) -> list[str]:
     """The effects that a promotion has, by their names in the file."""
-    return [name for name in (*DISCOUNTS, *OTHER_EFFECTS) if getattr(section, _FIELDS.get(name, name)) is not None]
+    return [name for name in EFFECTS if getattr(section, _FIELDS.get(name, name)) is not None]
 
 
 def check_measure(measure: Measure, sections: list[PromotionSection], path: Path, context: Context) -> None:

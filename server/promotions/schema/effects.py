@@ -211,23 +211,3 @@ class IssueCouponSection(Section):
     """They can be used so many days later: 1 means from tomorrow on."""
     valid_days: Annotated[int, wholes(at_least=1, at_most=3650)] | None = None
     """For so many days, the first one counted; without end if left out."""
-
-
-class DrawSection(Section):
-    """Entries into a prize draw."""
-
-    name: Code
-    """The draw."""
-    entries: Annotated[int, wholes(at_least=1, at_most=10_000)] = 1
-    """So many entries, once a receipt or for each step of money."""
-    per_amount: Positive | None = None
-    """For every full step of money paid for goods in scope; once a receipt if left out."""
-
-
-class ClubSection(Section):
-    """Paid membership: whoever buys goods in scope is a member."""
-
-    name: Code
-    """The club that promotions ask for with `club: ...`."""
-    days: Annotated[int, wholes(at_least=1, at_most=3660)]
-    """For so many days, or longer by them."""

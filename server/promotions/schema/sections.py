@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
+from server.promotions.effects import FurtherSections
 from server.promotions.kinds import (
     Audience,
     Clawback,
@@ -22,8 +23,6 @@ from server.promotions.kinds import (
 from server.promotions.schema.conditions import WhenSection
 from server.promotions.schema.effects import (
     BasketDiscountSection,
-    ClubSection,
-    DrawSection,
     GiftSection,
     IssueCouponSection,
     LineDiscountSection,
@@ -261,8 +260,8 @@ class NearMissSection(Section):
     """A text for each audience; {missing} and {missing_quantity} stand for what is missing."""
 
 
-class PromotionSection(Section):
-    """One promotion: goods, dates, conditions, effects, and how it gets along with others."""
+class _Promotion(Section):
+    """What is promoted, to whom and when, and its discounts and points."""
 
     id: Code
     """Its code; it stands in every discount and every point that it gives."""
@@ -292,10 +291,11 @@ class PromotionSection(Section):
     """Points that count towards levels only."""
     issue_coupon: IssueCouponSection | None = None
     """Coupons for a later receipt."""
-    draw: DrawSection | None = None
-    """Entries into a prize draw."""
-    club: ClubSection | None = None
-    """Buying goods in scope makes somebody a member of a club."""
+
+
+class _Together(Section):
+    """How one promotion gets along with others, and what is told of it."""
+
     priority: Whole = 100
     """Within a step, the smaller comes first."""
     group: Code | None = None
@@ -314,6 +314,10 @@ class PromotionSection(Section):
     """A text for each audience, given when the promotion had an effect."""
     near_miss: NearMissSection | None = None
     """Texts for when it fails by little."""
+
+
+class PromotionSection(_Together, FurtherSections, _Promotion):  # fields of the last base come first
+    """One promotion: goods, dates, conditions, effects, and how it gets along with others."""
 
 
 class CampaignSection(Section):

@@ -17,7 +17,7 @@ from hashlib import sha256
 from math import floor
 
 from server.promotions.arithmetic import in_birthday_window
-from server.promotions.counter_names import club_key, shared_key, use_key, visit_key
+from server.promotions.counter_names import shared_key, use_key, visit_key
 from server.promotions.criteria import (
     AllOf,
     AnyOf,
@@ -43,6 +43,7 @@ from server.promotions.criteria import (
     VisitNumber,
 )
 from server.promotions.deals import DealOutcome, LineUnits, gift, set_deal, steps_discount_minor, unit_deal
+from server.promotions.effects.club import club_key
 from server.promotions.facts import CounterFact, MemberFacts, ReceiptFacts, ReceiptLine, TenderFact, Usage
 from server.promotions.kinds import Base, FloorRest, LimitScope, Measure, TenderKind
 from server.promotions.model import (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.promotions import Effects, ReceiptLine, earn_as_paid, quote
 from server.promotions.arithmetic import MOST_POINTS_MINOR
-from server.promotions.outcome import MOST_ENTRIES
+from server.promotions.effects.draw import MOST_ENTRIES
 from tests.unit.promotions.builders import HEAD, SHOPPER, as_quoted, line, promotions, receipt, rules
 
 MOST_MONEY = 10**12

@@ -33,14 +33,14 @@ from server.promotions.criteria import (
     TimeWindow,
     VisitNumber,
 )
+from server.promotions.effects.club import ClubJoin
+from server.promotions.effects.draw import DrawEntry
 from server.promotions.kinds import Audience, LimitScope, Measure, Period, TenderKind, TerminalKind, TierMeasure
 from server.promotions.model import (
     AmountOff,
     Campaign,
     Choice,
-    ClubJoin,
     CouponIssue,
-    DrawEntry,
     Expiry,
     FallsOn,
     FixedPrice,

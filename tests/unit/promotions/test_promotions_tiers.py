@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.promotions.counter_names import tier_key, visit_key
-from server.promotions.facts import Count, CounterFact
+from server.promotions.counts import Count
+from server.promotions.facts import CounterFact
 from server.promotions.kinds import Period, TierMeasure
 from server.promotions.model import Tier, Tiers
 from server.promotions.tiers import Standing, TierChange, standing, standing_changes, window_keys

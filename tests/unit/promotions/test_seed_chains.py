@@ -26,7 +26,8 @@ from server.promotions import (
     load_programme,
     quote,
 )
-from server.promotions.counter_names import club_key, use_key, visit_key
+from server.promotions.counter_names import use_key, visit_key
+from server.promotions.effects.club import club_key
 from server.promotions.facts import CounterFact, CouponFact, Usage
 from server.promotions.kinds import Period
 from tests.unit.promotions.builders import discounts, points
