@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ from tallypoint.v1 import checkout_pb2
 from ledger.entry.model import CounterChange, FoundUnderFence, NewCoupon, Purchase
 from server.checkout.context import CommitContext, counters_of
 from server.checkout.presented import Presented
-from server.checkout.record import Issued, Record, event_of, with_coupons
+from server.checkout.record import Record, event_of, with_coupons
 from server.checkout.spending import Limits, Payment, as_spender, limit_of, payment_of
 from server.promotions import (
     Count,
@@ -31,7 +30,7 @@ from server.promotions import (
 )
 from server.promotions.counter_names import counted
 from server.promotions.facts import ChargedLine
-from server.rights.codes import code_of
+from server.rules.effects.coupon import issued_coupons
 from server.rules.evidence import without_member
 from server.rules.grants import grants_of
 from server.rules.receipt_lines import judged_lines
@@ -113,7 +112,7 @@ class PurchasePlanner:
     ) -> Purchase:
         context = self.context
         before, change, after = _levels(context, effects.counts, usage.member)
-        issued = issued_coupons(effects, self.key) if effects.issued and context.found else ()
+        issued = issued_coupons(effects, self.key) if effects.gave and context.found else ()
         lots = lots_to_grant(context.rules, effects, context.day) if context.found else ()
         record = Record(effects, presented, usage, issued, before, change, after, payment)
         purchase = self.purchase
@@ -140,31 +139,6 @@ def _levels(
     _, change = standing_changes(tiers, before, counts, context.day)
     after = standing(tiers, counted(before, counts), context.day)
     return standing(tiers, before, context.day).tier, change, after
-
-
-def issued_coupons(effects: Effects, receipt_key: bytes) -> tuple[Issued, ...]:
-    """Return the coupons that a receipt gives its member: their codes follow from receipt and promotion.
-
-    So a receipt that is planned twice gives the same coupons. They count for their member alone, which is why nobody
-    gains by guessing them.
-    """
-    return tuple(
-        Issued(
-            _issued_code(receipt_key, one.promotion_id, number),
-            one.promotion_id,
-            one.series,
-            one.valid_from,
-            one.valid_until,
-        )
-        for one in effects.issued
-        for number in range(one.quantity)
-    )
-
-
-def _issued_code(receipt_key: bytes, promotion_id: str, number: int) -> str:
-    """Return 16 characters: with the 12 of a common code, two of some hundred million receipts would share one."""
-    digest = hashlib.sha256(b"%s|%s|%d" % (receipt_key, promotion_id.encode(), number)).digest()
-    return code_of(int.from_bytes(digest[:16], "big")) + code_of(int.from_bytes(digest[16:], "big"))[:4]
 
 
 def _charged(request: checkout_pb2.CommitRequest, facts: ReceiptFacts) -> list[ChargedLine]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
-from typing import Final, Protocol
+from typing import Final
 
 from tallypoint.v1 import common_pb2, journal_pb2
 
@@ -27,30 +26,6 @@ _TIER_MEASURES: Final[Mapping[TierMeasure, common_pb2.TierMeasure]] = {
 }
 
 
-class IssuedLike(Protocol):
-    """A coupon that a receipt gives, or would give."""
-
-    @property
-    def code(self) -> str:
-        """The code; empty in a quote."""
-
-    @property
-    def series(self) -> str:
-        """The series."""
-
-    @property
-    def promotion_id(self) -> str:
-        """The promotion that gives it."""
-
-    @property
-    def valid_from(self) -> date:
-        """The first good day."""
-
-    @property
-    def valid_until(self) -> date | None:
-        """The last good day; None if it does not lapse."""
-
-
 def capped_messages(effects: Effects) -> Iterator[common_pb2.Capped]:
     """Return what limits cut."""
     for cut in effects.capped:
@@ -61,30 +36,6 @@ def capped_messages(effects: Effects) -> Iterator[common_pb2.Capped]:
             granted=cut.granted,
             limit=cut.limit,
         )
-
-
-def issued_messages(issued: Iterable[IssuedLike]) -> Iterator[common_pb2.IssuedCoupon]:
-    """Return coupons for later receipts."""
-    for one in issued:
-        yield common_pb2.IssuedCoupon(
-            code=one.code,
-            series=one.series,
-            promotion_id=one.promotion_id,
-            valid_from=one.valid_from.isoformat(),
-            valid_until=one.valid_until.isoformat() if one.valid_until else "",
-        )
-
-
-def promised_coupons(effects: Effects) -> Iterator[common_pb2.IssuedCoupon]:
-    """Return the coupons that a receipt would give: they have no codes yet."""
-    for one in effects.issued:
-        message = common_pb2.IssuedCoupon(
-            series=one.series,
-            promotion_id=one.promotion_id,
-            valid_from=one.valid_from.isoformat(),
-            valid_until=one.valid_until.isoformat() if one.valid_until else "",
-        )
-        yield from (message for _ in range(one.quantity))
 
 
 def coupon_notices(outcomes: Iterable[common_pb2.CouponOutcome]) -> list[common_pb2.Notice]:

@@ -105,8 +105,6 @@ def commit_response(booked: Booked) -> checkout_pb2.CommitResponse:
         response.notices.extend(purchase.notices)
     if purchase.coupons:
         response.coupons.extend(purchase.coupons)
-    if purchase.issued_coupons:
-        response.issued_coupons.extend(purchase.issued_coupons)
     if purchase.capped:
         response.capped.extend(purchase.capped)
     for room in ROOMS.values():

@@ -13,7 +13,7 @@ from ledger.reading.lookups import HeldPoints
 from server.checkout import contradictions
 from server.checkout.notices import cashier_notice, notices_of
 from server.checkout.presented import Presented
-from server.checkout.promises import capped_messages, coupon_notices, promised_coupons
+from server.checkout.promises import capped_messages, coupon_notices
 from server.checkout.sale import Sale
 from server.members.found import Found
 from server.promotions import Effects, Rules
@@ -66,7 +66,6 @@ def quote_response(
         programme_version=effects.programme_version,
         settings=_settings(effects.settings),
         coupons=outcomes,
-        issued_coupons=promised_coupons(effects) if found else (),
         capped=capped_messages(effects),
         accrual_units=accruals_of_further_units(effects),
     )

@@ -6,7 +6,6 @@ messages with only those fields set. One message for all of it took 160 us a rec
 
 from __future__ import annotations
 
-from datetime import date
 from typing import Final, NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
@@ -20,12 +19,12 @@ from server.checkout.promises import (
     capped_messages,
     coupon_notices,
     given_messages,
-    issued_messages,
     standing_message,
 )
 from server.checkout.spending import Payment
 from server.promotions import Effects, ReceiptFacts, Standing, TierChange, Usage
 from server.rules.effects import ROOMS
+from server.rules.effects.coupon import Issued, issued_messages
 from server.rules.evidence import written_facts
 from server.rules.receipt_lines import judged_lines, line_numbers, variance_messages
 from server.rules.wire import LinesField, kept_ints, kept_prefixes, kept_texts, text_field
@@ -42,16 +41,6 @@ _ASKED_POINTS: Final = kept_ints(Purchase.ASKED_POINTS_MINOR_FIELD_NUMBER)
 _TIME_ZONE: Final = kept_texts(Purchase.TIME_ZONE_FIELD_NUMBER)
 _QUOTED_VERSION: Final = kept_ints(Purchase.QUOTED_PROGRAMME_VERSION_FIELD_NUMBER)
 _FACTS: Final = kept_prefixes(Purchase.FACTS_FIELD_NUMBER)
-
-
-class Issued(NamedTuple):
-    """A coupon that a receipt gives, with its code."""
-
-    code: str
-    promotion_id: str
-    series: str
-    valid_from: date
-    valid_until: date | None
 
 
 class Record(NamedTuple):

@@ -31,6 +31,7 @@ from server.promotions.criteria import (
     VisitNumber,
 )
 from server.promotions.effects.club import ClubJoin
+from server.promotions.effects.coupon import CouponIssue, IssuedCoupon
 from server.promotions.effects.draw import DrawEntry, Drawn
 from server.promotions.evaluate import earn_as_paid, quote
 from server.promotions.facts import (
@@ -41,7 +42,6 @@ from server.promotions.facts import (
     CouponUse,
     Discount,
     Effects,
-    IssuedCoupon,
     LineEffects,
     LotDates,
     LotGrant,
@@ -88,7 +88,6 @@ from server.promotions.model import (
     BasketDiscountKind,
     Campaign,
     Choice,
-    CouponIssue,
     Deal,
     Earning,
     Exclusions,

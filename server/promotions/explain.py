@@ -174,7 +174,7 @@ class _Case:
         if not owner.has_more or owner.id in self._withheld or not self._holds(owner):
             return False
         effects, promotion = self._effects, owner.promotion
-        if any(one.promotion_id == owner.id for one in (*effects.issued, *effects.gave)):
+        if any(one.promotion_id == owner.id for one in effects.gave):
             return True
         if promotion.tier_points is not None and effects.tier_points_minor:
             return not self._is_capped(owner) and self._effects_alone(owner).tier_points_minor > 0

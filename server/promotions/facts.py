@@ -7,6 +7,7 @@ from datetime import date, datetime
 from typing import NamedTuple, TypeVar
 
 from server.promotions.counts import Count
+from server.promotions.effects.coupon import IssuedCoupon
 from server.promotions.effects.draw import Drawn
 from server.promotions.effects.effect import FurtherEffect, Gave
 from server.promotions.kinds import Audience, Measure, TenderKind, TerminalKind
@@ -227,16 +228,6 @@ class CouponUse(NamedTuple):
     promotion_ids: tuple[str, ...]
 
 
-class IssuedCoupon(NamedTuple):
-    """Coupons that a promotion gives for later."""
-
-    promotion_id: str
-    series: str
-    quantity: int
-    valid_from: date
-    valid_until: date | None
-
-
 class GivenLine(NamedTuple):
     """What of a promotion's uses and gifts belongs to one line; points and money as limits count them.
 
@@ -301,11 +292,15 @@ class Effects(NamedTuple):
     capped: tuple[Capped, ...] = ()
     withheld: tuple[Withheld, ...] = ()
     coupons: tuple[CouponUse, ...] = ()
-    issued: tuple[IssuedCoupon, ...] = ()
     gave: tuple[Gave, ...] = ()
     tier_points_minor: int = 0
     consulted: frozenset[str] = frozenset()
     given: tuple[Given, ...] = ()
+
+    @property
+    def issued(self) -> tuple[IssuedCoupon, ...]:
+        """The coupons for later."""
+        return self.of(IssuedCoupon)
 
     @property
     def draws(self) -> tuple[Drawn, ...]:

@@ -218,7 +218,7 @@ class CompiledPromotion:
             line, receipt = _points_rules(self, Points(promotion.tier_points), base)
             self.tier_points = line or receipt
         self.further: tuple[Give, ...] = tuple([effect.give for effect in promotion.further()])
-        self.has_more = bool(self.further or promotion.coupon or promotion.tier_points)
+        self.has_more = bool(self.further or promotion.tier_points)
         per_line = bool(self.line or self.deal or self.points)
         is_open = self.gate is None and not self.needed_total_minor and per_line
         self.is_indexed = not self.needs_right and (self.scopes is not None or is_open)

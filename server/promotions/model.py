@@ -276,16 +276,6 @@ class Points:
 
 
 @dataclass(frozen=True, slots=True)
-class CouponIssue:
-    """Coupons for a later receipt: `quantity` of a series, for the member alone."""
-
-    series: str
-    quantity: int = 1
-    starts_after_days: int = 0
-    valid_days: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Limit:
     """At most so much: uses, minor units of money or of points, for whom, in which calendar period (None: ever)."""
 
@@ -338,7 +328,6 @@ class Promotion(FurtherEffects):
     messages: tuple[MessageText, ...] = ()
     deal: Deal | None = None
     tier_points: PointsKind | None = None
-    coupon: CouponIssue | None = None
     near_miss: NearMiss | None = None
     limits: tuple[Limit, ...] = ()
     campaign: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
-from server.promotions.arithmetic import MOST_POINTS_MINOR, add_days, spread_largest_remainder
+from server.promotions.arithmetic import MOST_POINTS_MINOR, spread_largest_remainder
 from server.promotions.compile import LiveSet
 from server.promotions.conditions import Consulting
 from server.promotions.counter_names import counted, kept_until, tier_key
@@ -18,7 +18,6 @@ from server.promotions.facts import (
     AccrualRow,
     CouponUse,
     Effects,
-    IssuedCoupon,
     LineEffects,
     Message,
     ReceiptLine,
@@ -40,11 +39,10 @@ _new = tuple.__new__  # builds a named tuple in half the time of calling its cla
 class More:
     """What promotions give beside discounts and points on goods."""
 
-    __slots__ = ("gave", "gifts", "given_by", "issued", "tier_points")
+    __slots__ = ("gave", "gifts", "given_by", "tier_points")
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self.issued: list[IssuedCoupon] = []
         self.gave: list[Gave] = []
         self.tier_points = 0
         self.given_by: list[CompiledPromotion] = []
@@ -55,7 +53,7 @@ NOTHING_MORE = More()
 
 
 def give_more(work: Work, bases: Sequence[int]) -> More:
-    """Coupons, further effects and tier points of the promotions that hold with something of theirs in the basket."""
+    """Further effects and tier points of the promotions that hold with something of theirs in the basket."""
     if not work.live.has_more or (work.member is not None and not work.member.can_earn):
         return NOTHING_MORE
     more = More()
@@ -83,17 +81,10 @@ def _further_owners(work: Work) -> list[CompiledPromotion]:
 
 def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More) -> bool:
     """Give what one promotion gives; whether it was anything."""
-    promotion, day = owner.promotion, work.facts.day
     positions = work.goods(owner)
     gave = False
-    if promotion.coupon is not None:
-        coupon = promotion.coupon
-        first = add_days(day, coupon.starts_after_days)
-        last = None if coupon.valid_days is None else add_days(first, coupon.valid_days - 1)
-        more.issued.append(IssuedCoupon(owner.id, coupon.series, coupon.quantity, first, last))
-        gave = True
     if owner.further:
-        occasion = Occasion(owner.id, day, sum([bases[i] for i in positions]), work.facts)
+        occasion = Occasion(owner.id, work.facts.day, sum([bases[i] for i in positions]), work.facts)
         for give in owner.further:
             found = give(occasion)
             if found is not None:
@@ -196,7 +187,6 @@ def effects_of(
         capped=work.meter.capped() if work.is_metered else (),
         withheld=_withheld(work) if work.withheld else (),
         coupons=told.coupons() if told is not None and work.receipt.coupons else (),
-        issued=tuple(more.issued),
         gave=tuple(more.gave),
         tier_points_minor=more.tier_points,
         consulted=work.consulted,

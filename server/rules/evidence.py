@@ -8,7 +8,6 @@ holds the result against what the entry stores.
 
 from __future__ import annotations
 
-from collections import Counter as Tally
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import Final, NamedTuple
@@ -271,7 +270,7 @@ def reexplained(purchase: journal_pb2.Purchase, rules: Rules) -> Effects:
 def without_member(effects: Effects) -> Effects:
     """Return what is left of a receipt's effects when nobody is there to earn."""
     lines = tuple(line._replace(accruals=()) for line in effects.lines)
-    return effects._replace(lines=lines, accrual_points_minor=0, tier_points_minor=0, issued=(), gave=(), counts=())
+    return effects._replace(lines=lines, accrual_points_minor=0, tier_points_minor=0, gave=(), counts=())
 
 
 def first_difference(purchase: journal_pb2.Purchase, effects: Effects) -> str | None:
@@ -301,7 +300,6 @@ def _differences(purchase: journal_pb2.Purchase, effects: Effects) -> Iterator[s
             {one.code: tuple(one.promotion_ids) for one in purchase.coupons if one.used},
             {one.code: one.promotion_ids for one in effects.coupons},
         ),
-        ("coupons issued", _issued_stored(purchase), _issued(effects)),
         *(pair for room in ROOMS.values() for pair in room.compared(purchase, effects)),
         (
             "messages",
@@ -312,22 +310,6 @@ def _differences(purchase: journal_pb2.Purchase, effects: Effects) -> Iterator[s
     for what, before, after in pairs:
         if before != after:
             yield f"{what}: stored {before}, computed {after}"
-
-
-_Issued = Tally[tuple[str, str, str, str]]
-"""How many coupons by promotion, series, first and last day."""
-
-
-def _issued_stored(purchase: journal_pb2.Purchase) -> _Issued:
-    return _Issued((one.promotion_id, one.series, one.valid_from, one.valid_until) for one in purchase.issued_coupons)
-
-
-def _issued(effects: Effects) -> _Issued:
-    counted: _Issued = Tally()
-    for one in effects.issued:
-        last = "" if one.valid_until is None else one.valid_until.isoformat()
-        counted[one.promotion_id, one.series, one.valid_from.isoformat(), last] += one.quantity
-    return counted
 
 
 def _short(message: common_pb2.LineEffects) -> str:

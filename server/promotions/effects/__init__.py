@@ -10,8 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, get_args, get_type_hints
 
+from pydantic import Field
+
 from server.promotions.counts import Count
 from server.promotions.effects.club import ClubJoin, ClubSection
+from server.promotions.effects.coupon import CouponIssue, IssueCouponSection
 from server.promotions.effects.draw import DrawEntry, DrawSection
 from server.promotions.effects.effect import FurtherEffect, Gave
 from server.promotions.schema.goods import Section
@@ -24,6 +27,8 @@ if TYPE_CHECKING:  # it imports the rooms
 class FurtherSections(Section):
     """The effects of a promotion in the file, in the order in which they are shown, given and counted."""
 
+    coupon: IssueCouponSection | None = Field(default=None, alias="issue_coupon")
+    """Coupons for a later receipt."""
     draw: DrawSection | None = None
     """Entries into a prize draw."""
     club: ClubSection | None = None
@@ -34,6 +39,7 @@ class FurtherSections(Section):
 class FurtherEffects:
     """The same as a promotion has them."""
 
+    coupon: CouponIssue | None = None
     draw: DrawEntry | None = None
     club: ClubJoin | None = None
 

@@ -11,7 +11,6 @@ from server.promotions.load.goods import goods, lot_terms
 from server.promotions.model import (
     AmountOff,
     BasketDiscount,
-    CouponIssue,
     FixedPrice,
     Gift,
     LineDiscount,
@@ -35,7 +34,6 @@ from server.promotions.model import (
 from server.promotions.schema.effects import (
     BasketDiscountSection,
     GiftSection,
-    IssueCouponSection,
     LineDiscountSection,
     PointsKindSection,
     PointsSection,
@@ -217,13 +215,6 @@ def _points_step(section: PointsStepSection, path: Path, context: Context, unit:
     if section.percent is not None:
         return PointsStep(at_least, share=share_of(section.percent))
     return PointsStep(at_least, context.points(section.points, (*path, "points"), unit) or 0)
-
-
-def coupon_issue(section: IssueCouponSection | None) -> CouponIssue | None:
-    """Coupons for a later receipt."""
-    if section is None:
-        return None
-    return CouponIssue(section.series, section.quantity, section.starts_after_days, section.valid_days)
 
 
 def scope(section: PromotionSection, path: Path, context: Context) -> Selector | None:

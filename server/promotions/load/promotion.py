@@ -62,7 +62,6 @@ def promotion(section: PromotionSection, path: Path, context: Context) -> Promot
         deal=_deal(section, path, context),
         points=effects.points(section.points, (*path, "points"), context),
         tier_points=effects.tier_points(section.tier_points, (*path, "tier_points"), context),
-        coupon=effects.coupon_issue(section.issue_coupon),
         **further.checked(section, path, context),
     )
 

@@ -15,9 +15,9 @@ from server.promotions.yaml_text import Path
 DISCOUNTS = ("line_discount", "basket_discount", "units", "set", "gift", "steps")
 ALTERNATIVES = (("units", "set", "gift", "steps"), ("basket_discount", "steps"))
 """Effects of which a promotion has one."""
-EFFECTS = (*DISCOUNTS, "points", "tier_points", "issue_coupon", *WORDS)
+EFFECTS = (*DISCOUNTS, "points", "tier_points", *WORDS)
 
-_FIELDS = {"set": "together"}
+_FIELDS = {"set": "together", **WORDS}
 """Fields whose name in the file is another in the schema."""
 
 

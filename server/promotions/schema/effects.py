@@ -15,7 +15,6 @@ from server.promotions.schema.values import (
     MAX_GOODS,
     Code,
     Count,
-    Name,
     Number,
     Off,
     Positive,
@@ -198,16 +197,3 @@ class PointsSection(PointsKindSection):
     """The points become available so many days later."""
     expiry: ExpirySection | None = None
     """When the points expire; if neither this nor `pending_days` is given, as the programme's points do."""
-
-
-class IssueCouponSection(Section):
-    """Coupons for a later receipt, for this member alone."""
-
-    series: Name
-    """The series that promotions ask for with `coupon: {series: ...}`."""
-    quantity: Annotated[int, wholes(at_least=1, at_most=20)] = 1
-    """How many coupons."""
-    starts_after_days: Annotated[int, wholes(at_most=3650)] = 0
-    """They can be used so many days later: 1 means from tomorrow on."""
-    valid_days: Annotated[int, wholes(at_least=1, at_most=3650)] | None = None
-    """For so many days, the first one counted; without end if left out."""

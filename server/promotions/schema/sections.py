@@ -24,7 +24,6 @@ from server.promotions.schema.conditions import WhenSection
 from server.promotions.schema.effects import (
     BasketDiscountSection,
     GiftSection,
-    IssueCouponSection,
     LineDiscountSection,
     PendingDays,
     PointsSection,
@@ -289,8 +288,6 @@ class _Promotion(Section):
     """Points."""
     tier_points: TierPointsSection | None = None
     """Points that count towards levels only."""
-    issue_coupon: IssueCouponSection | None = None
-    """Coupons for a later receipt."""
 
 
 class _Together(Section):

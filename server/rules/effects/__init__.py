@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from server.promotions import ClubJoin, DrawEntry
+from server.promotions import ClubJoin, CouponIssue, DrawEntry
 from server.promotions.effects.effect import FurtherEffect
 from server.rules.effects.club import ClubMessages
+from server.rules.effects.coupon import CouponMessages
 from server.rules.effects.draw import DrawMessages
 from server.rules.effects.room import Messages
 
 ROOMS: Final[dict[type[FurtherEffect], Messages[Any]]] = {
+    CouponIssue: CouponMessages(),
     DrawEntry: DrawMessages(),
     ClubJoin: ClubMessages(),
 }

@@ -34,13 +34,13 @@ from server.promotions.criteria import (
     VisitNumber,
 )
 from server.promotions.effects.club import ClubJoin
+from server.promotions.effects.coupon import CouponIssue
 from server.promotions.effects.draw import DrawEntry
 from server.promotions.kinds import Audience, LimitScope, Measure, Period, TenderKind, TerminalKind, TierMeasure
 from server.promotions.model import (
     AmountOff,
     Campaign,
     Choice,
-    CouponIssue,
     Expiry,
     FallsOn,
     FixedPrice,
