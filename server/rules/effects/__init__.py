@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from server.promotions import ClubJoin, CouponIssue, DrawEntry
+from server.promotions.effects.club import ClubJoin
+from server.promotions.effects.coupon import CouponIssue
+from server.promotions.effects.draw import DrawEntry
 from server.promotions.effects.effect import FurtherEffect
 from server.rules.effects.club import ClubMessages
 from server.rules.effects.coupon import CouponMessages

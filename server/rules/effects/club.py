@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tallypoint.v1 import journal_pb2
 
-from server.promotions import ClubJoin
+from server.promotions.effects.club import ClubJoin
 from server.rules.effects.room import Messages
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from tallypoint.v1 import checkout_pb2, common_pb2, journal_pb2
 
-from server.promotions import CouponIssue, Effects, IssuedCoupon
+from server.promotions import Effects
+from server.promotions.effects.coupon import CouponIssue, IssuedCoupon
 from server.rights.codes import code_of
 from server.rules.effects.room import Messages
 

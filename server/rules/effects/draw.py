@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from tallypoint.v1 import checkout_pb2, journal_pb2
 
-from server.promotions import DrawEntry, Drawn, Effects
+from server.promotions import Effects
+from server.promotions.effects.draw import DrawEntry, Drawn
 from server.rules.effects.room import Messages
 
 
