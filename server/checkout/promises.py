@@ -62,10 +62,10 @@ def standing_message(standing: Standing) -> common_pb2.TierStanding:
 
 def given_messages(effects: Effects) -> list[journal_pb2.Given]:
     """Return which goods a receipt's uses of limits and gifts rest on, as an entry keeps it."""
-    return [_given(one) for one in effects.given]
+    return [_given_message(one) for one in effects.given]
 
 
-def _given(one: Given) -> journal_pb2.Given:
+def _given_message(one: Given) -> journal_pb2.Given:
     message = journal_pb2.Given(
         promotion_id=one.promotion_id,
         owners=one.owners,

@@ -21,9 +21,11 @@ from server.checkout.notices import notices_of, unknown_sku_notice
 from server.checkout.presented import NOTHING, Presented
 from server.checkout.promises import capped_messages
 from server.checkout.purchase import commit_command, commit_response
+from server.checkout.quote import quote_response
+from server.checkout.sale import Sale
 from server.edge.moments import moment_of
 from server.members.found import Found, MemberRecord, OfferRow
-from server.promotions import CouponFact, Effects, PaidLine, Rules, Usage, earn_as_paid
+from server.promotions import CouponFact, Effects, PaidLine, Rules, Usage, earn_as_paid, quote
 from server.rules.evidence import facts_of, first_difference, receipt_facts, reexplained, without_member
 from server.rules.receipt_lines import add_line_effects, lines_of, variance_messages
 from server.shop.catalogue import Product
@@ -373,3 +375,17 @@ def test_a_moment_is_read_as_protobuf_reads_it(moment: datetime) -> None:
 def test_a_moment_outside_of_the_calendar_is_none(timestamp: Timestamp) -> None:
     with pytest.raises(ValueError, match="Timestamp is not valid"):
         moment_of(timestamp)
+
+
+def test_a_quote_promises_a_member_what_the_entry_will_say() -> None:
+    request, context, command = booked_event(CASES["a level, a coupon for later and a draw"])
+    purchase = journal_pb2.Event.FromString(command.event).purchase
+    sale = Sale(context.rules, context.zone, context.facts, [])
+    effects = quote(context.rules, context.facts, context.member)
+    told = quote_response(request.receipt, sale, effects, context.found, [], 0, context.presented)
+    assert list(told.draws) == list(purchase.draws) != []
+    for coupon in purchase.issued_coupons:
+        coupon.code = ""  # it has none before it is booked
+    assert list(told.issued_coupons) == list(purchase.issued_coupons) != []
+    nobody = quote_response(request.receipt, sale, effects, None, [], 0, context.presented)
+    assert (len(nobody.draws), len(nobody.issued_coupons)) == (0, 0)
