@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from server.promotions.arithmetic import UNIT_MILLI, half_up_div
 from server.promotions.conditions import GateKey, gate_keys, is_right, near_total, needs_right
 from server.promotions.criteria import Selector
-from server.promotions.effects.effect import Give
 from server.promotions.facts import ReceiptLine
 from server.promotions.gifts import gives_for_threshold
 from server.promotions.kinds import Base, FloorRest, Rounding
@@ -157,7 +156,7 @@ class CompiledPromotion:
     `scopes` are the goods, any of them (None: all). `is_indexed` says that its line effects are found by product.
     `gate` names what a receipt needs so that the condition can hold at all, `needed_total_minor` the least list total.
     `is_managed` says that limits or control groups may keep it from applying, `gives_for_threshold` that its threshold
-    is measured without what it gives. `further` are what its further effects give, `has_more` says that there are any
+    is measured without what it gives. `further` are its further effects, `has_more` says that there are any
     effects beside discounts and points.
     """
 
@@ -217,7 +216,7 @@ class CompiledPromotion:
         if promotion.tier_points is not None:
             line, receipt = _points_rules(self, Points(promotion.tier_points), base)
             self.tier_points = line or receipt
-        self.further: tuple[Give, ...] = tuple([effect.give for effect in promotion.further()])
+        self.further = promotion.further()
         self.has_more = bool(self.further or promotion.tier_points)
         per_line = bool(self.line or self.deal or self.points)
         is_open = self.gate is None and not self.needed_total_minor and per_line

@@ -63,7 +63,7 @@ def _given_by_promotion(
         return found
     owner = gift.owner
     least = tuple(_least(work, owner, owner.condition))
-    return found._replace(least=least, effects=owner.promotion.further())
+    return found._replace(least=least, effects=owner.further)
 
 
 def _money_by_line(work: Work, promotion_id: str) -> dict[int, int]:

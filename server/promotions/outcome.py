@@ -82,11 +82,13 @@ def _further_owners(work: Work) -> list[CompiledPromotion]:
 def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More) -> bool:
     """Give what one promotion gives; whether it was anything."""
     positions = work.goods(owner)
+    paid = {i: bases[i] for i in positions}
     gave = False
     if owner.further:
-        occasion = Occasion(owner.id, work.facts.day, sum([bases[i] for i in positions]), work.facts)
-        for give in owner.further:
-            found = give(occasion)
+        facts = work.facts
+        occasion = _new(Occasion, (owner.id, facts.day, sum(paid.values()), facts))
+        for effect in owner.further:
+            found = effect.give(occasion)
             if found is not None:
                 more.gave.append(found)
                 gave = True
@@ -95,7 +97,7 @@ def _give(work: Work, owner: CompiledPromotion, bases: Sequence[int], more: More
     more.tier_points += total
     if not gave and total <= 0:
         return False
-    more.gifts.append(Gift(owner, {i: bases[i] for i in positions}, tier_points))
+    more.gifts.append(Gift(owner, paid, tier_points))
     return True
 
 

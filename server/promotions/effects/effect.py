@@ -1,14 +1,14 @@
 """What every room of this folder has: a section of the file that checks itself, and an effect that gives.
 
-A room has the whole of one effect: the file (an `EffectSection`), its checks (`checked`), what of it is compiled (a
-`FurtherEffect`, whose `give` compiled promotions hold), its application (`give`), its record (what it `gives`, and what
-that `counts`). What it gives names its promotion, which is what `explain` asks.
+A room has the whole of one effect: the file (an `EffectSection`), its checks (`checked`), what compiled promotions hold
+(a `FurtherEffect`), its application (`give`), its record (what it `gives`, and what that `counts`). What it gives names
+its promotion, which is what `explain` asks.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -65,7 +65,3 @@ class FurtherEffect(ABC):
     def counts(gave: Sequence[Any]) -> Iterable[Count]:  # noqa: ARG004 - most that give count nothing
         """What all that one receipt `gave` of this effect adds to the member's counters."""
         return ()
-
-
-Give = Callable[[Occasion], Gave | None]
-"""An effect's `give`, looked up when a promotion is compiled."""

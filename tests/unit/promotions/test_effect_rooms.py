@@ -65,7 +65,7 @@ def test_a_room_has_all_parts(name: str) -> None:
 def test_an_effect_goes_through_all_parts(word: str) -> None:
     compiled = rules(promotions(f"id: p, name: P, {EXAMPLES[word]}, limits: [{{of: count, for: member, at_most: 1}}]"))
     (effect,) = compiled.promotions[0].further()
-    assert compiled.compiled(0).further == (effect.give,), "found once, when it is compiled"
+    assert compiled.compiled(0).further == (effect,), "found once, when it is compiled"
     asked, member = receipt(line(1, 1000)), MemberFacts("m")
     given = quote(compiled, asked, member)
     (gave,) = given.gave
