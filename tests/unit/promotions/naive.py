@@ -320,11 +320,11 @@ class Naive:
         return True
 
     def tendered(self, due: int) -> list[tuple[TenderFact, int]]:
-        """What each tender in money pays, those that give no change first; points pay nothing unless they are spent."""
+        """What each tender in money pays: cards first, cash last; points pay nothing unless they are spent."""
         paid = []
-        for is_cash in (False, True):
+        for kind in (TenderKind.CARD, TenderKind.OTHER, TenderKind.CASH):
             for tender in self.receipt.tenders:
-                if tender.kind is not TenderKind.POINTS and (tender.kind is TenderKind.CASH) == is_cash:
+                if tender.kind is kind:
                     paid.append((tender, min(tender.amount_minor, due)))
                     due -= paid[-1][1]
         return paid
